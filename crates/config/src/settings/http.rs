@@ -1,0 +1,159 @@
+//! The HTTP connection manager and its protocol options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::RouteConfiguration;
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    pub stat_prefix: String,
+    pub codec: CodecType,
+    pub http2: Http2Options,
+    pub routes: Arc<RouteConfiguration>,
+    /// In order; the last one is the terminal filter.
+    pub filters: Vec<HttpFilter>,
+    pub server: ServerHeader,
+    pub use_remote_address: bool,
+    pub xff_trusted_hops: u32,
+    pub skip_xff_append: bool,
+    /// `generate_request_id`, true when unset.
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`.
+    pub request_id_in_response: bool,
+    pub path: PathNormalization,
+    /// `max_request_headers_kb`, in bytes; 60 KiB when unset.
+    pub max_request_header_bytes: u32,
+    /// `common_http_protocol_options.max_headers_count`, 100 when unset.
+    pub max_request_headers: u32,
+    /// `common_http_protocol_options.max_requests_per_connection`.
+    pub max_requests_per_connection: Option<u32>,
+    /// `common_http_protocol_options.idle_timeout`: 1 h when unset.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_stream_duration`.
+    pub max_stream_duration: Option<Duration>,
+    /// `stream_idle_timeout`: 5 min when unset.
+    pub stream_idle_timeout: Option<Duration>,
+    pub request_timeout: Option<Duration>,
+    pub request_headers_timeout: Option<Duration>,
+    /// `drain_timeout`: between the two GOAWAYs; 5 s when unset.
+    pub drain_timeout: Duration,
+    /// `delayed_close_timeout`: 1 s when unset.
+    pub delayed_close_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecType {
+    /// HTTP/2 when the connection opens with its preface, HTTP/1.1 otherwise.
+    #[default]
+    Auto,
+    Http1,
+    Http2,
+}
+
+/// `server_name` and `server_header_transformation`.
+#[derive(Debug, Clone)]
+pub struct ServerHeader {
+    /// "envoy" when unset.
+    pub name: Bytes,
+    pub mode: ServerHeaderMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerHeaderMode {
+    #[default]
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PathNormalization {
+    /// `normalize_path`; false when unset (no runtime).
+    pub normalize: bool,
+    pub merge_slashes: bool,
+    pub escaped_slashes: EscapedSlashes,
+}
+
+/// `path_with_escaped_slashes_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EscapedSlashes {
+    #[default]
+    KeepUnchanged,
+    RejectRequest,
+    UnescapeAndRedirect,
+    UnescapeAndForward,
+}
+
+/// `envoy.config.core.v3.Http2ProtocolOptions`, both sides.
+#[derive(Debug, Clone)]
+pub struct Http2Options {
+    /// 1024 when unset, as Envoy 1.40 announces.
+    pub max_concurrent_streams: u32,
+    /// Bytes; 16 MiB when unset.
+    pub initial_stream_window: u32,
+    /// Bytes; 24 MiB when unset.
+    pub initial_connection_window: u32,
+    /// `connection_keepalive`.
+    pub keepalive: Option<Http2Keepalive>,
+    /// `hpack_table_size`, 4096 when unset.
+    pub hpack_table_size: u32,
+    /// `max_outbound_frames`, 10,000 when unset.
+    pub max_outbound_frames: u32,
+    /// `override_stream_error_on_invalid_http_message`.
+    pub stream_error_on_invalid_message: bool,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 1024,
+            initial_stream_window: 16 << 20,
+            initial_connection_window: 24 << 20,
+            keepalive: None,
+            hpack_table_size: 4096,
+            max_outbound_frames: 10_000,
+            stream_error_on_invalid_message: false,
+        }
+    }
+}
+
+/// `envoy.config.core.v3.KeepaliveSettings`.
+#[derive(Debug, Clone)]
+pub struct Http2Keepalive {
+    /// `None`: only `connection_idle_interval` applies.
+    pub interval: Option<Duration>,
+    pub timeout: Duration,
+    /// Percent of `interval` added at random; 15 when unset.
+    pub interval_jitter_percent: f64,
+    /// Ping before the first stream after this long without one.
+    pub idle_interval: Option<Duration>,
+}
+
+/// One entry of `http_filters`.
+#[derive(Debug)]
+pub struct HttpFilter {
+    pub name: String,
+    pub disabled: bool,
+    pub config: HttpFilterConfig,
+}
+
+#[derive(Debug)]
+pub enum HttpFilterConfig {
+    Router(Arc<Router>),
+}
+
+/// `envoy.extensions.filters.http.router.v3.Router`.
+#[derive(Debug, Default)]
+pub struct Router {
+    pub suppress_envoy_headers: bool,
+    /// `respect_expected_rq_timeout`.
+    pub respect_expected_timeout: bool,
+}

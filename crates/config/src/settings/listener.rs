@@ -1,0 +1,164 @@
+//! Listeners, filter chains and the network filters in them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ClusterWeight, HttpConnectionManager};
+
+/// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SocketAddress {
+    Ip(SocketAddr),
+    /// `Pipe`: a path, or an abstract name (which starts with `@` in the file).
+    Pipe {
+        path: PathBuf,
+        abstract_name: bool,
+        mode: u32,
+    },
+}
+
+/// `envoy.config.listener.v3.Listener`.
+#[derive(Debug)]
+pub struct Listener {
+    /// Never empty: a listener without a name is given its address.
+    pub name: Arc<str>,
+    pub address: SocketAddress,
+    /// `socket_address.ipv4_compat`: an IPv6 listener also takes IPv4.
+    pub ipv4_compat: bool,
+    /// `stat_prefix`; stats use the address (with `:` as `_`) when `None`.
+    pub stat_prefix: Option<String>,
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Index into `chains` decided by [`FilterChainMatch`]; this one when none matches.
+    pub default_chain: Option<Arc<FilterChain>>,
+    /// `enable_reuse_port`, true when unset: one socket per worker.
+    pub reuse_port: bool,
+    /// `tcp_backlog_size`; Envoy's platform default when `None`.
+    pub backlog: Option<u32>,
+    /// `per_connection_buffer_limit_bytes`, 1 MiB when unset.
+    pub buffer_limit: u32,
+    /// `max_connections_to_accept_per_socket_event`, 1 in Envoy when unset.
+    pub accepts_per_event: u32,
+    pub transparent: bool,
+    pub freebind: bool,
+    pub socket_options: Vec<SocketOption>,
+    pub traffic_direction: TrafficDirection,
+    /// `drain_type == MODIFY_ONLY`: ignores `/healthcheck/fail`.
+    pub drain_modify_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrafficDirection {
+    #[default]
+    Unspecified,
+    Inbound,
+    Outbound,
+}
+
+/// `envoy.config.core.v3.SocketOption`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOption {
+    pub level: i32,
+    pub name: i32,
+    pub value: SocketOptionValue,
+    pub state: SocketOptionState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketOptionValue {
+    Int(i32),
+    Bytes(Vec<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketOptionState {
+    PreBind,
+    Bound,
+    Listening,
+}
+
+/// `envoy.config.listener.v3.FilterChain`: network filters, the last one terminal.
+#[derive(Debug)]
+pub struct FilterChain {
+    pub name: String,
+    pub matches: FilterChainMatch,
+    pub filters: Vec<NetworkFilter>,
+    /// `transport_socket_connect_timeout`.
+    pub transport_connect_timeout: Option<Duration>,
+}
+
+/// `envoy.config.listener.v3.FilterChainMatch`. An empty list matches everything.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct FilterChainMatch {
+    pub destination_port: Option<u16>,
+    pub destination_prefixes: Vec<Cidr>,
+    pub source_type: SourceType,
+    pub source_prefixes: Vec<Cidr>,
+    pub source_ports: Vec<u16>,
+    pub direct_source_prefixes: Vec<Cidr>,
+    /// Lower-cased; `*.suffix` allowed. Matched from the transport (TLS), so never on cleartext.
+    pub server_names: Vec<String>,
+    /// "raw_buffer" or "tls"; empty matches both.
+    pub transport_protocol: String,
+    pub application_protocols: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceType {
+    #[default]
+    Any,
+    SameIpOrLoopback,
+    External,
+}
+
+/// `envoy.config.core.v3.CidrRange`, with host bits cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    pub address: IpAddr,
+    pub prefix_len: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in the range; an IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
+                u32::from(net) & mask == u32::from(ip) & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len.min(128))).unwrap_or(0);
+                u128::from(net) & mask == u128::from(ip) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// One entry of `FilterChain.filters`.
+#[derive(Debug)]
+pub struct NetworkFilter {
+    pub name: String,
+    pub config: NetworkFilterConfig,
+}
+
+#[derive(Debug)]
+pub enum NetworkFilterConfig {
+    TcpProxy(Arc<TcpProxy>),
+    HttpConnectionManager(Arc<HttpConnectionManager>),
+}
+
+/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+#[derive(Debug)]
+pub struct TcpProxy {
+    pub stat_prefix: String,
+    /// One or more; a single `cluster` is one entry of weight 1.
+    pub clusters: Vec<ClusterWeight>,
+    /// `idle_timeout`: 1 h when unset, `None` when 0.
+    pub idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`.
+    pub max_duration: Option<Duration>,
+    /// `max_connect_attempts`, 1 when unset.
+    pub max_connect_attempts: u32,
+}

@@ -1,0 +1,20 @@
+//! Lowered configuration: what the rest of proxyd sees of a file or a discovery answer.
+//!
+//! Names are resolved, defaults filled in, regular expressions compiled; no type here can hold a
+//! configuration that the data path would have to reject. Durations that Envoy lets one disable are
+//! `Option<Duration>`, `None` meaning "no limit". The v3 field each item comes from is named where the
+//! names differ. Nothing here knows sockets or threads.
+
+mod bootstrap;
+mod cluster;
+mod http;
+mod listener;
+mod matcher;
+mod route;
+
+pub use bootstrap::*;
+pub use cluster::*;
+pub use http::*;
+pub use listener::*;
+pub use matcher::*;
+pub use route::*;
