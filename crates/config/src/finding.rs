@@ -1,0 +1,291 @@
+//! What loading has to say about a configuration: findings, each with its field path and, where the
+//! message came from a text file, the place one would edit.
+//!
+//! Reading never stops at the first problem, so everything that inspects a message takes a
+//! [`Findings`] and goes on. A [`Path`] lives on the stack and is rendered only for a finding.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::locate::Locator;
+
+/// How bad a finding is: an error refuses the configuration, a warning does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// The stable short name of a kind of finding, such as `unknown-field`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(pub &'static str);
+
+impl Code {
+    /// The file cannot be read, is too large, or has a suffix that names no format.
+    pub const UNREADABLE: Code = Code("unreadable");
+    /// The text is no YAML or JSON document, the bytes are no protobuf message.
+    pub const SYNTAX: Code = Code("syntax");
+    pub const DUPLICATE_KEY: Code = Code("duplicate-key");
+    /// The message has no such field.
+    pub const UNKNOWN_FIELD: Code = Code("unknown-field");
+    /// No such type in the v3 API, or a type of the removed v2 API.
+    pub const UNKNOWN_TYPE: Code = Code("unknown-type");
+    pub const UNKNOWN_ENUM_VALUE: Code = Code("unknown-enum-value");
+    pub const TYPE_MISMATCH: Code = Code("type-mismatch");
+    pub const OUT_OF_RANGE: Code = Code("out-of-range");
+    /// Two members of one oneof are set, or one field under two spellings.
+    pub const CONFLICT: Code = Code("conflict");
+    pub const MISSING_TYPE: Code = Code("missing-type");
+    /// A message rule (protoc-gen-validate) of the v3 API is broken.
+    pub const RULE: Code = Code("rule");
+    pub const REQUIRED: Code = Code("required");
+    /// Valid in the v3 API, not implemented here yet.
+    pub const UNSUPPORTED_FIELD: Code = Code("unsupported-field");
+    pub const UNSUPPORTED_VALUE: Code = Code("unsupported-value");
+    pub const UNSUPPORTED_TYPE: Code = Code("unsupported-type");
+    pub const DEPRECATED: Code = Code("deprecated");
+    pub const UNKNOWN_CLUSTER: Code = Code("unknown-cluster");
+    pub const DUPLICATE_NAME: Code = Code("duplicate-name");
+    pub const BAD_REGEX: Code = Code("bad-regex");
+    pub const BAD_ADDRESS: Code = Code("bad-address");
+    /// Any other value or combination that lowering cannot accept.
+    pub const INVALID: Code = Code("invalid");
+    /// More findings than [`MAX_FINDINGS`]; the rest is not shown.
+    pub const TOO_MANY: Code = Code("too-many-findings");
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0)
+    }
+}
+
+/// A place in a text file; line and column count from 1, the column in characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub file: Arc<str>,
+    pub line: u32,
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// One step of a [`Path`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    Root,
+    /// A message field under its proto name (snake_case).
+    Field(&'a str),
+    /// An element of a repeated field.
+    Index(usize),
+    /// An entry of a map field or Struct.
+    Key(&'a str),
+}
+
+/// Where in a message something is: a list linked through the stack, nothing is allocated.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+impl<'a> Path<'a> {
+    pub const fn root() -> Path<'static> {
+        Path { parent: None, step: Step::Root }
+    }
+
+    /// The field `name` (proto name) of the message here.
+    pub fn field<'b>(&'b self, name: &'b str) -> Path<'b> {
+        Path { parent: Some(self), step: Step::Field(name) }
+    }
+
+    /// The element `index` of the repeated field here.
+    pub fn index(&self, index: usize) -> Path<'_> {
+        Path { parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// The entry `key` of the map field here.
+    pub fn key<'b>(&'b self, key: &'b str) -> Path<'b> {
+        Path { parent: Some(self), step: Step::Key(key) }
+    }
+
+    /// The steps from the root to here, without [`Step::Root`].
+    pub fn steps(&self) -> Vec<Step<'a>> {
+        let mut steps = Vec::new();
+        let mut here = Some(self);
+        while let Some(path) = here {
+            if path.step != Step::Root {
+                steps.push(path.step);
+            }
+            here = path.parent;
+        }
+        steps.reverse();
+        steps
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for step in self.steps() {
+            match step {
+                Step::Root => continue,
+                Step::Field(name) if first => out.write_str(name)?,
+                Step::Field(name) => write!(out, ".{name}")?,
+                Step::Index(index) => write!(out, "[{index}]")?,
+                Step::Key(key) => write!(out, "[{key:?}]")?,
+            }
+            first = false;
+        }
+        Ok(())
+    }
+}
+
+/// One thing found wrong or doubtful.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    pub code: Code,
+    /// The field path, `static_resources.listeners[0].name`; empty for the document as a whole.
+    pub path: String,
+    /// None for binary messages and for files that cannot be read.
+    pub place: Option<Place>,
+    /// For a human; never holds the value of a sensitive field.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(out, "{place}: ")?;
+        }
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(out, "{severity}[{}]: {}", self.code, self.message)?;
+        if !self.path.is_empty() {
+            write!(out, " (at {})", self.path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects findings and gives each its place.
+#[derive(Debug, Default)]
+pub struct Findings {
+    locator: Locator,
+    list: Vec<Finding>,
+    errors: usize,
+    omitted: usize,
+}
+
+impl Findings {
+    /// Places are looked up through `locator`; `Locator::default()` knows none (binary messages).
+    pub fn new(locator: Locator) -> Findings {
+        Findings { locator, ..Findings::default() }
+    }
+
+    pub fn error(&mut self, path: &Path<'_>, code: Code, message: impl fmt::Display) {
+        self.add(Severity::Error, path, code, message);
+    }
+
+    pub fn warning(&mut self, path: &Path<'_>, code: Code, message: impl fmt::Display) {
+        self.add(Severity::Warning, path, code, message);
+    }
+
+    /// As `error` or `warning`, with the severity decided by the caller.
+    pub fn add(&mut self, severity: Severity, path: &Path<'_>, code: Code, message: impl fmt::Display) {
+        if self.list.len() >= MAX_FINDINGS {
+            return self.omit(severity);
+        }
+        let place = self.locator.place(path);
+        self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
+    }
+
+    /// Adds a finding that knows its place already.
+    pub fn push(&mut self, finding: Finding) {
+        if self.list.len() >= MAX_FINDINGS {
+            return self.omit(finding.severity);
+        }
+        self.errors += usize::from(finding.severity == Severity::Error);
+        self.list.push(finding);
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.list.iter()
+    }
+
+    /// The same findings looked up in other sources from here on.
+    pub fn set_locator(&mut self, locator: Locator) {
+        self.locator = locator;
+    }
+
+    /// All findings in the order of their places, those without one last.
+    pub fn into_vec(mut self) -> Vec<Finding> {
+        self.list.sort_by(|a, b| match (&a.place, &b.place) {
+            (Some(a), Some(b)) => a.cmp(b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        });
+        if self.omitted > 0 {
+            let message = format!("{} more findings are not shown", self.omitted);
+            let severity = if self.errors > 0 { Severity::Error } else { Severity::Warning };
+            self.list.push(Finding {
+                severity,
+                code: Code::TOO_MANY,
+                path: String::new(),
+                place: None,
+                message,
+            });
+        }
+        self.list
+    }
+
+    fn omit(&mut self, severity: Severity) {
+        self.errors += usize::from(severity == Severity::Error);
+        self.omitted += 1;
+    }
+}
+
+/// Findings kept per load; a file may break a rule in each of a million lines.
+pub const MAX_FINDINGS: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reads_like_the_file() {
+        let root = Path::root();
+        let listeners = root.field("static_resources");
+        let listeners = listeners.field("listeners");
+        let listener = listeners.index(3);
+        let metadata = listener.field("metadata");
+        assert_eq!(metadata.key("a.b").to_string(), "static_resources.listeners[3].metadata[\"a.b\"]");
+        assert_eq!(root.to_string(), "");
+    }
+
+    #[test]
+    fn findings_are_bounded_and_an_omitted_error_is_still_an_error() {
+        let mut findings = Findings::default();
+        for _ in 0..MAX_FINDINGS {
+            findings.warning(&Path::root(), Code::DEPRECATED, "old");
+        }
+        assert!(!findings.has_errors());
+        findings.error(&Path::root(), Code::INVALID, "bad");
+        assert!(findings.has_errors());
+        assert_eq!(findings.into_vec().len(), MAX_FINDINGS + 1);
+    }
+}
