@@ -1,1 +1,48 @@
+//! The harness of the end-to-end suite: a real proxy process between clients and backends that say exactly
+//! the bytes a test wants on the wire.
+//!
+//! The suite is written against Envoy's behaviour and runs on either program, so that every expectation can
+//! be proven on the real Envoy first:
+//!
+//! ```text
+//! cargo test -p proxy-tests                                  # proxyd, built on the way
+//! PROXY_UNDER_TEST=/path/to/envoy cargo test -p proxy-tests  # the reference
+//! ```
+//!
+//! Where proxyd differs on purpose, a test says [`only_proxyd!`] and `tests/DIFFERENCES.md` says why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test harness: a panic is a failed test, output is its report"
+)]
 
+mod backend;
+mod config;
+pub mod http2;
+mod message;
+mod program;
+mod proxy;
+mod wait;
+mod wire;
+
+pub use backend::{After, Backend, EchoBackend, unused_address};
+pub use config::{
+    Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, tcp_filter_chain, yaml,
+};
+pub use message::{Headers, Message};
+pub use program::{Program, on_envoy, proxyctl, proxyd, workspace_root};
+pub use proxy::{Proxy, Signal};
+pub use wait::{PATIENCE, eventually};
+pub use wire::{Cut, Wire};
+
+/// Leaves the test when the reference is under test: what follows holds for proxyd alone, for the reason given
+/// here and in `tests/DIFFERENCES.md`.
+#[macro_export]
+macro_rules! only_proxyd {
+    ($reason:literal) => {
+        if $crate::on_envoy() {
+            println!("skipped on Envoy: {}", $reason);
+            return;
+        }
+    };
+}

@@ -1,0 +1,8 @@
+//! The end-to-end suite, one binary: each module holds one topic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests: a panic is a failure, output says what was skipped"
+)]
+
+mod http1;
