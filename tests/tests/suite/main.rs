@@ -5,4 +5,5 @@
     reason = "tests: a panic is a failure, output says what was skipped"
 )]
 
+mod framing;
 mod http1;
