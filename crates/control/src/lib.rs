@@ -1,1 +1,10 @@
 #![doc = include_str!("../DESIGN.md")]
+
+mod client;
+mod instance;
+mod lock;
+mod run_dir;
+
+pub use client::{Answer, AskError, Client};
+pub use instance::{BaseId, ClaimError, FindError, Found, Generation, Instance, find, find_one};
+pub use run_dir::{RunDir, RunDirError};
