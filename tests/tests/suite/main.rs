@@ -6,4 +6,5 @@
 )]
 
 mod framing;
+mod headers;
 mod http1;
