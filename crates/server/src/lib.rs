@@ -1,1 +1,5 @@
 #![doc = include_str!("../DESIGN.md")]
+
+pub mod logging;
+pub mod options;
+pub mod signals;
