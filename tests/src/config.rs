@@ -130,10 +130,10 @@ impl Bootstrap {
         self.cluster_with(name, &http_protocol_options("explicit_http_config: {http2_protocol_options: {}}"))
     }
 
-    /// The whole file as YAML.
+    /// The whole file as YAML, in its JSON subset: so that no string is taken for a YAML 1.1 boolean.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        serde_yaml::to_string(&self.0).expect("a JSON value is always YAML")
+        format!("{:#}\n", self.0)
     }
 
     fn list(&mut self, kind: &str) -> &mut Vec<Value> {

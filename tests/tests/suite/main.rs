@@ -8,3 +8,6 @@
 mod framing;
 mod headers;
 mod http1;
+mod local_replies;
+mod routing;
+mod timeouts;
