@@ -1,0 +1,445 @@
+//! One tree for YAML and JSON with the place of every node, in as little memory as a large file needs:
+//! nodes lie in one vector in document order, scalars in one string.
+//!
+//! What a scalar means is not decided here but by the field it is read into.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::finding::{Code, Finding, Place, Severity};
+
+/// What a node is. A plain scalar may become a number or a boolean, a quoted one is a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Null,
+    Plain,
+    Quoted,
+    Sequence,
+    Mapping,
+}
+
+/// A parsed document.
+#[derive(Debug)]
+pub struct Tree {
+    file: Arc<str>,
+    yaml: bool,
+    nodes: Vec<Slot>,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    kind: Kind,
+    line: u32,
+    column: u32,
+    /// Index past this node and all below it.
+    end: u32,
+    /// Of a scalar, in `Tree::text`.
+    text_start: u32,
+    text_length: u32,
+}
+
+/// A node of a [`Tree`].
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'t> {
+    tree: &'t Tree,
+    index: u32,
+}
+
+impl Tree {
+    /// The outermost node.
+    pub fn root(&self) -> Node<'_> {
+        Node { tree: self, index: 0 }
+    }
+
+    /// Nodes in the tree, after aliases were expanded.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+impl<'t> Node<'t> {
+    pub fn kind(self) -> Kind {
+        self.slot().kind
+    }
+
+    /// The text of a scalar; empty for a sequence or mapping.
+    pub fn text(self) -> &'t str {
+        let slot = self.slot();
+        let start = slot.text_start as usize;
+        &self.tree.text[start..start + slot.text_length as usize]
+    }
+
+    pub fn place(self) -> Place {
+        let slot = self.slot();
+        Place { file: self.tree.file.clone(), line: slot.line, column: slot.column }
+    }
+
+    /// The elements of a sequence; of a mapping, its keys and values in turn.
+    pub fn children(self) -> Children<'t> {
+        Children { tree: self.tree, next: self.index + 1, end: self.slot().end }
+    }
+
+    /// The entries of a mapping as (key, value).
+    pub fn entries(self) -> Entries<'t> {
+        let mut children = self.children();
+        if self.kind() != Kind::Mapping {
+            children.next = children.end;
+        }
+        Entries { children }
+    }
+
+    /// Whether the text was YAML, whose unquoted scalars may be strings.
+    pub fn is_yaml(self) -> bool {
+        self.tree.yaml
+    }
+
+    /// How a person would call this node.
+    pub fn describe(self) -> &'static str {
+        match self.kind() {
+            Kind::Null => "null",
+            Kind::Plain => match crate::scalar::Scalar::of(self) {
+                crate::scalar::Scalar::Bool(_) => "a boolean",
+                crate::scalar::Scalar::Integer(_) | crate::scalar::Scalar::Number(_) => "a number",
+                crate::scalar::Scalar::Text(_) => "a string",
+            },
+            Kind::Quoted => "a string",
+            Kind::Sequence => "a list",
+            Kind::Mapping => "a mapping",
+        }
+    }
+
+    fn slot(self) -> &'t Slot {
+        &self.tree.nodes[self.index as usize]
+    }
+}
+
+/// Iterator over the nodes directly below one.
+pub struct Children<'t> {
+    tree: &'t Tree,
+    next: u32,
+    end: u32,
+}
+
+impl<'t> Iterator for Children<'t> {
+    type Item = Node<'t>;
+
+    fn next(&mut self) -> Option<Node<'t>> {
+        if self.next >= self.end {
+            return None;
+        }
+        let node = Node { tree: self.tree, index: self.next };
+        self.next = node.slot().end;
+        Some(node)
+    }
+}
+
+/// Iterator over the entries of a mapping.
+pub struct Entries<'t> {
+    children: Children<'t>,
+}
+
+impl<'t> Iterator for Entries<'t> {
+    type Item = (Node<'t>, Node<'t>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.children.next()?, self.children.next()?))
+    }
+}
+
+/// Line and column, both from 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+/// Builds a tree from the events of a parser, with the limits that keep a hostile document small.
+pub(crate) struct Builder {
+    tree: Tree,
+    open: Vec<u32>,
+    anchors: HashMap<usize, u32>,
+    /// Entries whose key says they are to be skipped.
+    ignored: Vec<u32>,
+    copied_nodes: usize,
+    copied_text: usize,
+    findings: Vec<Finding>,
+}
+
+/// Parsing stops; the finding is in the builder.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+impl Builder {
+    pub(crate) fn new(file: Arc<str>, yaml: bool, size_hint: usize) -> Builder {
+        let tree = Tree {
+            file,
+            yaml,
+            nodes: Vec::with_capacity(size_hint / 16),
+            text: String::with_capacity(size_hint / 2),
+        };
+        Builder {
+            tree,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            ignored: Vec::new(),
+            copied_nodes: 0,
+            copied_text: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// The tree unless parsing stopped, and what was found.
+    pub(crate) fn finish(mut self, parsed: Result<(), Stop>) -> (Option<Tree>, Vec<Finding>) {
+        if parsed.is_ok() && self.tree.nodes.is_empty() {
+            self.finding(Position { line: 1, column: 1 }, Code::SYNTAX, "the document is empty".to_owned());
+        }
+        let whole = parsed.is_ok() && !self.tree.nodes.is_empty();
+        (whole.then_some(self.tree), self.findings)
+    }
+
+    pub(crate) fn scalar(&mut self, kind: Kind, text: &str, at: Position) -> Result<u32, Stop> {
+        let start = self.tree.text.len();
+        if start + text.len() > MAX_TEXT {
+            return Err(self.stop(at, "the document is too large"));
+        }
+        self.tree.text.push_str(text);
+        self.push(Slot {
+            kind,
+            line: at.line,
+            column: at.column,
+            end: 0,
+            text_start: start as u32,
+            text_length: text.len() as u32,
+        })
+    }
+
+    pub(crate) fn open(&mut self, kind: Kind, at: Position) -> Result<u32, Stop> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+        let slot = Slot { kind, line: at.line, column: at.column, end: 0, text_start: 0, text_length: 0 };
+        let index = self.push(slot)?;
+        self.open.push(index);
+        Ok(index)
+    }
+
+    pub(crate) fn close(&mut self) -> Result<(), Stop> {
+        let Some(index) = self.open.pop() else { return Ok(()) };
+        self.tree.nodes[index as usize].end = self.tree.nodes.len() as u32;
+        if self.tree.nodes[index as usize].kind == Kind::Mapping {
+            self.close_mapping(index)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn anchor(&mut self, anchor: usize, node: u32) {
+        self.anchors.insert(anchor, node);
+    }
+
+    /// The entry whose key `node` is does not count.
+    pub(crate) fn ignore(&mut self, node: u32) {
+        self.ignored.push(node);
+    }
+
+    /// Copies the node that `anchor` names, with its places.
+    pub(crate) fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Stop> {
+        let Some(&from) = self.anchors.get(&anchor) else {
+            return Err(self.stop(at, "alias to an anchor that is not in this document"));
+        };
+        if self.open.contains(&from) {
+            return Err(self.stop(at, "an alias must not lie inside what it stands for"));
+        }
+        let end = self.tree.nodes[from as usize].end;
+        self.copy(from, end, at)
+    }
+
+    /// Appends a copy of a finished subtree.
+    fn copy(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
+        let range = from as usize..end as usize;
+        let text: usize = self.tree.nodes[range.clone()].iter().map(|slot| slot.text_length as usize).sum();
+        self.copied_nodes += range.len();
+        self.copied_text += text;
+        if self.copied_nodes > MAX_COPIED_NODES || self.copied_text > MAX_COPIED_TEXT {
+            return Err(self.stop(at, "aliases make this document too large"));
+        }
+        let depth = self.open.len() + self.height(from, end);
+        if depth > MAX_DEPTH {
+            return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+        let shift = self.tree.nodes.len() as u32 - from;
+        self.tree.nodes.extend_from_within(range);
+        for slot in &mut self.tree.nodes[(from + shift) as usize..] {
+            slot.end += shift;
+        }
+        Ok(())
+    }
+
+    /// Levels of collections in the subtree.
+    fn height(&self, from: u32, end: u32) -> usize {
+        let mut ends: Vec<u32> = Vec::new();
+        let mut height = 0;
+        for index in from..end {
+            let slot = &self.tree.nodes[index as usize];
+            while ends.last().is_some_and(|end| *end <= index) {
+                ends.pop();
+            }
+            if matches!(slot.kind, Kind::Mapping | Kind::Sequence) {
+                ends.push(slot.end);
+                height = height.max(ends.len());
+            }
+        }
+        height
+    }
+
+    fn push(&mut self, mut slot: Slot) -> Result<u32, Stop> {
+        let index = self.tree.nodes.len();
+        if index >= MAX_NODES {
+            let at = Position { line: slot.line, column: slot.column };
+            return Err(self.stop(at, "the document is too large"));
+        }
+        slot.end = index as u32 + 1;
+        self.tree.nodes.push(slot);
+        Ok(index as u32)
+    }
+
+    fn close_mapping(&mut self, index: u32) -> Result<(), Stop> {
+        let mapping = Node { tree: &self.tree, index };
+        let mut seen = Keys::default();
+        let mut twice = Vec::new();
+        let mut bad = Vec::new();
+        let mut rewrite = false;
+        for (key, _) in mapping.entries() {
+            if matches!(key.kind(), Kind::Sequence | Kind::Mapping) {
+                bad.push(key.index);
+            } else if key.kind() == Kind::Plain && key.text() == "<<" {
+                rewrite = true;
+            } else if let Some(first) = seen.insert(key) {
+                twice.push((key.index, first));
+            }
+        }
+        rewrite |= self.ignored.iter().any(|node| *node > index);
+        for key in bad {
+            self.finding(self.position(key), Code::SYNTAX, "a mapping key must be a scalar".to_owned());
+        }
+        for (key, first) in twice {
+            let Position { line, column } = self.position(first);
+            let text = Node { tree: &self.tree, index: key }.text().to_owned();
+            let message = format!("`{text}` is given twice, first at line {line}, column {column}");
+            self.finding(self.position(key), Code::DUPLICATE_KEY, message);
+        }
+        if rewrite { self.rewrite_mapping(index) } else { Ok(()) }
+    }
+
+    /// Drops ignored entries and replaces `<<` by the entries it stands for, own entries first.
+    fn rewrite_mapping(&mut self, index: u32) -> Result<(), Stop> {
+        let end = self.tree.nodes.len() as u32;
+        let at = self.position(index);
+        let mut keep: Vec<(u32, u32)> = Vec::new(); // (first, past the last) of entries to keep
+        let mut sources: Vec<u32> = Vec::new();
+        let mut wrong: Vec<u32> = Vec::new();
+        let mapping = Node { tree: &self.tree, index };
+        for (key, value) in mapping.entries() {
+            if self.ignored.contains(&key.index) {
+                continue;
+            }
+            if key.kind() != Kind::Plain || key.text() != "<<" {
+                keep.push((key.index, value.slot().end));
+                continue;
+            }
+            match value.kind() {
+                Kind::Mapping => sources.push(value.index),
+                Kind::Sequence => {
+                    for item in value.children() {
+                        let list = if item.kind() == Kind::Mapping { &mut sources } else { &mut wrong };
+                        list.push(item.index);
+                    }
+                }
+                _ => wrong.push(value.index),
+            }
+        }
+        let mut keys: std::collections::HashSet<&str> =
+            keep.iter().map(|(first, _)| Node { tree: &self.tree, index: *first }.text()).collect();
+        for source in sources {
+            for (key, value) in (Node { tree: &self.tree, index: source }).entries() {
+                if keys.insert(key.text()) {
+                    keep.push((key.index, value.slot().end));
+                }
+            }
+        }
+        for (first, past) in keep {
+            self.copy(first, past, at)?;
+        }
+        for node in wrong {
+            self.finding(self.position(node), Code::SYNTAX, "`<<` takes a mapping or a list of them".to_owned());
+        }
+        let grown = self.tree.nodes.len() as u32;
+        let shift = end - (index + 1);
+        self.tree.nodes.copy_within(end as usize..grown as usize, index as usize + 1);
+        self.tree.nodes.truncate((grown - shift) as usize);
+        for slot in &mut self.tree.nodes[index as usize + 1..] {
+            slot.end -= shift;
+        }
+        self.tree.nodes[index as usize].end = grown - shift;
+        self.ignored.retain(|node| *node < index);
+        // Anchors inside moved; they now name other nodes, so an alias to one could only be wrong.
+        self.anchors.retain(|_, node| *node <= index);
+        Ok(())
+    }
+
+    fn position(&self, index: u32) -> Position {
+        let slot = &self.tree.nodes[index as usize];
+        Position { line: slot.line, column: slot.column }
+    }
+
+    pub(crate) fn stop(&mut self, at: Position, message: &str) -> Stop {
+        self.finding(at, Code::SYNTAX, message.to_owned());
+        Stop
+    }
+
+    fn finding(&mut self, at: Position, code: Code, message: String) {
+        if self.findings.len() < crate::finding::MAX_FINDINGS {
+            let place = Some(Place { file: self.tree.file.clone(), line: at.line, column: at.column });
+            self.findings.push(Finding { severity: Severity::Error, code, path: String::new(), place, message });
+        }
+    }
+}
+
+/// The keys of one mapping seen so far; a scan while they are few.
+#[derive(Default)]
+struct Keys<'t> {
+    few: Vec<(&'t str, u32)>,
+    many: HashMap<&'t str, u32>,
+}
+
+impl<'t> Keys<'t> {
+    /// The node of an equal earlier key, if there is one.
+    fn insert(&mut self, key: Node<'t>) -> Option<u32> {
+        if self.few.len() < 16 {
+            if let Some((_, first)) = self.few.iter().find(|(text, _)| *text == key.text()) {
+                return Some(*first);
+            }
+            self.few.push((key.text(), key.index));
+            return None;
+        }
+        if self.many.is_empty() {
+            self.many.extend(self.few.iter().copied());
+        }
+        match self.many.entry(key.text()) {
+            std::collections::hash_map::Entry::Occupied(first) => Some(*first.get()),
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(key.index);
+                None
+            }
+        }
+    }
+}
+
+/// Deepest nesting of lists and mappings; protobuf's own limit for messages.
+pub(crate) const MAX_DEPTH: usize = 100;
+/// 24 bytes each.
+const MAX_NODES: usize = 16 << 20;
+const MAX_TEXT: usize = 256 << 20;
+/// What aliases may add to a document.
+const MAX_COPIED_NODES: usize = 1 << 20;
+const MAX_COPIED_TEXT: usize = 16 << 20;
