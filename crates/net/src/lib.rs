@@ -1,1 +1,19 @@
 #![doc = include_str!("../DESIGN.md")]
+
+mod accept;
+mod address;
+pub mod buffer;
+mod connect;
+mod connection;
+mod filter;
+mod io;
+mod listen;
+pub mod sockopt;
+
+pub use accept::{AcceptHooks, AcceptOptions, accept_loop};
+pub use address::{Address, AddressError, PipePath};
+pub use connect::{ConnectOptions, TcpKeepalive, connect};
+pub use connection::{Connection, ConnectionId, ConnectionInfo};
+pub use filter::{CloseReason, Limit, ListenerFilter, LocalBoxFuture, NetworkFilter, NextNetwork, Refuse};
+pub use io::Io;
+pub use listen::{BindError, ListenSocket, ListenSocketOptions};

@@ -1,0 +1,98 @@
+//! A connection as it travels through a filter chain.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use crate::address::Address;
+use crate::buffer::ReadBuffer;
+use crate::io::Io;
+
+/// A stream with the bytes already read from it and what is known about it. Moves from filter to filter by value;
+/// whoever holds it last closes it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The stream.
+    pub io: Io,
+    /// Bytes read ahead; they come before anything read from `io`.
+    pub prefix: ReadBuffer,
+    /// What is known about it.
+    pub info: Rc<ConnectionInfo>,
+}
+
+/// A connection's number, unique in this process (Envoy's `%CONNECTION_ID%`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Plain data about a downstream connection. Listener filters may replace it until the chain is chosen.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Its number.
+    pub id: ConnectionId,
+    /// The address that the client connected to; rewritten when the original destination is known.
+    pub local: Address,
+    /// The client; rewritten by PROXY protocol.
+    pub remote: Address,
+    /// Who is really at the other end of the socket.
+    pub direct_remote: Address,
+    /// The listener's name.
+    pub listener: Rc<str>,
+    /// When it was accepted.
+    pub started: Instant,
+    /// The same on the wall clock.
+    pub started_at: SystemTime,
+    /// The server name that the client asked for (TLS SNI).
+    pub server_name: Option<Rc<str>>,
+    /// The protocol agreed on (TLS ALPN).
+    pub application_protocol: Option<Rc<str>>,
+}
+
+impl Connection {
+    /// A connection from which nothing has been read.
+    pub fn new(io: Io, info: Rc<ConnectionInfo>) -> Self {
+        Self { io, prefix: ReadBuffer::new(), info }
+    }
+}
+
+impl ConnectionInfo {
+    /// What is known when a connection is accepted.
+    pub fn accepted(
+        id: ConnectionId,
+        listener: Rc<str>,
+        local: Address,
+        remote: Address,
+        started: Instant,
+        started_at: SystemTime,
+    ) -> Self {
+        let direct_remote = remote.clone();
+        let (server_name, application_protocol) = (None, None);
+        Self {
+            id,
+            local,
+            remote,
+            direct_remote,
+            listener,
+            started,
+            started_at,
+            server_name,
+            application_protocol,
+        }
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_small() {
+        assert!(size_of::<Connection>() <= 96, "{}", size_of::<Connection>());
+        assert!(size_of::<ConnectionInfo>() <= 192, "{}", size_of::<ConnectionInfo>());
+    }
+}
