@@ -30,7 +30,11 @@ pub struct SlotReader<T: Send + Sync + 'static> {
 }
 
 /// A value as it was when read. Cloning it counts a reference of this thread only.
-pub struct Snapshot<T>(Rc<Arc<T>>);
+pub struct Snapshot<T>(Local<T>);
+
+/// A count of this thread over one of all threads: copying it costs no atomic operation, which is the point.
+#[allow(clippy::redundant_allocation)]
+type Local<T> = Rc<Arc<T>>;
 
 struct Shared<T> {
     id: u64,

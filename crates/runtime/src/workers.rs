@@ -114,7 +114,7 @@ impl Workers {
     pub fn post_all(&self, action: impl Fn() + Clone + Send + 'static) {
         for thread in &self.threads {
             let action = action.clone();
-            thread.mailbox.post(Box::new(move || action()));
+            thread.mailbox.post(Box::new(action));
         }
     }
 

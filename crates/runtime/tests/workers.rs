@@ -100,7 +100,12 @@ fn stopping_drops_tasks_and_names_who_is_stuck() {
         }),
     );
     let (release, wait) = std::sync::mpsc::channel::<()>();
-    workers.post(WorkerIndex(1), Box::new(move || { let _ = wait.recv(); }));
+    workers.post(
+        WorkerIndex(1),
+        Box::new(move || {
+            let _ = wait.recv();
+        }),
+    );
     let error = on_main(workers.stop(Duration::from_millis(50))).unwrap_err();
     assert_eq!(error.0, [WorkerIndex(1)]);
     assert!(dropped.load(Ordering::Relaxed));

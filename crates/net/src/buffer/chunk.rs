@@ -77,7 +77,7 @@ impl Chunk {
     #[must_use]
     pub fn split_to(&mut self, count: usize) -> Self {
         if count >= self.len() {
-            return std::mem::replace(self, Self::empty());
+            return std::mem::take(self);
         }
         if let Self::Bytes(bytes) = self {
             return Self::Bytes(bytes.split_to(count));

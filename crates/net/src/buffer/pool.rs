@@ -63,10 +63,12 @@ impl Lease {
 
     /// A lease that holds at least `size` bytes. Past [`LARGE`] it is memory of its own that no pool keeps.
     pub fn at_least(size: usize) -> Self {
-        match size {
-            0..=SMALL => Self::small(),
-            ..=LARGE => Self::large(),
-            _ => Self { bytes: fresh(size) },
+        if size <= SMALL {
+            Self::small()
+        } else if size <= LARGE {
+            Self::large()
+        } else {
+            Self { bytes: fresh(size) }
         }
     }
 }

@@ -68,7 +68,7 @@ impl ReadBuffer {
 
     /// Keeps the first `count` bytes, drops what lies behind them.
     pub fn truncate(&mut self, count: usize) {
-        self.end = self.end.min(self.start + count);
+        self.end = self.start + offset(count.min(self.len()));
         if self.start == self.end {
             self.clear();
         }
