@@ -1,1 +1,17 @@
 #![doc = include_str!("../DESIGN.md")]
+
+pub mod body;
+pub mod filter;
+pub mod h1;
+pub mod headers;
+pub mod message;
+pub mod name;
+pub mod reply;
+pub mod route;
+pub mod stream;
+
+pub use body::{Body, BodyError, BodyStream, Frame};
+pub use headers::Headers;
+pub use message::{Method, Request, Response, Scheme, Version};
+pub use name::HeaderId;
+pub use stream::{ResponseFlags, StreamInfo, StreamTimer};

@@ -1,0 +1,93 @@
+//! Message bodies: something to poll for chunks of bytes and, at the end, trailers.
+//!
+//! Dropping a body before its end cancels it: an HTTP/1 connection below it is not reused, an HTTP/2 stream is
+//! reset. A filter that changes a body wraps it; trailers pass through the same wrapper.
+
+use std::task::{Context, Poll};
+
+use proxy_net::buffer::Chunk;
+
+use crate::headers::Headers;
+
+pub enum Body {
+    Empty,
+    /// The whole of it is at hand.
+    Full(Chunk),
+    Stream(Box<dyn BodyStream>),
+}
+
+/// What a body yields: any number of data frames, then at most one of trailers.
+pub enum Frame {
+    Data(Chunk),
+    Trailers(Headers),
+}
+
+/// Why a body ended before its end, by who is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the connection was closed in the middle of a body")]
+    Closed,
+    #[error("connection error: {0}")]
+    Io(std::io::Error),
+    #[error("malformed body: {0}")]
+    Malformed(&'static str),
+    #[error("the peer reset the stream ({0})")]
+    Reset(h2::Reason),
+    #[error("a time limit passed")]
+    TimedOut,
+    #[error("a body grew over its limit")]
+    TooLarge,
+}
+
+impl From<std::io::Error> for BodyError {
+    fn from(error: std::io::Error) -> Self {
+        BodyError::Io(error)
+    }
+}
+
+/// A body that arrives over time.
+pub trait BodyStream {
+    /// Next frame; `None` after the last one. Not to be polled again after `None` or an error.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// Bytes still to come, where the sender has said so.
+    fn remaining(&self) -> Option<u64>;
+}
+
+impl Body {
+    pub fn full(bytes: impl Into<bytes::Bytes>) -> Body {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Body::Empty } else { Body::Full(Chunk::from(bytes)) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Body::Empty)
+    }
+
+    /// See [`BodyStream::poll_frame`]; a [`Body`] may be polled after its end and stays at it.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match self {
+            Body::Empty => Poll::Ready(None),
+            Body::Full(_) => match std::mem::replace(self, Body::Empty) {
+                Body::Full(chunk) => Poll::Ready(Some(Ok(Frame::Data(chunk)))),
+                Body::Empty | Body::Stream(_) => Poll::Ready(None),
+            },
+            Body::Stream(stream) => {
+                let frame = std::task::ready!(stream.poll_frame(cx));
+                if !matches!(frame, Some(Ok(Frame::Data(_)))) {
+                    *self = Body::Empty;
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    /// Bytes still to come, where known.
+    pub fn remaining(&self) -> Option<u64> {
+        match self {
+            Body::Empty => Some(0),
+            Body::Full(chunk) => Some(chunk.len() as u64),
+            Body::Stream(stream) => stream.remaining(),
+        }
+    }
+}

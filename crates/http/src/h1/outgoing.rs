@@ -1,0 +1,181 @@
+//! A message on its way into a socket: what is still to be written of head, body and framing.
+//!
+//! Small pieces are copied together so that a small message is one write; a large piece of a body goes out of the
+//! memory it was read into, with `writev` when there is something ahead of it.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use proxy_net::Io;
+use proxy_net::buffer::{Arena, Chunk};
+
+use super::head::Framing;
+use super::write::{write_chunk_size, write_last_chunk};
+use crate::body::{Body, BodyError, Frame};
+use crate::headers::Headers;
+
+/// Bytes ahead, at most one piece of body, and what follows that piece.
+pub struct Outgoing {
+    ahead: Arena,
+    written: usize,
+    chunk: Chunk,
+    behind: &'static [u8],
+    framing: Framing,
+    finished: bool,
+    total: u64,
+}
+
+/// How far [`Outgoing::poll_send`] came.
+#[derive(Debug)]
+pub enum SendError {
+    /// The socket failed.
+    Io(io::Error),
+    /// The body failed; what was written is not a whole message.
+    Body(BodyError),
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Outgoing {
+            ahead: Arena::unallocated(),
+            written: 0,
+            chunk: Chunk::empty(),
+            behind: &[],
+            framing: Framing::None,
+            finished: true,
+            total: 0,
+        }
+    }
+}
+
+impl Outgoing {
+    /// Starts a message: `write_head` puts its head into the buffer; `framing` is that of the body that follows.
+    pub fn start(&mut self, framing: Framing, write_head: impl FnOnce(&mut Vec<u8>)) {
+        if self.ahead.capacity() == 0 {
+            self.ahead = Arena::take();
+        }
+        write_head(&mut self.ahead);
+        self.framing = framing;
+        self.finished = framing == Framing::None;
+    }
+
+    /// Whether everything given to it has been written, and the message is whole.
+    pub fn is_done(&self) -> bool {
+        self.finished && self.is_flushed()
+    }
+
+    /// Bytes ever written, for counters.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.written == self.ahead.len() && self.chunk.is_empty() && self.behind.is_empty()
+    }
+
+    /// Pulls `body` and writes until the message is done. `moved` is told when bytes were taken from the body.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        body: &mut Body,
+        mut moved: impl FnMut(usize),
+    ) -> Poll<Result<(), SendError>> {
+        loop {
+            let mut waiting = false;
+            while !self.finished && self.chunk.is_empty() && self.behind.is_empty() && self.ahead.len() < FULL {
+                match body.poll_frame(cx) {
+                    Poll::Pending => {
+                        waiting = true;
+                        break;
+                    }
+                    Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
+                        moved(chunk.len());
+                        self.push(chunk);
+                    }
+                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(&trailers)),
+                    Poll::Ready(None) => self.finish(None),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(SendError::Body(error))),
+                }
+            }
+            ready!(self.poll_flush(io, cx)).map_err(SendError::Io)?;
+            if self.finished {
+                return Poll::Ready(Ok(()));
+            }
+            if waiting {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn push(&mut self, chunk: Chunk) {
+        if chunk.is_empty() {
+            return;
+        }
+        if self.ahead.capacity() == 0 {
+            self.ahead = Arena::take();
+        }
+        let chunked = self.framing == Framing::Chunked;
+        if chunked {
+            write_chunk_size(chunk.len(), &mut self.ahead);
+        }
+        if chunk.len() <= COPIED {
+            self.ahead.extend_from_slice(chunk.as_slice());
+            if chunked {
+                self.ahead.extend_from_slice(b"\r\n");
+            }
+        } else {
+            self.chunk = chunk;
+            self.behind = if chunked { b"\r\n" } else { b"" };
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<&Headers>) {
+        if self.framing == Framing::Chunked {
+            if self.ahead.capacity() == 0 {
+                self.ahead = Arena::take();
+            }
+            write_last_chunk(trailers, &mut self.ahead);
+        }
+        self.finished = true;
+    }
+
+    /// Writes what is there.
+    pub fn poll_flush(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_flushed() {
+            let ahead = &self.ahead[self.written..];
+            let count = if self.chunk.is_empty() && self.behind.is_empty() {
+                ready!(io.poll_write(cx, ahead))?
+            } else if ahead.is_empty() && self.behind.is_empty() {
+                ready!(io.poll_write(cx, self.chunk.as_slice()))?
+            } else {
+                let parts = [IoSlice::new(ahead), IoSlice::new(self.chunk.as_slice()), IoSlice::new(self.behind)];
+                ready!(io.poll_write_vectored(cx, &parts))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(count);
+        }
+        self.ahead = Arena::unallocated();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.total += count as u64;
+        let from_ahead = count.min(self.ahead.len() - self.written);
+        self.written += from_ahead;
+        let from_chunk = (count - from_ahead).min(self.chunk.len());
+        self.chunk.advance(from_chunk);
+        if self.chunk.is_empty() {
+            self.chunk = Chunk::empty();
+        }
+        self.behind = &self.behind[count - from_ahead - from_chunk..];
+    }
+}
+
+/// A piece of body up to this size is copied behind the head. Bytes.
+const COPIED: usize = 1024;
+/// Small pieces are collected up to this before they are written. Bytes.
+const FULL: usize = 16 << 10;

@@ -1,0 +1,161 @@
+//! Requests and responses as filters see them, whatever version they came in.
+
+use crate::body::Body;
+use crate::headers::{Headers, Span};
+
+/// Request methods. Unlisted tokens occur only where the codec lets them through (HTTP/2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other(Box<str>),
+}
+
+impl Method {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Connect => "CONNECT",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Patch => "PATCH",
+            Method::Other(token) => token,
+        }
+    }
+
+    /// The method of a token (RFC 9110, section 9.1: case-sensitive).
+    pub fn from_token(token: &str) -> Method {
+        match token {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "PUT" => Method::Put,
+            "DELETE" => Method::Delete,
+            "CONNECT" => Method::Connect,
+            "OPTIONS" => Method::Options,
+            "TRACE" => Method::Trace,
+            "PATCH" => Method::Patch,
+            other => Method::Other(other.into()),
+        }
+    }
+
+    /// RFC 9110, section 9.2.2.
+    pub fn is_idempotent(&self) -> bool {
+        matches!(
+            self,
+            Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options | Method::Trace
+        )
+    }
+}
+
+/// The version a message was received in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl Version {
+    /// As Envoy's `%PROTOCOL%` prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// A request. `host` never stands in `headers`: it is [`Request::authority`].
+pub struct Request {
+    pub method: Method,
+    pub version: Version,
+    pub scheme: Scheme,
+    pub headers: Headers,
+    pub body: Body,
+    pub(crate) path: Span,
+    pub(crate) authority: Span,
+}
+
+impl Request {
+    pub fn new(method: Method, version: Version, authority: &[u8], path: &[u8], mut headers: Headers) -> Request {
+        let (path, authority) = (headers.store(path), headers.store(authority));
+        Request { method, version, scheme: Scheme::Http, headers, body: Body::Empty, path, authority }
+    }
+
+    /// Path and query as they go upstream; empty only for CONNECT.
+    pub fn path(&self) -> &[u8] {
+        self.headers.bytes(self.path)
+    }
+
+    pub fn set_path(&mut self, path: &[u8]) {
+        self.path = self.headers.store(path);
+    }
+
+    /// The path without `?` and what follows it.
+    pub fn path_without_query(&self) -> &[u8] {
+        let path = self.path();
+        memchr::memchr(b'?', path).map_or(path, |at| &path[..at])
+    }
+
+    /// `Host` or `:authority`; may be empty.
+    pub fn authority(&self) -> &[u8] {
+        self.headers.bytes(self.authority)
+    }
+
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = self.headers.store(authority);
+    }
+
+    /// A header, or one of the pseudo headers `:method`, `:path`, `:authority` and `:scheme`, as matchers name them.
+    pub fn value_or_pseudo(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            ":method" => Some(self.method.as_str().as_bytes()),
+            ":path" => Some(self.path()),
+            ":authority" | "host" => Some(self.authority()),
+            ":scheme" => Some(self.scheme.as_str().as_bytes()),
+            _ => self.headers.value(name),
+        }
+    }
+}
+
+/// A response; 1xx ones have no body.
+pub struct Response {
+    /// 100 to 599.
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Body,
+}
+
+impl Response {
+    pub fn new(status: u16) -> Response {
+        Response { status, headers: Headers::new(), body: Body::Empty }
+    }
+}

@@ -1,0 +1,164 @@
+//! Answers made by the proxy itself, in Envoy's words; the one place that maps an error to a status, a body
+//! text and a response flag.
+
+use crate::body::Body;
+use crate::h1::head::HeadError;
+use crate::h1::write::set_content_length;
+use crate::message::Response;
+use crate::name::HeaderId;
+use crate::stream::{ResponseFlags, StreamInfo};
+
+/// A reason for which the proxy answers by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalReply {
+    /// Nothing in the route table matched.
+    NoRoute,
+    /// The route's cluster is not known; the status is the route's `cluster_not_found_response_code`.
+    NoCluster(u16),
+    NoHealthyUpstream,
+    /// A circuit breaker is open.
+    Overflow,
+    ConnectFailure,
+    ConnectTimeout,
+    /// The upstream closed the connection before it answered.
+    UpstreamTermination,
+    /// The upstream reset the stream before it answered.
+    UpstreamReset,
+    UpstreamProtocolError,
+    ResponseTimeout,
+    RequestTimeout,
+    RequestHeadersTimeout,
+    StreamIdleTimeout,
+    MaxDuration,
+    UpgradeRefused,
+    /// The path could not be normalised or holds what the configuration refuses.
+    BadPath,
+    RequestTooLarge,
+    Downstream(HeadError),
+}
+
+impl LocalReply {
+    pub fn status(self) -> u16 {
+        use LocalReply::*;
+        match self {
+            NoRoute => 404,
+            NoCluster(status) => status,
+            NoHealthyUpstream | Overflow | ConnectFailure | ConnectTimeout | UpstreamTermination | UpstreamReset => 503,
+            UpstreamProtocolError => 502,
+            ResponseTimeout => 504,
+            RequestTimeout | RequestHeadersTimeout => 408,
+            StreamIdleTimeout => 408,
+            MaxDuration => 408,
+            UpgradeRefused => 403,
+            BadPath => 400,
+            RequestTooLarge => 413,
+            Downstream(HeadError::Malformed(_)) => 400,
+            Downstream(HeadError::TransferCoding) => 501,
+            Downstream(HeadError::TooLarge | HeadError::TooManyLines) => 431,
+            Downstream(HeadError::Version) => 426,
+        }
+    }
+
+    fn body(self) -> &'static str {
+        use LocalReply::*;
+        match self {
+            NoHealthyUpstream => "no healthy upstream",
+            Overflow => "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            ConnectFailure => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+            }
+            ConnectTimeout => {
+                "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"
+            }
+            UpstreamTermination => {
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+            }
+            UpstreamReset => {
+                "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
+            }
+            UpstreamProtocolError => {
+                "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
+            }
+            ResponseTimeout => "upstream request timeout",
+            RequestTimeout | RequestHeadersTimeout => "request timeout",
+            StreamIdleTimeout => "stream timeout",
+            MaxDuration => "downstream duration timeout",
+            Downstream(HeadError::Malformed(_)) => "Bad Request",
+            Downstream(HeadError::TransferCoding) => "Not Implemented",
+            Downstream(HeadError::Version) => "Upgrade Required",
+            Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
+            RequestTooLarge => "Payload Too Large",
+            NoRoute | NoCluster(_) | UpgradeRefused | BadPath => "",
+        }
+    }
+
+    fn flag(self) -> Option<ResponseFlags> {
+        use LocalReply::*;
+        Some(match self {
+            NoRoute => ResponseFlags::NO_ROUTE_FOUND,
+            NoCluster(_) => ResponseFlags::NO_CLUSTER_FOUND,
+            NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
+            ConnectFailure | ConnectTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            UpstreamTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+            UpstreamReset => ResponseFlags::UPSTREAM_REMOTE_RESET,
+            UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+            ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
+            StreamIdleTimeout => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            MaxDuration => ResponseFlags::DURATION_TIMEOUT,
+            Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            RequestTimeout | RequestHeadersTimeout | UpgradeRefused | BadPath | RequestTooLarge => return None,
+        })
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`.
+    fn details(self) -> &'static str {
+        use LocalReply::*;
+        match self {
+            NoRoute => "route_not_found",
+            NoCluster(_) => "cluster_not_found",
+            NoHealthyUpstream => "no_healthy_upstream",
+            Overflow => "upstream_reset_before_response_started{overflow}",
+            ConnectFailure => "upstream_reset_before_response_started{remote_connection_failure}",
+            ConnectTimeout => "upstream_reset_before_response_started{connection_timeout}",
+            UpstreamTermination => "upstream_reset_before_response_started{connection_termination}",
+            UpstreamReset => "upstream_reset_before_response_started{remote_reset}",
+            UpstreamProtocolError => "upstream_reset_before_response_started{protocol_error}",
+            ResponseTimeout => "response_timeout",
+            RequestTimeout => "request_overall_timeout",
+            RequestHeadersTimeout => "request_header_timeout",
+            StreamIdleTimeout => "stream_idle_timeout",
+            MaxDuration => "max_duration_timeout",
+            UpgradeRefused => "upgrade_failed",
+            BadPath => "path_normalization_failed",
+            RequestTooLarge => "request_payload_too_large",
+            Downstream(HeadError::Version) => "low_version",
+            Downstream(_) => "http1.codec_error",
+        }
+    }
+
+    /// The response, its cause noted on `stream`.
+    pub fn response(self, stream: &StreamInfo) -> Response {
+        if let Some(flag) = self.flag() {
+            stream.set_flag(flag);
+        }
+        stream.set_details(self.details());
+        self.bare_response()
+    }
+
+    /// The response where no stream came to be.
+    pub fn bare_response(self) -> Response {
+        text_response(self.status(), self.body())
+    }
+}
+
+/// A response with a text body, as Envoy's local replies are.
+pub fn text_response(status: u16, text: &'static str) -> Response {
+    let mut response = Response::new(status);
+    if !text.is_empty() {
+        set_content_length(&mut response.headers, text.len() as u64);
+        response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
+        response.body = Body::full(bytes::Bytes::from_static(text.as_bytes()));
+    }
+    response
+}
