@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Http2Options, SocketAddress, SocketOption};
+use super::{Http1Options, Http2Options, SocketAddress, SocketOption};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Cluster {
     /// Indexed by [`super::Priority`] as `usize`.
     pub circuit_breakers: [CircuitBreaker; 2],
     pub protocol: UpstreamProtocol,
+    /// For streams that go out as HTTP/1.
+    pub http1: Http1Options,
     /// `common_http_protocol_options.idle_timeout`: 1 h when unset.
     pub idle_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`.

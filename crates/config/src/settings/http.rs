@@ -12,6 +12,8 @@ use super::RouteConfiguration;
 pub struct HttpConnectionManager {
     pub stat_prefix: String,
     pub codec: CodecType,
+    /// `http_protocol_options`.
+    pub http1: Http1Options,
     pub http2: Http2Options,
     pub routes: Arc<RouteConfiguration>,
     /// In order; the last one is the terminal filter.
@@ -90,6 +92,13 @@ pub enum EscapedSlashes {
     RejectRequest,
     UnescapeAndRedirect,
     UnescapeAndForward,
+}
+
+/// `envoy.config.core.v3.Http1ProtocolOptions`, both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Http1Options {
+    /// `enable_trailers`: without it trailers read from HTTP/1 are dropped and none are written to it.
+    pub enable_trailers: bool,
 }
 
 /// `envoy.config.core.v3.Http2ProtocolOptions`, both sides.

@@ -78,7 +78,8 @@ pub enum SocketOptionState {
     Listening,
 }
 
-/// `envoy.config.listener.v3.FilterChain`: network filters, the last one terminal.
+/// `envoy.config.listener.v3.FilterChain`: network filters, the last one terminal. Without any, as Envoy
+/// allows, a connection is closed as soon as it is accepted.
 #[derive(Debug)]
 pub struct FilterChain {
     pub name: String,

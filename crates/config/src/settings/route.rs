@@ -154,7 +154,7 @@ pub struct ClusterWeight {
 pub enum PathRewrite {
     /// Replaces the matched prefix (or the whole path of an exact match).
     Prefix(Bytes),
-    /// `regex_rewrite`: on the path without its query. `substitution` is in `regex` crate syntax.
+    /// `regex_rewrite`: every match in the path without its query (RE2 GlobalReplace). `substitution` is in `regex` crate syntax.
     Regex { pattern: Regex, substitution: Bytes },
 }
 
