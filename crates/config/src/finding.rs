@@ -207,6 +207,36 @@ impl Findings {
         self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
     }
 
+    /// As `add`, but shown at the key of the field at `path` rather than its value.
+    pub fn add_at_key(
+        &mut self,
+        severity: Severity,
+        path: &Path<'_>,
+        code: Code,
+        message: impl fmt::Display,
+    ) {
+        if self.list.len() >= MAX_FINDINGS {
+            return self.omit(severity);
+        }
+        let place = self.locator.key_place(path);
+        self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
+    }
+
+    /// Whether an error is known at `path` or below it already, so that what follows from it can be
+    /// left unsaid.
+    pub fn has_error_below(&self, path: &Path<'_>) -> bool {
+        if self.errors == 0 {
+            return false;
+        }
+        let path = path.to_string();
+        self.list.iter().any(|finding| {
+            finding.severity == Severity::Error
+                && finding.path.strip_prefix(path.as_str()).is_some_and(|rest| {
+                    path.is_empty() || rest.is_empty() || rest.starts_with(['.', '['])
+                })
+        })
+    }
+
     /// Adds a finding that knows its place already.
     pub fn push(&mut self, finding: Finding) {
         if self.list.len() >= MAX_FINDINGS {

@@ -1,11 +1,14 @@
 #![doc = include_str!("../DESIGN.md")]
 
+mod check;
 mod constraint;
 mod finding;
 mod forms;
 mod json;
+mod load;
 mod locate;
 mod reader;
+mod rules;
 mod scalar;
 mod schema;
 pub mod settings;
@@ -15,4 +18,7 @@ mod wire;
 mod yaml;
 
 pub use finding::{Code, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
+pub use load::{
+    FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load_bootstrap, validate,
+};
 pub use locate::Locator;
