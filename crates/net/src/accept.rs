@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 use proxy_runtime::{DrainGuard, TICK, Timer, clock};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::address::Address;
 use crate::io::Io;
@@ -77,16 +77,21 @@ pub async fn accept_loop(
         poll_event(&listener, &options, &pause, &mut on_accept, &mut hooks, context)
     })
     .await?;
-    if options.empty_queue_at_end {
-        std::future::poll_fn(|context| {
-            empty_queue(&listener, &mut on_accept, context);
-            Poll::Ready(())
-        })
-        .await;
-    }
     let descriptor = match listener {
-        Listener::Tcp(listener) => listener.into_std()?.into(),
-        Listener::Unix(listener) => listener.into_std()?.into(),
+        Listener::Tcp(listener) => {
+            let listener = listener.into_std()?;
+            if options.empty_queue_at_end {
+                empty_queue(|| from_tcp(listener.accept()?), &mut on_accept);
+            }
+            listener.into()
+        }
+        Listener::Unix(listener) => {
+            let listener = listener.into_std()?;
+            if options.empty_queue_at_end {
+                empty_queue(|| from_unix(listener.accept()?), &mut on_accept);
+            }
+            listener.into()
+        }
     };
     Ok(ListenSocket::from_parts(descriptor, address))
 }
@@ -139,15 +144,31 @@ fn poll_event(
     Poll::Pending
 }
 
-/// Takes what is queued now; the count is bounded so that clients who go on connecting do not hold the end up.
-fn empty_queue(listener: &Listener, on_accept: &mut impl FnMut(Io, Address), context: &mut Context<'_>) {
+/// Takes what is queued now, asking the system itself: the event loop may not have heard of the last ones yet, and
+/// closing would reset them. The count is bounded, so that clients who go on connecting do not hold the end up.
+fn empty_queue(
+    mut accept: impl FnMut() -> io::Result<(Io, Address)>,
+    on_accept: &mut impl FnMut(Io, Address),
+) {
     for _ in 0..LAST_ACCEPTS {
-        match listener.poll_accept(context) {
-            Poll::Ready(Ok((io, peer))) => on_accept(io, peer),
-            Poll::Ready(Err(error)) if classify(&error) == Failure::Connection => {}
-            Poll::Ready(Err(_)) | Poll::Pending => return,
+        match accept() {
+            Ok((io, peer)) => on_accept(io, peer),
+            Err(error) if classify(&error) == Failure::Connection => {}
+            Err(_) => return,
         }
     }
+}
+
+fn from_tcp((stream, peer): (std::net::TcpStream, std::net::SocketAddr)) -> io::Result<(Io, Address)> {
+    stream.set_nonblocking(true)?;
+    Ok((Io::Tcp(TcpStream::from_std(stream)?), Address::from(peer)))
+}
+
+fn from_unix(
+    (stream, peer): (std::os::unix::net::UnixStream, std::os::unix::net::SocketAddr),
+) -> io::Result<(Io, Address)> {
+    stream.set_nonblocking(true)?;
+    Ok((Io::Unix(UnixStream::from_std(stream)?), Address::from(&peer)))
 }
 
 /// As long as the longest queue that `listen` makes by default.

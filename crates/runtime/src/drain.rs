@@ -111,10 +111,14 @@ impl DrainGuard {
             self.waiting.set(Some(place));
             place
         });
-        match &mut waiting.guards[place] {
-            Some(waker) => waker.clone_from(context.waker()),
-            empty => *empty = Some(context.waker().clone()),
-        }
+        let kept = &mut waiting.guards[place];
+        let replaced = match kept {
+            Some(waker) if waker.will_wake(context.waker()) => None,
+            kept => kept.replace(context.waker().clone()),
+        };
+        // Outside the borrow: dropping the last waker of a task may drop what the task held, guards among it.
+        drop(waiting);
+        drop(replaced);
         Poll::Pending
     }
 

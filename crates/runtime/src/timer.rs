@@ -1,7 +1,9 @@
 //! Timers on the wheel of this thread, and the task that turns it.
 //!
 //! The wheel is thread-local: a timer belongs to the thread that made it and works under any single-threaded tokio
-//! runtime there. The task sleeps until the next occupied slot and, when there is none, until a timer is set.
+//! runtime there. The task turns the wheel with every tick and sleeps while no timer waits. It does not sleep longer
+//! to save turns, because it also keeps the coarse clock moving on a loop that never runs out of ready tasks, where a
+//! deadline counted from a stale time would come early.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -36,15 +38,14 @@ pub struct Deadlines<const N: usize> {
 struct Local {
     start: Instant,
     wheel: RefCell<Wheel>,
-    /// The tick the driver sleeps to; [`NEVER`] when it waits for a timer to be set.
-    sleeps_to: Cell<Tick>,
     driver: RefCell<Driver>,
 }
 
 enum Driver {
     None,
-    /// Spawned but not yet polled.
-    Starting,
+    /// Turns the wheel with every tick, or is about to.
+    Turning,
+    /// Waits for a timer to be set.
     Asleep(Waker),
 }
 
@@ -110,13 +111,13 @@ impl Timer {
 
     fn set_tick(&self, deadline: Tick) {
         let Some(entry) = self.entry else { return };
-        let now = self.local.tick_at(clock::now());
         let mut wheel = self.local.wheel.borrow_mut();
-        let Some(slot) = wheel.set(entry, deadline, now) else { return };
-        drop(wheel);
-        if slot < self.local.sleeps_to.get() {
-            self.local.rouse_driver();
+        if wheel.store(entry, deadline) {
+            return;
         }
+        wheel.rearm(entry, self.local.tick_at(clock::now()));
+        drop(wheel);
+        self.local.rouse_driver();
     }
 }
 
@@ -214,12 +215,7 @@ impl Local {
     }
 
     fn new() -> Self {
-        Self {
-            start: clock::now(),
-            wheel: RefCell::new(Wheel::new()),
-            sleeps_to: Cell::new(NEVER),
-            driver: RefCell::new(Driver::None),
-        }
+        Self { start: clock::now(), wheel: RefCell::new(Wheel::new()), driver: RefCell::new(Driver::None) }
     }
 
     /// The tick that has begun at `now`.
@@ -236,35 +232,41 @@ impl Local {
         self.start + Duration::from_millis(u64::from(tick) << TICK_SHIFT)
     }
 
-    fn rouse_driver(self: &Rc<Self>) {
-        let driver = std::mem::replace(&mut *self.driver.borrow_mut(), Driver::Starting);
-        match driver {
+    fn rouse_driver(&self) {
+        if matches!(*self.driver.borrow(), Driver::Turning) {
+            return;
+        }
+        match self.driver.replace(Driver::Turning) {
             Driver::Asleep(waker) => waker.wake(),
-            Driver::Starting => {}
+            Driver::Turning => {}
             Driver::None => {
-                *self.driver.borrow_mut() = Driver::None;
+                self.driver.replace(Driver::None);
                 self.ensure_driver();
             }
         }
     }
 
     /// Starts the task if none runs: the first time, or when the runtime it ran on is gone.
-    fn ensure_driver(self: &Rc<Self>) {
+    fn ensure_driver(&self) {
         if !matches!(*self.driver.borrow(), Driver::None) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        *self.driver.borrow_mut() = Driver::Starting;
-        runtime.spawn(drive());
+        self.driver.replace(Driver::Turning);
+        runtime.spawn(drive(Registration));
     }
 
-    /// Turns the wheel; returns when to do so again.
-    fn turn(&self, now: Instant) -> Option<Tick> {
+    /// Turns the wheel and wakes what is due; returns the tick for the next turn.
+    fn turn(&self, now: Instant, context: &Context<'_>) -> Option<Tick> {
         let mut due = Vec::new();
         let mut wheel = self.wheel.borrow_mut();
         wheel.turn(self.tick_at(now), &mut due);
         let next = wheel.next();
         drop(wheel);
+        if next.is_none() {
+            // Before waking anyone: what they set from here on must be able to rouse this task.
+            self.driver.replace(Driver::Asleep(context.waker().clone()));
+        }
         due.into_iter().for_each(Waker::wake);
         next
     }
@@ -275,18 +277,14 @@ struct Registration;
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let driver = LOCAL.try_with(|local| {
-            local.sleeps_to.set(NEVER);
-            local.driver.replace(Driver::None)
-        });
+        let driver = LOCAL.try_with(|local| local.driver.replace(Driver::None));
         drop(driver);
     }
 }
 
 /// Turns this thread's wheel for as long as the runtime lives. It reaches the wheel through the thread and holds
 /// nothing of it, so that it can be spawned on any single-threaded runtime, with or without a local set.
-async fn drive() {
-    let registration = Registration;
+async fn drive(registration: Registration) {
     let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     poll_fn(|context| {
         LOCAL.try_with(|local| poll_drive(local, sleep.as_mut(), context)).unwrap_or(Poll::Ready(()))
@@ -297,12 +295,7 @@ async fn drive() {
 
 fn poll_drive(local: &Local, mut sleep: Pin<&mut tokio::time::Sleep>, context: &mut Context<'_>) -> Poll<()> {
     loop {
-        // Before waking anyone: what they set from here on must be able to rouse this task.
-        let asleep = Driver::Asleep(context.waker().clone());
-        drop(local.driver.replace(asleep));
-        let next = local.turn(clock::refresh());
-        local.sleeps_to.set(next.unwrap_or(NEVER));
-        let Some(next) = next else { return Poll::Pending };
+        let Some(next) = local.turn(clock::refresh(), context) else { return Poll::Pending };
         let until = local.begin_of(next).into();
         if sleep.deadline() != until || sleep.is_elapsed() {
             sleep.as_mut().reset(until);
@@ -378,6 +371,34 @@ mod tests {
                 timer.expired().await;
             });
         }
+    }
+
+    #[test]
+    fn a_driver_that_never_ran_is_replaced() {
+        let timer = Timer::new();
+        let plain = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let first = plain();
+        let entered = first.enter();
+        timer.set(clock::now() + Duration::from_millis(1));
+        drop(entered);
+        drop(first);
+        plain().block_on(timer.expired());
+    }
+
+    #[test]
+    fn a_busy_loop_keeps_time_while_a_timer_is_set() {
+        runtime().block_on(async {
+            let timer = Timer::new();
+            timer.set(clock::now() + Duration::from_secs(3600));
+            clock::turn();
+            let begin = clock::now();
+            // Always ready, so the loop never parks; only the wheel's task reads the clock.
+            let busy = tokio::task::spawn_local(poll_fn(move |context| {
+                context.waker().wake_by_ref();
+                if clock::now() == begin { Poll::Pending } else { Poll::Ready(()) }
+            }));
+            busy.await.unwrap();
+        });
     }
 
     #[test]

@@ -16,7 +16,6 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 pub(crate) const LAST: Tick = Tick::MAX - 1;
 
 const SLOTS: usize = 1024;
-const WORDS: usize = SLOTS / 64;
 const NONE: u32 = u32::MAX;
 
 /// The entries of one thread.
@@ -25,7 +24,6 @@ pub(crate) struct Wheel {
     free: u32,
     live: usize,
     heads: Box<[u32; SLOTS]>,
-    occupied: [u64; WORDS],
     /// Entries up to and including this tick have fired.
     turned: Tick,
     armed: usize,
@@ -42,15 +40,7 @@ struct Node {
 
 impl Wheel {
     pub(crate) fn new() -> Self {
-        Self {
-            nodes: Vec::new(),
-            free: NONE,
-            live: 0,
-            heads: Box::new([NONE; SLOTS]),
-            occupied: [0; WORDS],
-            turned: 0,
-            armed: 0,
-        }
+        Self { nodes: Vec::new(), free: NONE, live: 0, heads: Box::new([NONE; SLOTS]), turned: 0, armed: 0 }
     }
 
     /// A new entry without deadline. `None` when four billion exist.
@@ -91,17 +81,19 @@ impl Wheel {
         self.node(index).deadline
     }
 
-    /// Sets the deadline. Returns the entry's new slot if it changed, as the driver may have to wake for it.
-    pub(crate) fn set(&mut self, index: u32, deadline: Tick, now: Tick) -> Option<Tick> {
+    /// Sets the deadline. True when that was all; otherwise the entry waits in no slot early enough, and
+    /// [`Wheel::rearm`] must follow.
+    pub(crate) fn store(&mut self, index: u32, deadline: Tick) -> bool {
         let deadline = deadline.min(LAST);
         let node = self.node_mut(index);
         node.deadline = deadline;
-        if node.slot <= deadline {
-            return None;
-        }
+        node.slot <= deadline
+    }
+
+    /// Moves the entry to the slot of its deadline.
+    pub(crate) fn rearm(&mut self, index: u32, now: Tick) {
         self.disarm(index);
         self.arm(index, now);
-        Some(self.node(index).slot)
     }
 
     pub(crate) fn clear(&mut self, index: u32) {
@@ -128,11 +120,7 @@ impl Wheel {
         let ticks = (now - first).min(SLOTS as u32);
         for tick in 1..=ticks {
             let slot = slot_of(first.wrapping_add(tick));
-            if self.occupied[slot / 64] & (1 << (slot % 64)) == 0 {
-                continue;
-            }
             let mut index = std::mem::replace(&mut self.heads[slot], NONE);
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
             while index != NONE {
                 self.armed -= 1;
                 let node = self.node_mut(index);
@@ -148,23 +136,9 @@ impl Wheel {
         }
     }
 
-    /// The next tick at which something is in a slot; `None` when the wheel may sleep.
+    /// The tick to turn to next; `None` when no entry waits and the wheel may sleep.
     pub(crate) fn next(&self) -> Option<Tick> {
-        if self.armed == 0 {
-            return None;
-        }
-        let start = slot_of(self.turned.wrapping_add(1));
-        let mut distance = 0;
-        while distance < SLOTS {
-            let slot = (start + distance) % SLOTS;
-            let rest = self.occupied[slot / 64] >> (slot % 64);
-            if rest != 0 {
-                distance += rest.trailing_zeros() as usize;
-                return Some(self.turned.saturating_add(1 + distance as u32));
-            }
-            distance += 64 - slot % 64;
-        }
-        None
+        (self.armed > 0).then(|| self.turned.saturating_add(1))
     }
 
     fn arm(&mut self, index: u32, now: Tick) {
@@ -185,7 +159,6 @@ impl Wheel {
         if head != NONE {
             self.node_mut(head).previous = index;
         }
-        self.occupied[slot / 64] |= 1 << (slot % 64);
         self.armed += 1;
     }
 
@@ -203,9 +176,6 @@ impl Wheel {
             self.node_mut(previous).next = next;
         } else {
             self.heads[slot] = next;
-            if next == NONE {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
-            }
         }
         self.armed -= 1;
     }
@@ -240,6 +210,22 @@ mod tests {
         }
     }
 
+    fn set(wheel: &mut Wheel, index: u32, deadline: Tick, now: Tick) -> bool {
+        let stored = wheel.store(index, deadline);
+        if !stored {
+            wheel.rearm(index, now);
+        }
+        stored
+    }
+
+    /// The earliest tick at which something lies in a slot.
+    fn earliest(wheel: &Wheel) -> Option<Tick> {
+        let slots = wheel.nodes.iter().map(|node| node.slot).filter(|slot| *slot != NEVER);
+        let earliest = slots.min();
+        assert_eq!(earliest.is_some(), wheel.next().is_some());
+        earliest
+    }
+
     fn fired(wheel: &mut Wheel, now: Tick) -> usize {
         let mut due = Vec::new();
         wheel.turn(now, &mut due);
@@ -248,7 +234,7 @@ mod tests {
 
     fn entry(wheel: &mut Wheel, deadline: Tick, now: Tick) -> u32 {
         let index = wheel.insert().unwrap();
-        wheel.set(index, deadline, now);
+        set(wheel, index, deadline, now);
         wheel.wake_at_deadline(index, Waker::noop());
         index
     }
@@ -257,10 +243,10 @@ mod tests {
     fn fires_at_its_tick_and_not_before() {
         let mut wheel = Wheel::new();
         let index = entry(&mut wheel, 10, 0);
-        assert_eq!(wheel.next(), Some(10));
+        assert_eq!(earliest(&wheel), Some(10));
         assert_eq!(fired(&mut wheel, 9), 0);
         assert_eq!(fired(&mut wheel, 10), 1);
-        assert_eq!(wheel.next(), None);
+        assert_eq!(earliest(&wheel), None);
         assert_eq!(wheel.deadline(index), 10);
         wheel.remove(index);
         assert!(wheel.nodes.is_empty());
@@ -270,11 +256,11 @@ mod tests {
     fn setting_later_is_a_store_and_the_stale_firing_moves_on() {
         let mut wheel = Wheel::new();
         let index = entry(&mut wheel, 10, 0);
-        assert_eq!(wheel.set(index, 50, 5), None);
+        assert!(set(&mut wheel, index, 50, 5));
         assert_eq!(fired(&mut wheel, 10), 0);
-        assert_eq!(wheel.next(), Some(50));
-        assert_eq!(wheel.set(index, 20, 10), Some(20));
-        assert_eq!(wheel.next(), Some(20));
+        assert_eq!(earliest(&wheel), Some(50));
+        assert!(!set(&mut wheel, index, 20, 10));
+        assert_eq!(earliest(&wheel), Some(20));
         assert_eq!(fired(&mut wheel, 20), 1);
     }
 
@@ -283,7 +269,7 @@ mod tests {
         let mut wheel = Wheel::new();
         entry(&mut wheel, 3000, 0);
         let mut wakes = 0;
-        while let Some(next) = wheel.next() {
+        while let Some(next) = earliest(&wheel) {
             wakes += 1;
             let count = fired(&mut wheel, next);
             assert_eq!(count, usize::from(next == 3000));
@@ -297,10 +283,10 @@ mod tests {
         let index = entry(&mut wheel, 10, 0);
         wheel.clear(index);
         assert_eq!(fired(&mut wheel, 2000), 0);
-        assert_eq!(wheel.next(), None);
+        assert_eq!(earliest(&wheel), None);
         // Asleep for long: the next deadline counts from now, not from where the wheel stopped.
-        wheel.set(index, 900_000, 899_990);
-        assert_eq!(wheel.next(), Some(900_000));
+        set(&mut wheel, index, 900_000, 899_990);
+        assert_eq!(earliest(&wheel), Some(900_000));
     }
 
     #[test]
@@ -308,7 +294,7 @@ mod tests {
         let mut wheel = Wheel::new();
         entry(&mut wheel, 500, 490);
         entry(&mut wheel, 3, 490);
-        assert_eq!(wheel.next(), Some(491));
+        assert_eq!(earliest(&wheel), Some(491));
         assert_eq!(fired(&mut wheel, 491), 1);
     }
 
@@ -337,7 +323,7 @@ mod tests {
                 match kind {
                     0 | 1 => {
                         model[which] = now + amount;
-                        wheel.set(entries[which], now + amount, now);
+                        set(&mut wheel, entries[which], now + amount, now);
                     }
                     2 => {
                         model[which] = NEVER;
@@ -368,8 +354,8 @@ mod tests {
                 for (count, expected) in counts.iter().zip(woken) {
                     prop_assert_eq!(count.0.load(Ordering::Relaxed), expected);
                 }
-                prop_assert_eq!(wheel.next().is_some(), wheel.armed > 0);
-                prop_assert!(model.iter().all(|at| *at == NEVER || wheel.next().is_some_and(|next| next <= (*at).max(now + 1))));
+                prop_assert_eq!(earliest(&wheel).is_some(), wheel.armed > 0);
+                prop_assert!(model.iter().all(|at| *at == NEVER || earliest(&wheel).is_some_and(|next| next <= (*at).max(now + 1))));
             }
         }
     }

@@ -14,20 +14,19 @@ use proxy_runtime::{
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn on_main<F: Future>(future: F) -> F::Output {
-    local_runtime()
-        .unwrap()
-        .block_on(async { tokio::time::timeout(DEADLINE, future).await.expect("no answer in time") })
+    let runtime = local_runtime().expect("descriptors are left");
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, future).await.expect("no answer in time") })
 }
 
 fn start(concurrency: u16) -> Workers {
-    Workers::start(WorkersOptions { concurrency, ..WorkersOptions::default() }, |_| {})
+    Workers::start(WorkersOptions { concurrency }, |_| {})
 }
 
 #[test]
 fn names_threads_and_runs_init_before_mail() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&seen);
-    let options = WorkersOptions { concurrency: 3, ..WorkersOptions::default() };
+    let options = WorkersOptions { concurrency: 3 };
     let workers = Workers::start(options, move |index| {
         let name = std::thread::current().name().unwrap().to_owned();
         record.lock().unwrap().push((index, name));
@@ -187,7 +186,7 @@ fn dropping_a_slot_frees_every_copy() {
 fn a_table_is_edited_piece_by_piece_and_drained_per_worker() {
     #[derive(Default)]
     struct Table(RefCell<HashMap<u32, Drain>>);
-    let options = WorkersOptions { concurrency: 2, ..WorkersOptions::default() };
+    let options = WorkersOptions { concurrency: 2 };
     let workers = Workers::start(options, |_| {
         worker_local::insert(Rc::new(Table::default()));
     });

@@ -1,0 +1,67 @@
+//! Running out of descriptors; alone in its process, whose limit it changes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proxy_net::{AcceptHooks, AcceptOptions, Address, ListenSocket, ListenSocketOptions, accept_loop};
+use proxy_runtime::{Drain, TICK, local_runtime};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
+
+struct Failures(UnboundedSender<std::io::Error>);
+
+impl AcceptHooks for Failures {
+    fn failed(&mut self, error: &std::io::Error) {
+        let copy = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+        drop(self.0.send(copy.expect("the system's error")));
+    }
+}
+
+async fn accept_out_of_descriptors() {
+    let options =
+        ListenSocketOptions::new(Address::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()));
+    let socket = ListenSocket::bind(&options).unwrap();
+    socket.listen(&options).unwrap();
+    let target = socket.local_address().ip().unwrap();
+    let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(target).unwrap()).collect();
+
+    let drain = Rc::new(Drain::new());
+    let (accepted_sender, mut accepted) = unbounded_channel();
+    let (failed_sender, mut failed) = unbounded_channel();
+    let options = AcceptOptions {
+        max_connections_to_accept_per_socket_event: 16,
+        drain: drain.guard(),
+        empty_queue_at_end: false,
+    };
+    let on_accept = move |io, _| drop(accepted_sender.send(io));
+    let task = spawn_local(accept_loop(socket, options, on_accept, Failures(failed_sender)));
+
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let free = nix::unistd::dup(&clients[0]).unwrap();
+    let limit = std::os::fd::AsRawFd::as_raw_fd(&free) as u64;
+    drop(free);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(failed.recv().await.unwrap().raw_os_error(), Some(nix::errno::Errno::EMFILE as i32));
+    }
+    assert!(begin.elapsed() >= TICK, "it waits between attempts");
+    assert!(accepted.is_empty());
+
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    for _ in &clients {
+        accepted.recv().await.unwrap();
+    }
+    drain.close_and_wait().await;
+    task.await.unwrap().unwrap();
+}
+
+#[test]
+fn accepting_survives_exhausted_descriptors_without_spinning() {
+    local_runtime().unwrap().block_on(async {
+        tokio::time::timeout(Duration::from_secs(30), accept_out_of_descriptors()).await.unwrap();
+    });
+}
