@@ -143,10 +143,11 @@ impl Checker<'_> {
         wanted: bool,
     ) {
         match (value, constraint) {
+            // Rules on a member of a oneof apply once it is set.
+            (None, _) if field.oneof.is_some() => return,
             (None, Some(constraint)) if constraint.required => {
                 return self.broken(path, Code::REQUIRED, format!("`{}` is required", field.name));
             }
-            // Rules on a member of a oneof or an optional field apply once it is set.
             (None, _) if field.presence => return,
             _ => {}
         }

@@ -10,7 +10,7 @@ use crate::finding::{Code, Finding, Place, Severity};
 
 /// What a node is. A plain scalar may become a number or a boolean, a quoted one is a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Null,
     Plain,
     Quoted,
@@ -20,7 +20,7 @@ pub enum Kind {
 
 /// A parsed document.
 #[derive(Debug)]
-pub struct Tree {
+pub(crate) struct Tree {
     file: Arc<str>,
     yaml: bool,
     nodes: Vec<Slot>,
@@ -41,47 +41,42 @@ struct Slot {
 
 /// A node of a [`Tree`].
 #[derive(Debug, Clone, Copy)]
-pub struct Node<'t> {
+pub(crate) struct Node<'t> {
     tree: &'t Tree,
     index: u32,
 }
 
 impl Tree {
     /// The outermost node.
-    pub fn root(&self) -> Node<'_> {
+    pub(crate) fn root(&self) -> Node<'_> {
         Node { tree: self, index: 0 }
-    }
-
-    /// Nodes in the tree, after aliases were expanded.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
     }
 }
 
 impl<'t> Node<'t> {
-    pub fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         self.slot().kind
     }
 
     /// The text of a scalar; empty for a sequence or mapping.
-    pub fn text(self) -> &'t str {
+    pub(crate) fn text(self) -> &'t str {
         let slot = self.slot();
         let start = slot.text_start as usize;
         &self.tree.text[start..start + slot.text_length as usize]
     }
 
-    pub fn place(self) -> Place {
+    pub(crate) fn place(self) -> Place {
         let slot = self.slot();
         Place { file: self.tree.file.clone(), line: slot.line, column: slot.column }
     }
 
     /// The elements of a sequence; of a mapping, its keys and values in turn.
-    pub fn children(self) -> Children<'t> {
+    pub(crate) fn children(self) -> Children<'t> {
         Children { tree: self.tree, next: self.index + 1, end: self.slot().end }
     }
 
     /// The entries of a mapping as (key, value).
-    pub fn entries(self) -> Entries<'t> {
+    pub(crate) fn entries(self) -> Entries<'t> {
         let mut children = self.children();
         if self.kind() != Kind::Mapping {
             children.next = children.end;
@@ -90,12 +85,12 @@ impl<'t> Node<'t> {
     }
 
     /// Whether the text was YAML, whose unquoted scalars may be strings.
-    pub fn is_yaml(self) -> bool {
+    pub(crate) fn is_yaml(self) -> bool {
         self.tree.yaml
     }
 
     /// How a person would call this node.
-    pub fn describe(self) -> &'static str {
+    pub(crate) fn describe(self) -> &'static str {
         match self.kind() {
             Kind::Null => "null",
             Kind::Plain => match crate::scalar::Scalar::of(self) {
@@ -115,7 +110,7 @@ impl<'t> Node<'t> {
 }
 
 /// Iterator over the nodes directly below one.
-pub struct Children<'t> {
+pub(crate) struct Children<'t> {
     tree: &'t Tree,
     next: u32,
     end: u32,
@@ -135,7 +130,7 @@ impl<'t> Iterator for Children<'t> {
 }
 
 /// Iterator over the entries of a mapping.
-pub struct Entries<'t> {
+pub(crate) struct Entries<'t> {
     children: Children<'t>,
 }
 
