@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -22,6 +23,20 @@ use crate::PATIENCE;
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { timeout(PATIENCE, test).await.expect("the test ran out of patience") })
+}
+
+/// As [`crate::eventually`], for inside [`block_on`]: connections go on meanwhile.
+pub async fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let mut turns = tokio::time::interval(Duration::from_millis(5));
+    let asking = async {
+        loop {
+            turns.tick().await;
+            if let Some(found) = answer() {
+                return found;
+            }
+        }
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
 /// A client connection.
@@ -70,6 +85,12 @@ impl Client {
     /// Whether the connection still takes streams.
     pub async fn takes_streams(&self) -> bool {
         self.send.clone().ready().await.is_ok()
+    }
+
+    /// How many streams the peer allows at once, as far as known.
+    #[must_use]
+    pub fn stream_limit(&self) -> usize {
+        self.send.current_max_send_streams()
     }
 
     /// Sends a GET and reads the whole answer.

@@ -5,9 +5,15 @@
     reason = "tests: a panic is a failure, output says what was skipped"
 )]
 
+mod admin;
+mod drain;
 mod framing;
 mod headers;
 mod http1;
+mod http2;
+mod listeners;
 mod local_replies;
 mod routing;
+mod tcp;
 mod timeouts;
+mod upstream;
