@@ -14,8 +14,9 @@ use crate::listen::ListenSocket;
 /// How to accept.
 #[derive(Debug)]
 pub struct AcceptOptions {
-    /// After this many connections the worker sees to others before it accepts more (Envoy's field of this name; its
-    /// default is 1). 0 counts as 1.
+    /// After this many connections the worker sees to others before it accepts more (Envoy's field of this name).
+    /// Unset means all that are pending, as in Envoy 1.40: `u32::MAX`; the task's budget still shares the worker.
+    /// 0 counts as 1.
     pub max_connections_to_accept_per_socket_event: u32,
     /// Ends the loop.
     pub drain: DrainGuard,

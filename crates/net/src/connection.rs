@@ -1,8 +1,11 @@
 //! A connection as it travels through a filter chain.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
+
+use proxy_runtime::WorkerIndex;
 
 use crate::address::Address;
 use crate::buffer::ReadBuffer;
@@ -23,6 +26,13 @@ pub struct Connection {
 /// A connection's number, unique in this process (Envoy's `%CONNECTION_ID%`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
+
+/// One worker's share of the numbers, which needs no counter that workers contend for.
+#[derive(Debug)]
+pub struct ConnectionIds {
+    next: Cell<u64>,
+    step: u64,
+}
 
 /// Plain data about a downstream connection. Listener filters may replace it until the chain is chosen.
 #[derive(Debug, Clone)]
@@ -51,6 +61,20 @@ impl Connection {
     /// A connection from which nothing has been read.
     pub fn new(io: Io, info: Rc<ConnectionInfo>) -> Self {
         Self { io, prefix: ReadBuffer::new(), info }
+    }
+}
+
+impl ConnectionIds {
+    /// The numbers of `worker` out of `workers`.
+    pub fn new(worker: WorkerIndex, workers: u16) -> Self {
+        Self { next: Cell::new(u64::from(worker.0)), step: u64::from(workers.max(1)) }
+    }
+
+    /// The next number.
+    pub fn next(&self) -> ConnectionId {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(self.step));
+        ConnectionId(id)
     }
 }
 
@@ -89,6 +113,15 @@ impl fmt::Display for ConnectionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_never_share_a_number() {
+        let workers: Vec<_> = (0..3).map(|worker| ConnectionIds::new(WorkerIndex(worker), 3)).collect();
+        let mut ids: Vec<_> = (0..30).map(|turn| workers[turn % 3].next()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 30);
+    }
 
     #[test]
     fn is_small() {

@@ -122,3 +122,71 @@ impl std::fmt::Display for Limit {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Address, PipePath};
+    use crate::buffer::ReadBuffer;
+    use crate::connection::{ConnectionId, ConnectionInfo};
+    use crate::io::Io;
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    #[derive(Default)]
+    struct Trace(RefCell<Vec<&'static str>>);
+
+    struct Wrap(Rc<Trace>);
+    struct Last(Rc<Trace>);
+
+    impl NetworkFilter for Wrap {
+        fn serve<'a>(
+            &'a self,
+            mut connection: Connection,
+            next: NextNetwork<'a>,
+        ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
+            Box::pin(async move {
+                self.0.0.borrow_mut().push("before");
+                connection.prefix = ReadBuffer::from_slice(b"seen");
+                let result = next.serve(connection).await;
+                self.0.0.borrow_mut().push("after");
+                result
+            })
+        }
+    }
+
+    impl NetworkFilter for Last {
+        fn serve<'a>(
+            &'a self,
+            connection: Connection,
+            next: NextNetwork<'a>,
+        ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
+            Box::pin(async move {
+                assert_eq!(connection.prefix.data(), b"seen");
+                self.0.0.borrow_mut().push("last");
+                next.serve(connection).await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn filters_run_in_order_and_past_the_last_the_connection_closes() {
+        let trace = Rc::new(Trace::default());
+        let chain: Vec<Rc<dyn NetworkFilter>> =
+            vec![Rc::new(Wrap(Rc::clone(&trace))), Rc::new(Last(Rc::clone(&trace)))];
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let unnamed = Address::Pipe(Arc::new(PipePath::Unnamed));
+        let info = ConnectionInfo::accepted(
+            ConnectionId(1),
+            Rc::from("listener"),
+            unnamed.clone(),
+            unnamed,
+            proxy_runtime::clock::now(),
+            proxy_runtime::clock::system_now(),
+        );
+        let connection = Connection::new(Io::Unix(ours), Rc::new(info));
+        let result = NextNetwork::new(&chain).serve(connection).await;
+        assert!(matches!(result, Err(CloseReason::NoRoute(_))));
+        assert_eq!(*trace.0.borrow(), ["before", "last", "after"]);
+    }
+}

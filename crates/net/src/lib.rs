@@ -13,7 +13,7 @@ pub mod sockopt;
 pub use accept::{AcceptHooks, AcceptOptions, accept_loop};
 pub use address::{Address, AddressError, PipePath};
 pub use connect::{ConnectOptions, TcpKeepalive, connect};
-pub use connection::{Connection, ConnectionId, ConnectionInfo};
+pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};
 pub use filter::{CloseReason, Limit, ListenerFilter, LocalBoxFuture, NetworkFilter, NextNetwork, Refuse};
 pub use io::Io;
 pub use listen::{BindError, ListenSocket, ListenSocketOptions};

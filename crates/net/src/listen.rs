@@ -20,7 +20,8 @@ pub struct ListenSocketOptions {
     pub address: Address,
     /// `enable_reuse_port`: a socket of its own for every worker. UNIX sockets are always shared.
     pub reuse_port: bool,
-    /// `tcp_backlog_size`: how many connections may wait to be accepted; the system caps it at `net.core.somaxconn`.
+    /// `tcp_backlog_size`: how many connections may wait to be accepted; the system caps it at `net.core.somaxconn`,
+    /// 4096 on most. Unset means that cap, as in Envoy.
     pub backlog: u32,
     /// `freebind`: bind also to an address that this host does not have yet.
     pub freebind: Option<bool>,
@@ -83,12 +84,12 @@ pub enum BindError {
 }
 
 impl ListenSocketOptions {
-    /// Envoy's defaults: reuse of the port, a backlog of 4096, IPv6 only on IPv6 addresses.
+    /// Envoy's defaults: reuse of the port, the longest backlog, IPv6 only on IPv6 addresses.
     pub fn new(address: Address) -> Self {
         Self {
             address,
             reuse_port: true,
-            backlog: 4096,
+            backlog: u32::MAX,
             freebind: None,
             transparent: None,
             ipv4_compat: false,
@@ -100,7 +101,8 @@ impl ListenSocketOptions {
 }
 
 impl ListenSocket {
-    /// Binds one socket, which does not listen yet. A stale UNIX socket file is replaced.
+    /// Binds one socket, which does not listen yet. A UNIX socket file that is there already is replaced; a file of any
+    /// other kind is left alone and reported, where Envoy deletes it.
     ///
     /// # Errors
     /// With the address and what the system said.

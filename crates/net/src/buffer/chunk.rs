@@ -95,6 +95,24 @@ impl Chunk {
         head
     }
 
+    /// How much memory the chunk keeps from the pool: what a queue of chunks must count, since a few bytes may hold a
+    /// whole lease.
+    pub fn retained(&self) -> usize {
+        match self {
+            Self::Leased { lease, .. } => lease.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Gives a lease back that is mostly unused, by copying the bytes out. For chunks that are going to wait.
+    pub fn compact(&mut self) {
+        if let Self::Leased { lease, .. } = self
+            && lease.len() / 4 > self.len()
+        {
+            *self = Self::Bytes(Bytes::copy_from_slice(self.as_slice()));
+        }
+    }
+
     /// The bytes in shared form; copies what is leased, so that the lease goes back.
     pub fn into_bytes(self) -> Bytes {
         match self {
@@ -160,6 +178,18 @@ mod tests {
                 prop_assert_eq!(&seen, &bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_chunk_that_waits_does_not_hold_a_lease_for_a_few_bytes() {
+        let mut small = Chunk::copied(&[1; 100]);
+        assert_eq!(small.retained(), SMALL);
+        small.compact();
+        assert_eq!((small.retained(), small.as_slice()), (100, [1; 100].as_slice()));
+        assert_eq!(pooled().small, SMALL);
+        let mut full = Chunk::copied(&[2; SMALL]);
+        full.compact();
+        assert!(matches!(full, Chunk::Leased { .. }));
     }
 
     #[test]
