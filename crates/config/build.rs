@@ -65,7 +65,8 @@ fn envoy_types_dir() -> Result<PathBuf, Box<dyn Error>> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let package = packages.iter().find(|package| package["name"] == "envoy-types");
-    let manifest = package.and_then(|package| package["manifest_path"].as_str()).ok_or("envoy-types not found")?;
+    let manifest =
+        package.and_then(|package| package["manifest_path"].as_str()).ok_or("envoy-types not found")?;
     Ok(Path::new(manifest).parent().ok_or("envoy-types has no directory")?.to_owned())
 }
 

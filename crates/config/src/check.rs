@@ -163,8 +163,12 @@ impl Checker<'_> {
         wanted: bool,
     ) {
         if let Some(constraint) = constraint
-            && let Some(problem) =
-                rules::broken(&field.kind, value, constraint, Shown { name: &field.name, secret: self.secret })
+            && let Some(problem) = rules::broken(
+                &field.kind,
+                value,
+                constraint,
+                Shown { name: &field.name, secret: self.secret },
+            )
         {
             self.broken(path, Code::RULE, problem);
         }
@@ -185,7 +189,9 @@ impl Checker<'_> {
         wanted: bool,
     ) {
         let mut items = None;
-        if let Some(Constraint { rule: Rule::Repeated { min, max, unique, items: each }, ignore_empty, .. }) = constraint
+        if let Some(Constraint {
+            rule: Rule::Repeated { min, max, unique, items: each }, ignore_empty, ..
+        }) = constraint
         {
             items = each.as_deref();
             if !(values.is_empty() && *ignore_empty) {
@@ -220,9 +226,13 @@ impl Checker<'_> {
     ) {
         let FieldKind::Message(entry) = &field.kind else { return };
         let entry = entry.follow();
-        let (Some((_, key_field)), Some((_, value_field))) = (entry.numbered(1), entry.numbered(2)) else { return };
+        let (Some((_, key_field)), Some((_, value_field))) = (entry.numbered(1), entry.numbered(2)) else {
+            return;
+        };
         let (mut key_rules, mut value_rules) = (None, None);
-        if let Some(Constraint { rule: Rule::Map { min, max, keys, values: each }, ignore_empty, .. }) = constraint {
+        if let Some(Constraint { rule: Rule::Map { min, max, keys, values: each }, ignore_empty, .. }) =
+            constraint
+        {
             (key_rules, value_rules) = (keys.as_deref(), each.as_deref());
             if !(values.is_empty() && *ignore_empty) {
                 self.count(field, values.len() as u64, *min, *max, path);
@@ -262,7 +272,9 @@ impl Checker<'_> {
 
     /// The message inside an `Any`, whose fields stand beside `@type`.
     fn any(&mut self, view: &View<'_>, path: &Path<'_>, wanted: bool) {
-        let of = |index| view.values.iter().find(|(set, _)| *set == index).map_or(&[][..], |(_, value)| value.bytes());
+        let of = |index| {
+            view.values.iter().find(|(set, _)| *set == index).map_or(&[][..], |(_, value)| value.bytes())
+        };
         let url = String::from_utf8_lossy(of(0));
         if url.is_empty() {
             return;

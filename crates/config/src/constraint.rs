@@ -22,10 +22,28 @@ pub(crate) enum Rule {
     Bool(bool),
     String(Box<Text>),
     Bytes(Box<Octets>),
-    Enum { defined_only: bool, constant: Option<i32>, within: Vec<i32>, not_in: Vec<i32> },
-    Repeated { min: Option<u64>, max: Option<u64>, unique: bool, items: Option<Box<Constraint>> },
-    Map { min: Option<u64>, max: Option<u64>, keys: Option<Box<Constraint>>, values: Option<Box<Constraint>> },
-    Any { within: Vec<String>, not_in: Vec<String> },
+    Enum {
+        defined_only: bool,
+        constant: Option<i32>,
+        within: Vec<i32>,
+        not_in: Vec<i32>,
+    },
+    Repeated {
+        min: Option<u64>,
+        max: Option<u64>,
+        unique: bool,
+        items: Option<Box<Constraint>>,
+    },
+    Map {
+        min: Option<u64>,
+        max: Option<u64>,
+        keys: Option<Box<Constraint>>,
+        values: Option<Box<Constraint>>,
+    },
+    Any {
+        within: Vec<String>,
+        not_in: Vec<String>,
+    },
     /// In nanoseconds.
     Duration(Range<i128>),
 }
@@ -83,8 +101,12 @@ pub(crate) enum WellKnown {
     Address,
     Uuid,
     /// Strict: an HTTP token, or a pseudo-header name; else only no NUL, CR or LF.
-    HeaderName { strict: bool },
-    HeaderValue { strict: bool },
+    HeaderName {
+        strict: bool,
+    },
+    HeaderValue {
+        strict: bool,
+    },
 }
 
 impl Constraint {
@@ -113,8 +135,8 @@ impl Rule {
     fn read(kind: &str, body: &DynamicMessage) -> Option<Rule> {
         Some(match kind {
             "float" | "double" => Rule::Float(range(body, float)),
-            "int32" | "int64" | "uint32" | "uint64" | "sint32" | "sint64" | "fixed32" | "fixed64" | "sfixed32"
-            | "sfixed64" => Rule::Integer(range(body, integer)),
+            "int32" | "int64" | "uint32" | "uint64" | "sint32" | "sint64" | "fixed32" | "fixed64"
+            | "sfixed32" | "sfixed64" => Rule::Integer(range(body, integer)),
             "duration" => Rule::Duration(range(body, nanoseconds)),
             "bool" => Rule::Bool(present(body, "const")?.as_bool()?),
             "string" => Rule::String(Box::new(Text::read(body))),

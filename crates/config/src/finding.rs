@@ -231,9 +231,10 @@ impl Findings {
         let path = path.to_string();
         self.list.iter().any(|finding| {
             finding.severity == Severity::Error
-                && finding.path.strip_prefix(path.as_str()).is_some_and(|rest| {
-                    path.is_empty() || rest.is_empty() || rest.starts_with(['.', '['])
-                })
+                && finding
+                    .path
+                    .strip_prefix(path.as_str())
+                    .is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 

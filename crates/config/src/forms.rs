@@ -11,7 +11,9 @@ use crate::wire::delimited;
 pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Message, path: &Path<'_>) {
     match message.form {
         Form::Duration => seconds_and_nanos(reader, node, path, duration, "a duration such as \"1.5s\""),
-        Form::Timestamp => seconds_and_nanos(reader, node, path, timestamp, "a time such as \"2026-01-31T12:00:00Z\""),
+        Form::Timestamp => {
+            seconds_and_nanos(reader, node, path, timestamp, "a time such as \"2026-01-31T12:00:00Z\"")
+        }
         Form::FieldMask => field_mask(reader, node, path),
         Form::Wrapper => wrapper(reader, node, message, path),
         Form::Struct => structure(reader, node, path),
@@ -107,7 +109,8 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[i64; N]> {
     let mut found = [0; N];
     let mut parts = text.split(separator);
     for slot in &mut found {
-        let part = parts.next().filter(|part| part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit()));
+        let part =
+            parts.next().filter(|part| part.len() <= 4 && part.bytes().all(|byte| byte.is_ascii_digit()));
         *slot = part?.parse().ok()?;
     }
     parts.next().is_none().then_some(found)
@@ -149,7 +152,12 @@ fn wrapper(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Message, p
     for (key, inner) in node.entries() {
         match key.text() {
             "value" => reader.value(inner, field, &path.field("value")),
-            name => reader.error(key, path, Code::UNKNOWN_FIELD, format_args!("{} has no field `{name}`", message.name)),
+            name => reader.error(
+                key,
+                path,
+                Code::UNKNOWN_FIELD,
+                format_args!("{} has no field `{name}`", message.name),
+            ),
         }
     }
 }
@@ -205,7 +213,9 @@ fn value(reader: &mut Reader<'_>, node: Node<'_>, path: &Path<'_>) {
                 reader.out.slice(3, value.to_string().as_bytes());
             }
             Scalar::Integer(value) => number(reader, value as f64),
-            Scalar::Number(text) if !node.is_yaml() => number(reader, scalar::number(text).unwrap_or_default()),
+            Scalar::Number(text) if !node.is_yaml() => {
+                number(reader, scalar::number(text).unwrap_or_default())
+            }
             Scalar::Number(text) | Scalar::Text(text) => reader.out.slice(3, text.as_bytes()),
         },
     }
@@ -248,7 +258,9 @@ mod tests {
         assert_eq!(duration("1.5s"), Some((1, 500_000_000)));
         assert_eq!(duration("-0.000000001s"), Some((0, -1)));
         assert_eq!(duration("10s"), Some((10, 0)));
-        for bad in ["", "s", "1", "1 s", ".5s", "1.s", "1ms", "--1s", "+1s", "1.0000000001s", "9999999999999s"] {
+        for bad in
+            ["", "s", "1", "1 s", ".5s", "1.s", "1ms", "--1s", "+1s", "1.0000000001s", "9999999999999s"]
+        {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

@@ -8,6 +8,7 @@ mod json;
 mod load;
 mod locate;
 mod reader;
+mod redact;
 mod rules;
 mod scalar;
 mod schema;
@@ -22,3 +23,4 @@ pub use load::{
     FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load_bootstrap, validate,
 };
 pub use locate::Locator;
+pub use redact::redacted;

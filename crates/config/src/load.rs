@@ -120,11 +120,7 @@ pub fn validate(paths: &[PathBuf], options: &LoadOptions) -> Vec<FileReport> {
     let report = |path: &PathBuf| {
         let inputs = LoadInputs { file: Some(path.clone()), yaml_override: None, options: options.clone() };
         let loaded = load_bootstrap(&inputs);
-        FileReport {
-            path: path.clone(),
-            findings: loaded.findings.into_vec(),
-            unreadable: loaded.unreadable,
-        }
+        FileReport { path: path.clone(), findings: loaded.findings.into_vec(), unreadable: loaded.unreadable }
     };
     paths.iter().map(report).collect()
 }

@@ -72,7 +72,8 @@ fn mergeable(node: Node<'_>) -> bool {
 }
 
 fn field<'t>(node: Node<'t>, name: &str) -> Option<Spot<'t>> {
-    let found = node.entries().filter(|(key, _)| key.text() == name || is_camel_case_of(key.text(), name)).last();
+    let found =
+        node.entries().filter(|(key, _)| key.text() == name || is_camel_case_of(key.text(), name)).last();
     if let Some((key, node)) = found {
         return Some(Spot { key: Some(key), node });
     }

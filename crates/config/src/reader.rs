@@ -62,7 +62,8 @@ impl Reader<'_> {
                 self.unknown_field(key, message, path);
                 continue;
             };
-            if value.kind() == Kind::Null && !matches!(&field.kind, FieldKind::Message(to) if to.follow().form == Form::Value)
+            if value.kind() == Kind::Null
+                && !matches!(&field.kind, FieldKind::Message(to) if to.follow().form == Form::Value)
             {
                 continue;
             }
@@ -103,7 +104,8 @@ impl Reader<'_> {
                     at.column
                 );
                 self.error(key, here, Code::CONFLICT, message);
-            } else if *other != index && field.oneof.is_some() && message.fields[*other].oneof == field.oneof {
+            } else if *other != index && field.oneof.is_some() && message.fields[*other].oneof == field.oneof
+            {
                 let oneof = field.oneof.map_or("", |oneof| &message.oneofs[usize::from(oneof)].name);
                 let (first, at) = (first.text(), first.place());
                 let message = format_args!(
@@ -208,8 +210,12 @@ impl Reader<'_> {
                 Some(u64::from(narrow.to_bits()))
             }
             FieldKind::Enum(to) => self.enumeration(node, to, path).map(|number| i64::from(number) as u64),
-            FieldKind::Int32 | FieldKind::Sfixed32 => self.integer(node, path, i32::MIN.into(), i32::MAX.into()),
-            FieldKind::Int64 | FieldKind::Sfixed64 => self.integer(node, path, i64::MIN.into(), i64::MAX.into()),
+            FieldKind::Int32 | FieldKind::Sfixed32 => {
+                self.integer(node, path, i32::MIN.into(), i32::MAX.into())
+            }
+            FieldKind::Int64 | FieldKind::Sfixed64 => {
+                self.integer(node, path, i64::MIN.into(), i64::MAX.into())
+            }
             FieldKind::Uint32 | FieldKind::Fixed32 => self.integer(node, path, 0, u32::MAX.into()),
             FieldKind::Uint64 | FieldKind::Fixed64 => self.integer(node, path, 0, u64::MAX.into()),
             FieldKind::Sint32 => self.integer(node, path, i32::MIN.into(), i32::MAX.into()).map(zigzag),
@@ -229,7 +235,12 @@ impl Reader<'_> {
         match value {
             Some(value) if (least..=most).contains(&value) => Some(value as u64),
             Some(_) if self.secret => {
-                self.error(node, path, Code::OUT_OF_RANGE, format_args!("must lie between {least} and {most}"));
+                self.error(
+                    node,
+                    path,
+                    Code::OUT_OF_RANGE,
+                    format_args!("must lie between {least} and {most}"),
+                );
                 None
             }
             Some(value) => {
@@ -315,7 +326,12 @@ impl Reader<'_> {
         }
         let Some((_, url)) = node.entries().find(|(key, _)| key.text() == "@type") else {
             if node.entries().next().is_some() {
-                self.error(node, path, Code::MISSING_TYPE, "`@type` is missing: what type the other fields belong to");
+                self.error(
+                    node,
+                    path,
+                    Code::MISSING_TYPE,
+                    "`@type` is missing: what type the other fields belong to",
+                );
             }
             return;
         };

@@ -74,7 +74,9 @@ pub(crate) fn broken(
                 || (!within.is_empty() && !within.contains(&number))
                 || not_in.contains(&number);
             match name {
-                None if *defined_only => Some(format!("`{}`: {} has no value {number}", shown.name, names.name)),
+                None if *defined_only => {
+                    Some(format!("`{}`: {} has no value {number}", shown.name, names.name))
+                }
                 _ if refused => {
                     Some(format!("`{}` must not be {}", shown.name, name.unwrap_or("this value")))
                 }
@@ -94,7 +96,8 @@ fn range_problem<T: PartialOrd + Copy>(
     // Bounds the wrong way round mean "outside of both" (PGV: exclusive ranges).
     let low = range.greater.or(range.least);
     let high = range.less.or(range.most);
-    let above = range.greater.is_none_or(|bound| value > bound) && range.least.is_none_or(|bound| value >= bound);
+    let above =
+        range.greater.is_none_or(|bound| value > bound) && range.least.is_none_or(|bound| value >= bound);
     let below = range.less.is_none_or(|bound| value < bound) && range.most.is_none_or(|bound| value <= bound);
     let outside = matches!((low, high), (Some(low), Some(high)) if high < low);
     let expected = if range.constant.is_some_and(|constant| constant != value) {
@@ -228,7 +231,9 @@ impl fmt::Display for Seconds {
 impl WellKnown {
     fn accepts(self, text: &str) -> bool {
         match self {
-            WellKnown::Email => text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && hostname(host)),
+            WellKnown::Email => {
+                text.split_once('@').is_some_and(|(user, host)| !user.is_empty() && hostname(host))
+            }
             WellKnown::Hostname => hostname(text),
             WellKnown::Ip => text.parse::<IpAddr>().is_ok(),
             WellKnown::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),

@@ -366,7 +366,11 @@ impl Builder {
             self.copy(first, past, at)?;
         }
         for node in wrong {
-            self.finding(self.position(node), Code::SYNTAX, "`<<` takes a mapping or a list of them".to_owned());
+            self.finding(
+                self.position(node),
+                Code::SYNTAX,
+                "`<<` takes a mapping or a list of them".to_owned(),
+            );
         }
         let grown = self.tree.nodes.len() as u32;
         let shift = end - (index + 1);
@@ -395,7 +399,13 @@ impl Builder {
     fn finding(&mut self, at: Position, code: Code, message: String) {
         if self.findings.len() < crate::finding::MAX_FINDINGS {
             let place = Some(Place { file: self.tree.file.clone(), line: at.line, column: at.column });
-            self.findings.push(Finding { severity: Severity::Error, code, path: String::new(), place, message });
+            self.findings.push(Finding {
+                severity: Severity::Error,
+                code,
+                path: String::new(),
+                place,
+                message,
+            });
         }
     }
 }
