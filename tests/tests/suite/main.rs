@@ -6,7 +6,10 @@
 )]
 
 mod admin;
+mod architecture;
+mod cli;
 mod drain;
+mod examples;
 mod framing;
 mod headers;
 mod http1;
@@ -14,6 +17,7 @@ mod http2;
 mod listeners;
 mod local_replies;
 mod routing;
+mod stats;
 mod tcp;
 mod timeouts;
 mod upstream;

@@ -1,0 +1,213 @@
+//! The programs as a user starts them.
+
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+
+use proxy_tests::{
+    Backend, Bootstrap, EchoBackend, Wire, eventually, only_proxyd, proxyctl, proxyd, unused_address,
+};
+use tempfile::TempDir;
+
+fn run(program: std::path::PathBuf, arguments: &[&str]) -> Output {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// A proxyd with its own run directory, killed at the end of the test.
+struct Running {
+    process: Child,
+    _directory: TempDir,
+}
+
+impl Running {
+    fn new(arguments: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut command = Command::new(proxyd());
+        command.arg("run").args(arguments).arg("--run-dir").arg(directory.path().join("run"));
+        command.args(["--concurrency", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { process: command.spawn().unwrap(), _directory: directory }
+    }
+
+    fn reaches(&mut self, address: SocketAddr) -> Wire {
+        eventually(&format!("{address} to answer"), || {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                let mut text = String::new();
+                let _ = self.process.stderr.take().unwrap().read_to_string(&mut text);
+                panic!("proxyd ended with {status}: {text}");
+            }
+            TcpStream::connect(address).ok().map(Wire::over_tcp)
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+#[test]
+fn without_a_file_a_page_says_what_to_try_next() {
+    only_proxyd!("Envoy needs a file");
+    let ports = [SocketAddr::from(([127, 0, 0, 1], 10000)), SocketAddr::from(([127, 0, 0, 1], 9901))];
+    if ports.iter().any(|port| TcpListener::bind(port).is_err()) {
+        println!("ports 10000 or 9901 are in use here: the default page is not tested");
+        return;
+    }
+    let mut running = Running::new(&[]);
+    let page = running.reaches(ports[0]).ask(GET);
+    assert_eq!(page.status(), 200);
+    assert!(page.text().contains("proxyd"), "{}", page.text());
+    assert_eq!(
+        running.reaches(ports[1]).ask("GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n").text(),
+        "LIVE\n"
+    );
+}
+
+#[test]
+fn from_and_to_are_a_proxy_with_no_file() {
+    only_proxyd!("--from and --to are proxyd's");
+    let backends = [Backend::saying("one"), Backend::saying("two")];
+    let from = unused_address();
+    let to = format!("http://{},{}", backends[0].address(), backends[1].address());
+    let mut running = Running::new(&["--from", &from.to_string(), "--to", &to]);
+    let mut client = running.reaches(from);
+    let mut answers = [client.ask(GET).text().to_owned(), client.ask(GET).text().to_owned()];
+    answers.sort();
+    assert_eq!(answers, ["one", "two"]);
+}
+
+#[test]
+fn from_and_to_relay_tcp_as_well() {
+    only_proxyd!("--from and --to are proxyd's");
+    let backend = EchoBackend::new();
+    let from = unused_address();
+    let mut running =
+        Running::new(&["--from", &from.to_string(), "--to", &format!("tcp://{}", backend.address())]);
+    assert_eq!(running.reaches(from).send("ping").bytes(4), b"ping");
+}
+
+#[test]
+fn print_config_is_a_file_that_loads() {
+    only_proxyd!("--print-config is proxyd's");
+    let printed = run(
+        proxyd(),
+        &[
+            "run",
+            "--from",
+            "127.0.0.1:8080",
+            "--to",
+            "http://127.0.0.1:3000,127.0.0.1:3001",
+            "--print-config",
+        ],
+    );
+    assert!(printed.status.success(), "{printed:?}");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("printed.yaml");
+    fs::write(&file, &printed.stdout).unwrap();
+    let valid = run(proxyctl(), &["validate", "config", file.to_str().unwrap()]);
+    assert_eq!(valid.status.code(), Some(0), "{valid:?}\n{}", stdout(&printed));
+    assert!(stdout(&printed).contains("127.0.0.1"));
+}
+
+#[test]
+fn mode_validate_says_whether_the_file_is_good() {
+    only_proxyd!("Envoy's command line is its own");
+    let directory = TempDir::new().unwrap();
+    let good = directory.path().join("good.yaml");
+    fs::write(&good, Bootstrap::http(unused_address()).to_yaml()).unwrap();
+    let output = run(proxyd(), &["run", "--mode", "validate", "-c", good.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let bad = directory.path().join("bad.yaml");
+    fs::write(&bad, "static_resources:\n  listeners: 7\n").unwrap();
+    let output = run(proxyd(), &["run", "--mode", "validate", "-c", bad.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn version_names_the_program() {
+    only_proxyd!("Envoy's command line is its own");
+    for (program, name) in [(proxyd(), "proxyd"), (proxyctl(), "proxyctl")] {
+        let output = run(program, &["--version"]);
+        assert!(output.status.success());
+        assert!(stdout(&output).starts_with(name), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn a_bad_file_does_not_start_and_says_where_it_is_bad() {
+    only_proxyd!("Envoy gives offsets into its own JSON");
+    let directory = TempDir::new().unwrap();
+    let bad = directory.path().join("bad.yaml");
+    fs::write(&bad, "static_resources:\n  listeners:\n  - name: a\n    adress: {}\n").unwrap();
+    let output = run(proxyd(), &["run", "-c", bad.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("bad.yaml:4:5"), "{text}");
+}
+
+#[test]
+fn validate_config_exits_0_1_or_2() {
+    only_proxyd!("proxyctl is ours");
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("good.yaml"), Bootstrap::http(unused_address()).to_yaml()).unwrap();
+    fs::write(
+        path("bad.yaml"),
+        "static_resources:\n  clusters:\n  - {name: a, nonsense: 1}\n  - {name: b, other: 2}\n",
+    )
+    .unwrap();
+    let code = |files: &[&str]| {
+        let mut arguments = vec!["validate", "config"];
+        arguments.extend(files);
+        run(proxyctl(), &arguments).status.code()
+    };
+    let (good, bad, missing) = (path("good.yaml"), path("bad.yaml"), path("missing.yaml"));
+    assert_eq!(code(&[&good]), Some(0));
+    assert_eq!(code(&[&bad]), Some(1));
+    assert_eq!(code(&[&good, &bad]), Some(1));
+    assert_eq!(code(&[&missing]), Some(2));
+    assert_eq!(code(&["--no-such-option"]), Some(2));
+    let output = run(proxyctl(), &["validate", "config", &bad]);
+    let text = format!("{}{}", stdout(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("bad.yaml:3:") && text.contains("bad.yaml:4:"), "all errors at once: {text}");
+}
+
+#[test]
+fn config_yaml_is_merged_over_the_file() {
+    only_proxyd!("tested through proxyctl and proxyd's run directory");
+    let backend = Backend::saying("merged");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file.yaml");
+    let from = unused_address();
+    let listener =
+        format!("address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}", from.port());
+    fs::write(&file, Bootstrap::http(backend.address()).listener_with(&listener).to_yaml()).unwrap();
+    let admin = unused_address();
+    let over = format!(
+        "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}",
+        admin.port()
+    );
+    let mut running = Running::new(&["-c", file.to_str().unwrap(), "--config-yaml", &over]);
+    assert_eq!(running.reaches(from).ask(GET).text(), "merged");
+    assert_eq!(running.reaches(admin).ask("GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n").text(), "LIVE\n");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    only_proxyd!("Envoy's command line is its own");
+    let held = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let output = run(proxyd(), &["run", "--from", &address, "--to", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(&address), "{text}");
+}
