@@ -98,6 +98,13 @@ fn build(
     Ok((subscriber, log, LogGuard { writer, thread: Some(thread) }))
 }
 
+/// A log without a subscriber: what it is told changes nothing but itself.
+#[cfg(test)]
+pub(crate) fn detached(options: &LogOptions) -> (Log, LogGuard) {
+    let (_, log, guard) = build(options, Sink::Test(Box::new(io::sink()))).expect("a thread can be started");
+    (log, guard)
+}
+
 impl Log {
     /// The levels now.
     #[must_use]

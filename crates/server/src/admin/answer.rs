@@ -1,0 +1,182 @@
+//! Answers and their bodies. A body is whole, or comes in pieces made on main, or in pieces from another thread.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+use tokio::sync::mpsc;
+
+/// What a handler returns.
+pub(super) struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: AnswerBody,
+}
+
+/// Makes a body piece by piece. Each call is one slice of main's time: to be kept well under a millisecond.
+pub(super) trait Pieces {
+    /// Appends the next piece; `false` when it was the last. An empty piece is allowed.
+    fn next_piece(&mut self, piece: &mut Vec<u8>) -> bool;
+}
+
+pub(super) enum AnswerBody {
+    Whole(Bytes),
+    Pieces {
+        source: Box<dyn Pieces>,
+        /// Whether the last poll made a piece: then the next one lets others run first.
+        yielding: bool,
+        finished: bool,
+    },
+    Channel(mpsc::Receiver<Bytes>),
+}
+
+impl Answer {
+    pub(super) fn text(text: impl Into<Bytes>) -> Self {
+        Self { status: StatusCode::OK, content_type: TEXT, body: AnswerBody::Whole(text.into()) }
+    }
+
+    pub(super) fn error(status: StatusCode, text: impl Into<Bytes>) -> Self {
+        Self { status, ..Self::text(text) }
+    }
+
+    pub(super) fn html(text: impl Into<Bytes>) -> Self {
+        Self { content_type: "text/html; charset=UTF-8", ..Self::text(text) }
+    }
+
+    /// One message as Envoy prints it: one blank per level, a line end after it.
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        let mut text = Vec::new();
+        write_json(&mut text, value);
+        text.push(b'\n');
+        Self { content_type: JSON, ..Self::text(text) }
+    }
+
+    pub(super) fn text_pieces(source: impl Pieces + 'static) -> Self {
+        Self { body: AnswerBody::pieces(source), ..Self::text("") }
+    }
+
+    pub(super) fn json_pieces(source: impl Pieces + 'static) -> Self {
+        Self { content_type: JSON, ..Self::text_pieces(source) }
+    }
+
+    pub(super) fn json_channel(pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { content_type: JSON, body: AnswerBody::Channel(pieces), ..Self::text("") }
+    }
+
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// With the headers that every answer of Envoy's admin port has.
+    pub(super) fn into_response(self) -> Response<AnswerBody> {
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::SERVER, HeaderValue::from_static("envoy"));
+        response
+    }
+}
+
+impl AnswerBody {
+    fn pieces(source: impl Pieces + 'static) -> Self {
+        Self::Pieces { source: Box::new(source), yielding: false, finished: false }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Pieces { finished: true, .. } => Poll::Ready(None),
+            Self::Pieces { yielding: yielding @ true, .. } => {
+                *yielding = false;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Pieces { source, yielding, finished } => {
+                let mut piece = Vec::new();
+                *finished = !source.next_piece(&mut piece);
+                *yielding = true;
+                if piece.is_empty() && !*finished {
+                    *yielding = false;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                if piece.is_empty() {
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+            }
+            Self::Channel(pieces) => {
+                pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Pieces { finished, .. } => *finished,
+            Self::Channel(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pieces { .. } | Self::Channel(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A list of JSON messages inside an object: `{ "name": [ ... ] }` in Envoy's layout, or `{}` when there are none.
+pub(super) struct JsonList<'a> {
+    pub(super) field: &'a str,
+    pub(super) written: usize,
+}
+
+impl JsonList<'_> {
+    pub(super) fn item(&mut self, out: &mut Vec<u8>, item: &impl Serialize) {
+        match self.written {
+            0 => out.extend_from_slice(format!("{{\n \"{}\": [\n", self.field).as_bytes()),
+            _ => out.extend_from_slice(b",\n"),
+        }
+        self.written += 1;
+        let mut text = Vec::new();
+        write_json(&mut text, item);
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            out.extend_from_slice(if index == 0 { b"  " } else { b"\n  " });
+            out.extend_from_slice(line);
+        }
+    }
+
+    pub(super) fn end(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.written == 0 { b"{}\n" } else { b"\n ]\n}\n" });
+    }
+}
+
+pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    let mut serializer = serde_json::Serializer::with_formatter(out, PrettyFormatter::with_indent(b" "));
+    value.serialize(&mut serializer).expect("values made of strings and numbers serialize into memory");
+}
+
+/// About how many bytes a piece has.
+pub(super) const PIECE_BYTES: usize = 16 << 10;
+
+const TEXT: &str = "text/plain; charset=UTF-8";
+const JSON: &str = "application/json";

@@ -1,0 +1,31 @@
+//! The admin port and the control socket: Envoy 1.40's paths and formats, over hyper, on main.
+//!
+//! No handler works for long: what may be large (`/stats`, `/clusters`) is written in pieces with other work of main in between, and
+//! `/config_dump` is rendered by a thread of its own. Handlers know the managers only through [`AdminState`].
+
+mod actions;
+mod address;
+mod answer;
+mod bind;
+mod clusters;
+mod config_dump;
+mod levels;
+mod listeners;
+mod page;
+mod query;
+mod routes;
+mod serve;
+mod server_info;
+mod state;
+mod stats;
+mod trust;
+
+pub use bind::{BindError, Bound, bind};
+pub use serve::{Admin, Served};
+pub use state::{
+    AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,
+    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stat, StatValue, StatsCursor,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! Connections to the admin port and the control socket: how many, for how long, and how they end.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, Sleep};
+use tracing::{debug, warn};
+
+use super::answer::{Answer, AnswerBody};
+use super::bind::Bound;
+use super::routes::Context;
+use super::state::AdminState;
+use super::trust::Trust;
+use crate::logging::Log;
+use crate::options::Options;
+
+/// Serves any number of sockets with the same handlers. Lives on main, in a `LocalSet` or `LocalRuntime`.
+pub struct Admin {
+    context: Rc<Context>,
+    trust: Rc<Trust>,
+    finishing: watch::Sender<bool>,
+}
+
+/// A socket being served; stops to accept when dropped. Open connections stay.
+#[derive(Debug)]
+pub struct Served(JoinHandle<()>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Admin {
+    #[must_use]
+    pub fn new(state: Rc<dyn AdminState>, log: Log, options: Rc<Options>) -> Self {
+        let trust = Rc::new(Trust::new(&options.admin_allowed_hosts));
+        Self {
+            context: Rc::new(Context::new(state, log, options)),
+            trust,
+            finishing: watch::Sender::new(false),
+        }
+    }
+
+    /// Accepts until the returned value is dropped.
+    #[must_use]
+    pub fn serve(&self, bound: Bound) -> Served {
+        let served = Connections {
+            context: Rc::clone(&self.context),
+            trust: matches!(bound, Bound::Tcp(_)).then(|| Rc::clone(&self.trust)),
+            finishing: self.finishing.subscribe(),
+            open: Rc::new(Cell::new(0)),
+        };
+        Served(spawn_local(served.accept(bound)))
+    }
+
+    /// Lets requests in progress be answered and closes all connections. To be given a deadline.
+    pub async fn finish(&self) {
+        self.finishing.send_replace(true);
+        self.finishing.closed().await;
+    }
+}
+
+/// The connections of one socket.
+#[derive(Clone)]
+struct Connections {
+    context: Rc<Context>,
+    /// `None`: the peer is trusted.
+    trust: Option<Rc<Trust>>,
+    finishing: watch::Receiver<bool>,
+    open: Rc<Cell<usize>>,
+}
+
+impl Connections {
+    async fn accept(self, bound: Bound) {
+        let mut finishing = self.finishing.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = finishing.wait_for(|finishing| *finishing) => return,
+                accepted = accept(&bound) => accepted,
+            };
+            match accepted {
+                Ok(_) if self.open.get() >= CONNECTIONS => {
+                    debug!(limit = CONNECTIONS, "admin connection closed, there are too many");
+                }
+                Ok(Accepted::Tcp(stream)) => self.spawn(stream),
+                Ok(Accepted::Unix(stream)) => self.spawn(stream),
+                Err(error) => {
+                    // Out of descriptors, mostly: the connection stays in the queue until there is one.
+                    warn!(%error, "admin connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        let open = OpenConnection::new(&self.open);
+        let connections = self.clone();
+        spawn_local(async move {
+            let _open = open;
+            if let Err(error) = connections.serve(stream).await {
+                debug!(%error, "admin connection ended");
+            }
+        });
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Result<(), hyper::Error> {
+        let (context, trust) = (self.context, self.trust);
+        let service = service_fn(move |request| {
+            let response = respond(&context, trust.as_deref(), &request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
+            .max_buf_size(BUFFER_BYTES)
+            .serve_connection(TokioIo::new(NoStall::new(stream)), service);
+        tokio::pin!(connection);
+        let mut finishing = self.finishing;
+        tokio::select! {
+            biased;
+            ended = &mut connection => return ended,
+            _ = finishing.wait_for(|finishing| *finishing) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+}
+
+fn respond(context: &Context, trust: Option<&Trust>, request: &Request<Incoming>) -> Response<AnswerBody> {
+    let (method, uri) = (request.method(), request.uri());
+    let trusted = trust.map_or(Ok(()), |trust| trust.check(request.version(), uri, request.headers()));
+    let answer = match trusted {
+        Ok(()) => context.answer(method, uri.path(), uri.query()),
+        Err(distrust) => Answer::error(StatusCode::FORBIDDEN, distrust.to_string()),
+    };
+    let response = answer.into_response();
+    debug!(%method, path = uri.path(), status = response.status().as_u16(), "admin request");
+    response
+}
+
+enum Accepted {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept(bound: &Bound) -> io::Result<Accepted> {
+    match bound {
+        Bound::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
+        Bound::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+    }
+}
+
+/// Counts a connection while it lives.
+struct OpenConnection(Rc<Cell<usize>>);
+
+impl OpenConnection {
+    fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A stream whose writes fail when the peer takes nothing for [`STALL_LIMIT`].
+struct NoStall<S> {
+    stream: S,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> NoStall<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, stalled: None }
+    }
+
+    fn watch<T>(&mut self, context: &mut TaskContext<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stalled = None;
+            return poll;
+        }
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALL_LIMIT)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for NoStall<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for NoStall<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.watch(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Per socket: a crowd on the admin port does not keep `proxyctl` out.
+const CONNECTIONS: usize = 128;
+/// For a request's head, and how long a connection may idle before it.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// What a connection holds of a head or an answer.
+const BUFFER_BYTES: usize = 64 << 10;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,216 @@
+//! A process that does not run: answers like the Envoy that the golden files come from, and remembers what it was asked to do.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use proxy_config::settings::{CircuitBreaker, EndpointHealth, Node, SocketAddress};
+use proxy_control::BaseId;
+use serde_json::json;
+
+use super::super::state::*;
+use crate::logging::{Log, LogGuard, LogOptions};
+use crate::options::{ConfigSource, Mode, NodeOptions, Options};
+
+/// What it was asked to do, and how much was read from it.
+pub(super) struct Process {
+    pub(super) healthy: Cell<bool>,
+    pub(super) asked: RefCell<Vec<String>>,
+    /// Stats that `/stats` has.
+    pub(super) stats: Cell<usize>,
+    /// Stats shown so far.
+    pub(super) shown: Rc<Cell<usize>>,
+}
+
+impl Process {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            healthy: Cell::new(true),
+            asked: RefCell::default(),
+            stats: Cell::new(4),
+            shown: Rc::default(),
+        })
+    }
+}
+
+pub(super) fn options() -> Options {
+    Options {
+        config: ConfigSource::File { path: "basic.yaml".into(), overlay: None },
+        mode: Mode::Serve,
+        concurrency: NonZeroUsize::new(2).unwrap(),
+        base_id: BaseId(7),
+        run_dir: "/run/proxyd".into(),
+        shm_dir: "/dev/shm".into(),
+        log: LogOptions { components: "dns:debug".parse().unwrap(), ..LogOptions::default() },
+        node: NodeOptions { zone: "zz".into(), ..NodeOptions::default() },
+        admin_address_path: None,
+        admin_allowed_hosts: vec!["admin.example".into()],
+        drain_time: Duration::from_secs(600),
+        shutdown_time: Duration::from_secs(25),
+        allow_unsupported: false,
+    }
+}
+
+/// A log that nothing is written to: no subscriber is installed.
+pub(super) fn log() -> (Log, LogGuard) {
+    crate::logging::detached(&options().log)
+}
+
+fn ip(address: &str) -> SocketAddress {
+    SocketAddress::Ip(address.parse::<SocketAddr>().unwrap())
+}
+
+fn pipe(path: &str) -> SocketAddress {
+    SocketAddress::Pipe { path: path.into(), abstract_name: false, mode: 0 }
+}
+
+fn host(address: SocketAddress, hostname: &str, health: EndpointHealth) -> HostStatus {
+    HostStatus {
+        address,
+        hostname: hostname.into(),
+        health,
+        weight: 1,
+        region: String::new(),
+        zone: String::new(),
+        sub_zone: String::new(),
+        priority: 0,
+        counters: HostCounters::default(),
+    }
+}
+
+fn in_locality(host: HostStatus) -> HostStatus {
+    HostStatus { region: "r".into(), zone: "z".into(), sub_zone: "s".into(), ..host }
+}
+
+fn cluster(name: &str, max_connections: u32, hosts: Vec<HostStatus>) -> ClusterStatus {
+    let limits = CircuitBreaker::default();
+    ClusterStatus {
+        name: name.into(),
+        alt_stat_name: None,
+        added_via_api: false,
+        circuit_breakers: [CircuitBreaker { max_connections, ..limits }, limits],
+        hosts,
+    }
+}
+
+impl AdminState for Process {
+    fn server(&self) -> ServerStatus {
+        ServerStatus {
+            state: if self.healthy.get() { ServerState::Live } else { ServerState::Draining },
+            uptime: Duration::from_millis(3900),
+            uptime_all_epochs: Duration::from_secs(65),
+            node: Node {
+                id: "test-id".into(),
+                cluster: "test-cluster".into(),
+                region: "r".into(),
+                zone: "zz".into(),
+                sub_zone: String::new(),
+            },
+        }
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let all =
+            [("six", ip("[::1]:29101")), ("two", ip("127.0.0.1:29102")), ("uds", pipe("/run/uds.sock"))];
+        all.map(|(name, address)| ListenerStatus { name: name.into(), address }).into()
+    }
+
+    fn clusters(&self) -> Vec<Arc<str>> {
+        vec!["one".into(), "gone".into(), "two".into()]
+    }
+
+    fn cluster(&self, name: &str) -> Option<ClusterStatus> {
+        use EndpointHealth::{Degraded, Draining, Healthy, Unhealthy};
+        match name {
+            "one" => {
+                let hosts = vec![
+                    in_locality(HostStatus { weight: 3, ..host(ip("[::1]:29010"), "localhost", Healthy) }),
+                    in_locality(host(ip("[::1]:29011"), "foo", Degraded)),
+                    HostStatus { priority: 1, ..host(ip("127.0.0.1:29012"), "127.0.0.1", Unhealthy) },
+                    HostStatus { priority: 1, ..host(ip("127.0.0.1:29013"), "127.0.0.1", Draining) },
+                ];
+                Some(cluster("one", 5, hosts))
+            }
+            "two" => {
+                let hosts =
+                    vec![host(pipe("/run/x.sock"), "", Healthy), host(ip("[::1]:29012"), "", Unhealthy)];
+                Some(ClusterStatus { alt_stat_name: Some("alt".into()), ..cluster("two", 1024, hosts) })
+            }
+            _ => None,
+        }
+    }
+
+    fn stats(&self) -> Box<dyn StatsCursor> {
+        Box::new(Cursor { next: 0, end: self.stats.get(), shown: Rc::clone(&self.shown) })
+    }
+
+    fn config_dump(&self) -> ConfigDump {
+        let last_updated = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_409_905_118);
+        let resource = |kind, name: &str, message: &str| {
+            let json =
+                json!({ "@type": format!("type.googleapis.com/envoy.config.{message}"), "name": name });
+            ConfigResource { kind, name: name.into(), last_updated, json: Box::new(move || json) }
+        };
+        let bootstrap = ConfigResource {
+            kind: ConfigKind::Bootstrap,
+            name: String::new(),
+            last_updated,
+            json: Box::new(|| json!({ "node": { "id": "test-id" } })),
+        };
+        let clusters =
+            ["one", "two"].map(|name| resource(ConfigKind::StaticCluster, name, "cluster.v3.Cluster"));
+        let listener = resource(ConfigKind::StaticListener, "six", "listener.v3.Listener");
+        ConfigDump { resources: [bootstrap].into_iter().chain(clusters).chain([listener]).collect() }
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            allocated: 6_290_976,
+            heap_size: 12_582_912,
+            pageheap_unmapped: 0,
+            pageheap_free: 4_939_776,
+            total_thread_cache: 512_280,
+            total_physical_bytes: 15_657_790,
+        }
+    }
+
+    fn set_healthy(&self, healthy: bool) {
+        self.healthy.set(healthy);
+    }
+
+    fn drain_listeners(&self, request: DrainListeners) {
+        self.asked.borrow_mut().push(format!("{request:?}"));
+    }
+
+    fn shut_down(&self, how: ShutDown) {
+        self.asked.borrow_mut().push(format!("{how:?}"));
+    }
+}
+
+/// One counter, gauge, text and unused gauge after the other.
+struct Cursor {
+    next: usize,
+    end: usize,
+    shown: Rc<Cell<usize>>,
+}
+
+impl StatsCursor for Cursor {
+    fn visit(&mut self, limit: usize, visit: &mut dyn FnMut(Stat<'_>)) -> bool {
+        let until = self.end.min(self.next + limit);
+        for index in self.next..until {
+            let (name, value) = match index % 4 {
+                0 => ("counter", StatValue::Counter(index as u64)),
+                1 => ("gauge", StatValue::Gauge(index as u64)),
+                2 => ("text", StatValue::Text("a \"quoted\" text")),
+                _ => ("unused", StatValue::Gauge(0)),
+            };
+            visit(Stat { name: &format!("stat{index:07}.{name}"), value, used: name != "unused" });
+        }
+        self.shown.set(self.shown.get() + until - self.next);
+        self.next = until;
+        self.next < self.end
+    }
+}
