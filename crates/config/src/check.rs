@@ -88,7 +88,7 @@ impl Checker<'_> {
         for (index, oneof) in message.oneofs.iter().enumerate().filter(|(_, oneof)| oneof.required) {
             let member = |field: &Field| field.oneof == Some(index as u16);
             let set = view.values.iter().any(|(set, _)| member(&message.fields[*set]));
-            if set || self.findings.has_error_below(path) {
+            if set || self.findings.explains(path) {
                 continue;
             }
             let fields = message.fields.iter().filter(|field| member(field));
@@ -300,7 +300,7 @@ impl Checker<'_> {
 
     /// A broken rule, unless it only follows from an error already reported there.
     fn broken(&mut self, path: &Path<'_>, code: Code, text: String) {
-        if !self.findings.has_error_below(path) {
+        if !self.findings.explains(path) {
             self.findings.error(path, code, text);
         }
     }

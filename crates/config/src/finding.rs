@@ -222,19 +222,18 @@ impl Findings {
         self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
     }
 
-    /// Whether an error is known at `path` or below it already, so that what follows from it can be
-    /// left unsaid.
-    pub fn has_error_below(&self, path: &Path<'_>) -> bool {
-        if self.errors == 0 {
+    /// Whether an error is known already from which one at `path` would only follow: at `path` or below
+    /// it, or because the message around it could not be read at all.
+    pub fn explains(&self, path: &Path<'_>) -> bool {
+        if self.errors == 0 || self.list.len() >= MAX_FINDINGS {
             return false;
         }
+        let around = path.parent.map(Path::to_string);
         let path = path.to_string();
-        self.list.iter().any(|finding| {
-            finding.severity == Severity::Error
-                && finding
-                    .path
-                    .strip_prefix(path.as_str())
-                    .is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+        self.list.iter().filter(|finding| finding.severity == Severity::Error).any(|finding| {
+            let below = finding.path.strip_prefix(path.as_str());
+            below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
+                || (finding.code == Code::TYPE_MISMATCH && around.as_ref() == Some(&finding.path))
         })
     }
 

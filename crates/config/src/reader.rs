@@ -55,7 +55,9 @@ impl Reader<'_> {
         let mut seen: SmallVec<[(usize, Node<'_>); 8]> = SmallVec::new();
         for (key, value) in node.entries() {
             let name = key.text();
-            if typed && name == "@type" {
+            // A key that is no scalar was reported with the tree.
+            let scalar = !matches!(key.kind(), Kind::Sequence | Kind::Mapping);
+            if !scalar || (typed && name == "@type") {
                 continue;
             }
             let Some((index, field)) = message.field(name) else {

@@ -3,7 +3,7 @@
 //!
 //! What a scalar means is not decided here but by the field it is read into.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::finding::{Code, Finding, Place, Severity};
@@ -34,8 +34,10 @@ struct Slot {
     column: u32,
     /// Index past this node and all below it.
     end: u32,
-    /// Of a scalar, in `Tree::text`.
-    text_start: u32,
+    /// Of a scalar, where its text starts in `Tree::text`; of a collection, its first child. What lies
+    /// between a collection and its first child was replaced (`<<`) but may still have anchors.
+    start: u32,
+    /// Of a scalar.
     text_length: u32,
 }
 
@@ -61,7 +63,10 @@ impl<'t> Node<'t> {
     /// The text of a scalar; empty for a sequence or mapping.
     pub(crate) fn text(self) -> &'t str {
         let slot = self.slot();
-        let start = slot.text_start as usize;
+        if matches!(slot.kind, Kind::Sequence | Kind::Mapping) {
+            return "";
+        }
+        let start = slot.start as usize;
         &self.tree.text[start..start + slot.text_length as usize]
     }
 
@@ -72,7 +77,9 @@ impl<'t> Node<'t> {
 
     /// The elements of a sequence; of a mapping, its keys and values in turn.
     pub(crate) fn children(self) -> Children<'t> {
-        Children { tree: self.tree, next: self.index + 1, end: self.slot().end }
+        let slot = self.slot();
+        let next = if matches!(slot.kind, Kind::Sequence | Kind::Mapping) { slot.start } else { slot.end };
+        Children { tree: self.tree, next, end: slot.end }
     }
 
     /// The entries of a mapping as (key, value).
@@ -154,7 +161,7 @@ pub(crate) struct Builder {
     tree: Tree,
     open: Vec<u32>,
     anchors: HashMap<usize, u32>,
-    /// Entries whose key says they are to be skipped.
+    /// Keys of entries that are to be skipped, in document order.
     ignored: Vec<u32>,
     copied_nodes: usize,
     copied_text: usize,
@@ -204,7 +211,7 @@ impl Builder {
             line: at.line,
             column: at.column,
             end: 0,
-            text_start: start as u32,
+            start: start as u32,
             text_length: text.len() as u32,
         })
     }
@@ -213,7 +220,8 @@ impl Builder {
         if self.open.len() >= MAX_DEPTH {
             return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
         }
-        let slot = Slot { kind, line: at.line, column: at.column, end: 0, text_start: 0, text_length: 0 };
+        let start = self.tree.nodes.len() as u32 + 1;
+        let slot = Slot { kind, line: at.line, column: at.column, end: 0, start, text_length: 0 };
         let index = self.push(slot)?;
         self.open.push(index);
         Ok(index)
@@ -246,15 +254,14 @@ impl Builder {
             return Err(self.stop(at, "an alias must not lie inside what it stands for"));
         }
         let end = self.tree.nodes[from as usize].end;
-        self.copy(from, end, at)
+        self.expand(from, end, at)
     }
 
-    /// Appends a copy of a finished subtree.
-    fn copy(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
+    /// As `copy`, within what aliases may add.
+    fn expand(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
         let range = from as usize..end as usize;
-        let text: usize = self.tree.nodes[range.clone()].iter().map(|slot| slot.text_length as usize).sum();
         self.copied_nodes += range.len();
-        self.copied_text += text;
+        self.copied_text += self.tree.nodes[range].iter().map(|slot| slot.text_length as usize).sum::<usize>();
         if self.copied_nodes > MAX_COPIED_NODES || self.copied_text > MAX_COPIED_TEXT {
             return Err(self.stop(at, "aliases make this document too large"));
         }
@@ -262,10 +269,22 @@ impl Builder {
         if depth > MAX_DEPTH {
             return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
         }
+        self.copy(from, end, at)
+    }
+
+    /// Appends a copy of a finished subtree.
+    fn copy(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
+        let range = from as usize..end as usize;
+        if self.tree.nodes.len() + range.len() > MAX_NODES {
+            return Err(self.stop(at, "the document is too large"));
+        }
         let shift = self.tree.nodes.len() as u32 - from;
         self.tree.nodes.extend_from_within(range);
         for slot in &mut self.tree.nodes[(from + shift) as usize..] {
             slot.end += shift;
+            if matches!(slot.kind, Kind::Sequence | Kind::Mapping) {
+                slot.start += shift;
+            }
         }
         Ok(())
     }
@@ -313,7 +332,7 @@ impl Builder {
                 twice.push((key.index, first));
             }
         }
-        rewrite |= self.ignored.iter().any(|node| *node > index);
+        rewrite |= self.ignored.last().is_some_and(|node| *node > index);
         for key in bad {
             self.finding(self.position(key), Code::SYNTAX, "a mapping key must be a scalar".to_owned());
         }
@@ -326,64 +345,60 @@ impl Builder {
         if rewrite { self.rewrite_mapping(index) } else { Ok(()) }
     }
 
-    /// Drops ignored entries and replaces `<<` by the entries it stands for, own entries first.
+    /// Drops ignored entries and replaces `<<` by the entries it stands for, own entries first. The new
+    /// entries are appended, so that anchors keep naming the old ones.
     fn rewrite_mapping(&mut self, index: u32) -> Result<(), Stop> {
-        let end = self.tree.nodes.len() as u32;
+        let first_child = self.tree.nodes.len() as u32;
         let at = self.position(index);
-        let mut keep: Vec<(u32, u32)> = Vec::new(); // (first, past the last) of entries to keep
-        let mut sources: Vec<u32> = Vec::new();
-        let mut wrong: Vec<u32> = Vec::new();
-        let mapping = Node { tree: &self.tree, index };
-        for (key, value) in mapping.entries() {
-            if self.ignored.contains(&key.index) {
-                continue;
-            }
-            if key.kind() != Kind::Plain || key.text() != "<<" {
-                keep.push((key.index, value.slot().end));
-                continue;
-            }
-            match value.kind() {
-                Kind::Mapping => sources.push(value.index),
-                Kind::Sequence => {
-                    for item in value.children() {
-                        let list = if item.kind() == Kind::Mapping { &mut sources } else { &mut wrong };
-                        list.push(item.index);
-                    }
-                }
-                _ => wrong.push(value.index),
-            }
+        let (own, sources, wrong) = self.merge_parts(index);
+        for node in wrong {
+            self.finding(self.position(node), Code::SYNTAX, "`<<` takes a mapping or a list of them".to_owned());
         }
-        let mut keys: std::collections::HashSet<&str> =
-            keep.iter().map(|(first, _)| Node { tree: &self.tree, index: *first }.text()).collect();
+        let text = |node| Node { tree: &self.tree, index: node }.text();
+        let mut keys: HashSet<&str> = own.iter().map(|(key, _)| text(*key)).collect();
+        let mut merged = Vec::new();
         for source in sources {
             for (key, value) in (Node { tree: &self.tree, index: source }).entries() {
                 if keys.insert(key.text()) {
-                    keep.push((key.index, value.slot().end));
+                    merged.push((key.index, value.slot().end));
                 }
             }
         }
-        for (first, past) in keep {
-            self.copy(first, past, at)?;
+        for (key, end) in own {
+            self.copy(key, end, at)?;
         }
-        for node in wrong {
-            self.finding(
-                self.position(node),
-                Code::SYNTAX,
-                "`<<` takes a mapping or a list of them".to_owned(),
-            );
+        for (key, end) in merged {
+            self.expand(key, end, at)?;
         }
-        let grown = self.tree.nodes.len() as u32;
-        let shift = end - (index + 1);
-        self.tree.nodes.copy_within(end as usize..grown as usize, index as usize + 1);
-        self.tree.nodes.truncate((grown - shift) as usize);
-        for slot in &mut self.tree.nodes[index as usize + 1..] {
-            slot.end -= shift;
+        let end = self.tree.nodes.len() as u32;
+        let mapping = &mut self.tree.nodes[index as usize];
+        (mapping.start, mapping.end) = (first_child, end);
+        while self.ignored.last().is_some_and(|node| *node > index) {
+            self.ignored.pop();
         }
-        self.tree.nodes[index as usize].end = grown - shift;
-        self.ignored.retain(|node| *node < index);
-        // Anchors inside moved; they now name other nodes, so an alias to one could only be wrong.
-        self.anchors.retain(|_, node| *node <= index);
         Ok(())
+    }
+
+    /// Of a mapping: its own entries as (key, end of the value), the mappings that `<<` names, and what
+    /// `<<` cannot take.
+    fn merge_parts(&self, index: u32) -> (Vec<(u32, u32)>, Vec<u32>, Vec<u32>) {
+        let (mut own, mut sources, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sort = |node: Node<'_>| {
+            if node.kind() == Kind::Mapping { sources.push(node.index) } else { wrong.push(node.index) }
+        };
+        for (key, value) in (Node { tree: &self.tree, index }).entries() {
+            if self.ignored.binary_search(&key.index).is_ok() {
+                continue;
+            }
+            if key.kind() != Kind::Plain || key.text() != "<<" {
+                own.push((key.index, value.slot().end));
+            } else if value.kind() == Kind::Sequence {
+                value.children().for_each(&mut sort);
+            } else {
+                sort(value);
+            }
+        }
+        (own, sources, wrong)
     }
 
     fn position(&self, index: u32) -> Position {

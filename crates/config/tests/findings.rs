@@ -1,0 +1,198 @@
+//! Every kind of finding at its exact place, through the public way in.
+
+use proxy_config::{Finding, LoadInputs, LoadOptions, load_bootstrap};
+
+/// What is found in YAML text, without what proxyd does not support yet.
+fn findings(yaml: &str) -> Vec<Finding> {
+    let options = LoadOptions { allow_unsupported: true };
+    let inputs = LoadInputs { file: None, yaml_override: Some(yaml.to_owned()), options };
+    let all = load_bootstrap(&inputs).findings.into_vec();
+    all.into_iter().filter(|finding| !finding.code.0.starts_with("unsupported")).collect()
+}
+
+/// `line:column code path` of each finding.
+fn shorten(findings: &[Finding]) -> Vec<String> {
+    let short = |finding: &Finding| {
+        let place = finding.place.as_ref().map_or(String::new(), |place| format!("{}:{} ", place.line, place.column));
+        format!("{place}{} {}", finding.code, finding.path).trim_end().to_owned()
+    };
+    findings.iter().map(short).collect()
+}
+
+#[track_caller]
+fn expect(yaml: &str, expected: &[&str]) {
+    let found = findings(yaml);
+    assert_eq!(shorten(&found), expected, "{yaml}\n{found:#?}");
+}
+
+#[test]
+fn each_reader_error_has_its_place() {
+    // (field of a cluster, column of the finding, code, path below the cluster)
+    let table = [
+        ("stat_prefx: a", 5, "unknown-field", "stat_prefx"),
+        ("connect_timeout: 5", 22, "type-mismatch", "connect_timeout"),
+        ("connect_timeout: 5 s", 22, "type-mismatch", "connect_timeout"),
+        ("type: STATICC", 11, "unknown-enum-value", "type"),
+        ("type: [STATIC]", 11, "type-mismatch", "type"),
+        ("per_connection_buffer_limit_bytes: 1.5", 40, "type-mismatch", "per_connection_buffer_limit_bytes"),
+        ("perConnectionBufferLimitBytes: -1", 36, "out-of-range", "per_connection_buffer_limit_bytes"),
+        ("per_connection_buffer_limit_bytes: 4294967296", 40, "out-of-range", "per_connection_buffer_limit_bytes"),
+        ("alt_stat_name: 5", 20, "type-mismatch", "alt_stat_name"),
+        ("alt_stat_name: yes", 20, "type-mismatch", "alt_stat_name"),
+        ("alt_stat_name: {a: b}", 20, "type-mismatch", "alt_stat_name"),
+        ("respect_dns_ttl: 1", 22, "type-mismatch", "respect_dns_ttl"),
+        ("load_assignment: x", 22, "type-mismatch", "load_assignment"),
+        ("typed_extension_protocol_options: [x]", 39, "type-mismatch", "typed_extension_protocol_options"),
+        ("metadata: {filter_metadata: {a: 5}}", 37, "type-mismatch", "metadata.filter_metadata[\"a\"]"),
+        ("transport_socket: {name: a, typed_config: {x: 1}}", 47, "missing-type", "transport_socket.typed_config"),
+        (
+            "transport_socket: {name: a, typed_config: {'@type': a/envoy.api.v2.Cluster}}",
+            57,
+            "unknown-type",
+            "transport_socket.typed_config.@type",
+        ),
+        (
+            "transport_socket: {name: a, typed_config: {'@type': a/envoy.config.cluster.v3.Filter, name: x, nam: 1}}",
+            100,
+            "unknown-field",
+            "transport_socket.typed_config.nam",
+        ),
+    ];
+    for (line, column, code, path) in table {
+        let yaml = format!("static_resources:\n  clusters:\n  - name: c\n    {line}\n");
+        expect(&yaml, &[&format!("4:{column} {code} static_resources.clusters[0].{path}")]);
+    }
+}
+
+#[test]
+fn what_is_given_twice_is_an_error_at_the_second_place() {
+    let cluster = |line: &str| format!("static_resources:\n  clusters:\n  - name: c\n    {line}\n");
+    expect(&cluster("name: d"), &["4:5 duplicate-key"]);
+    expect(
+        &cluster("connect_timeout: 1s\n    connectTimeout: 2s"),
+        &["5:5 conflict static_resources.clusters[0].connect_timeout"],
+    );
+    expect(
+        &cluster("eds_cluster_config: {eds_config: {ads: {}, path: a}}"),
+        &["4:48 conflict static_resources.clusters[0].eds_cluster_config.eds_config.path"],
+    );
+    let found = findings(&cluster("name: d"));
+    assert_eq!(
+        found[0].to_string(),
+        "--config-yaml:4:5: error[duplicate-key]: `name` is given twice, first at line 3, column 5"
+    );
+}
+
+#[test]
+fn what_is_no_yaml_document_says_where() {
+    expect("a: [1, 2\nb: 3\n", &["2:2 syntax"]);
+    expect("a: {}\n---\nb: {}\n", &["2:1 syntax"]);
+    expect("", &["1:1 syntax"]);
+    expect("x: *nowhere\n", &["1:4 syntax"]);
+    expect("? [a]\n: b\n", &["1:3 syntax"]);
+    expect("- a\n", &["1:1 type-mismatch"]);
+    expect(&"[".repeat(200), &["1:101 syntax"]);
+    expect(&("a: &a [".to_owned() + &"{".repeat(50) + "x: *a"), &["1:61 syntax"]);
+}
+
+#[test]
+fn documents_that_explode_are_refused() {
+    let mut yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let before = format!("*a{}", level - 1);
+        yaml += &format!("a{level}: &a{level} [{}]\n", vec![before; 10].join(", "));
+    }
+    let found = findings(&yaml);
+    assert!(found.iter().any(|finding| finding.message.contains("aliases make this document too large")));
+}
+
+#[test]
+fn all_errors_of_a_file_come_together_in_its_order() {
+    expect(
+        "admin:\n  adress: {}\nstatic_resources:\n  listeners:\n  - address: {socket_address: {port_value: 70000}}\n    stat_prefix: 7\n  clusters:\n  - {name: '', type: NONE}\n",
+        &[
+            "2:3 unknown-field admin.adress",
+            "5:31 rule static_resources.listeners[0].address.socket_address.address",
+            "5:44 rule static_resources.listeners[0].address.socket_address.port_value",
+            "6:18 type-mismatch static_resources.listeners[0].stat_prefix",
+            "8:12 rule static_resources.clusters[0].name",
+            "8:22 unknown-enum-value static_resources.clusters[0].type",
+        ],
+    );
+}
+
+#[test]
+fn aliases_and_merges_keep_the_place_to_edit() {
+    expect(
+        "static_resources:\n  clusters:\n  - &base\n    name: a\n    connect_timeout: soon\n  - <<: *base\n    name: b\n  - *base\n",
+        &[
+            "5:22 type-mismatch static_resources.clusters[0].connect_timeout",
+            "5:22 type-mismatch static_resources.clusters[1].connect_timeout",
+            "5:22 type-mismatch static_resources.clusters[2].connect_timeout",
+        ],
+    );
+    // An anchor inside a mapping that merges another, or inside an ignored entry, can be used later.
+    expect(
+        "node:\n  <<: {id: a}\n  metadata: &m {x: 1}\n  !ignore k: &c [{name: a}, {nam: a}]\nstatic_resources:\n  clusters: *c\nstats_config: *m\n",
+        &[
+            "3:17 unknown-field stats_config.x",
+            "4:29 rule static_resources.clusters[1].name",
+            "4:30 unknown-field static_resources.clusters[1].nam",
+        ],
+    );
+    expect("'!': 1\n!ignore bases: &b {name: a}\nstatic_resources: {clusters: [*b]}\n", &["1:1 unknown-field !"]);
+}
+
+#[test]
+fn rules_are_worded_for_a_human() {
+    // (path of the message, YAML below it, what the message of the only finding contains)
+    let table = [
+        ("clusters: [{name: c, connect_timeout: 0s}]", "`connect_timeout` must be greater than 0s, is 0s"),
+        ("clusters: [{name: c, alt_stat_name: a, type: 77}]", "`type`: envoy.config.cluster.v3.Cluster.DiscoveryType has no value 77"),
+        ("clusters: [{name: c, common_lb_config: {healthy_panic_threshold: {value: 101}}}]", "`value` must be at most 100, is 101"),
+        ("clusters: [{name: c, load_assignment: {endpoints: []}}]", "`cluster_name` must not be empty"),
+        ("clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1}]}]", "`healthy_threshold` is required"),
+        (
+            "clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1}]}]",
+            "`health_checker` is required: give one of http_health_check,",
+        ),
+        ("secrets: [{name: s, validation_context: {trusted_ca: {}}}]", "`specifier` is required: give one of filename, inline_bytes,"),
+        (
+            "secrets: [{name: s, validation_context: {verify_certificate_hash: [abc]}}]",
+            "`verify_certificate_hash` must have at least 64 characters, is \"abc\"",
+        ),
+        (
+            "listeners: [{address: {pipe: {path: ''}}}]",
+            "`path` must not be empty",
+        ),
+        (
+            "listeners: [{address: {pipe: {path: a, mode: 512}}}]",
+            "`mode` must be at most 511, is 512",
+        ),
+    ];
+    for (yaml, expected) in table {
+        let found = findings(&format!("static_resources:\n  {yaml}\n"));
+        assert_eq!(found.len(), 1, "{yaml}\n{found:#?}");
+        assert!(found[0].message.contains(expected), "{yaml}\n{found:#?}");
+        assert!(found[0].place.as_ref().is_some_and(|place| place.line == 2 && place.column > 3), "{found:#?}");
+    }
+}
+
+#[test]
+fn values_of_sensitive_fields_are_never_shown() {
+    let found = findings(
+        "static_resources:\n  secrets:\n  - name: s\n    tls_certificate:\n      private_key: SECRET1\n      password: {inline_bytes: 'SECRET2!', filename: SECRET3, environment_variable: {SECRET: 4}}\n",
+    );
+    assert!(found.len() >= 3, "{found:#?}");
+    let text: String = found.iter().map(|finding| finding.message.clone()).collect();
+    assert!(!text.contains("SECRET"), "{text}");
+}
+
+#[test]
+fn unsupported_fields_are_refused_at_their_key() {
+    let yaml = "watchdog:\n  miss_timeout: 1s\n";
+    let inputs = LoadInputs { yaml_override: Some(yaml.to_owned()), ..LoadInputs::default() };
+    let found = load_bootstrap(&inputs).findings;
+    assert!(found.has_errors());
+    assert_eq!(shorten(&found.into_vec()), ["1:1 unsupported-field watchdog"]);
+}
