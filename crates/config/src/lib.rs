@@ -12,6 +12,7 @@ mod redact;
 mod rules;
 mod scalar;
 mod schema;
+pub mod lower;
 pub mod settings;
 mod supported;
 mod tree;
@@ -20,7 +21,8 @@ mod yaml;
 
 pub use finding::{Code, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
 pub use load::{
-    FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load_bootstrap, validate,
+    Configuration, FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load,
+    load_bootstrap, validate,
 };
 pub use locate::Locator;
 pub use redact::redacted;

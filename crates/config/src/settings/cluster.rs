@@ -110,7 +110,10 @@ pub struct Endpoint {
 pub enum EndpointAddress {
     Socket(SocketAddress),
     /// Only in DNS clusters.
-    Name { host: Box<str>, port: u16 },
+    Name {
+        host: Box<str>,
+        port: u16,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -166,7 +166,10 @@ pub enum HostRewrite {
     /// `host_rewrite_header`, lower-cased.
     Header(Box<str>),
     /// `host_rewrite_path_regex`.
-    PathRegex { pattern: Regex, substitution: Bytes },
+    PathRegex {
+        pattern: Regex,
+        substitution: Bytes,
+    },
 }
 
 #[derive(Debug)]

@@ -1,0 +1,142 @@
+//! Headers to add and to remove.
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3 as core_v3;
+
+use super::{Context, UNSUPPORTED_FORMATTER, value};
+use crate::settings::{AppendAction, HeaderAddition, HeaderMutations};
+use crate::{Code, Path};
+
+/// The lists of one level, under the names they have in every message: `request_headers_to_add` and so on.
+pub(super) fn request(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    add: &[core_v3::HeaderValueOption],
+    remove: &[String],
+) -> HeaderMutations {
+    HeaderMutations {
+        add: additions(context, &path.field("request_headers_to_add"), add),
+        remove: removals(context, &path.field("request_headers_to_remove"), remove),
+    }
+}
+
+pub(super) fn response(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    add: &[core_v3::HeaderValueOption],
+    remove: &[String],
+) -> HeaderMutations {
+    HeaderMutations {
+        add: additions(context, &path.field("response_headers_to_add"), add),
+        remove: removals(context, &path.field("response_headers_to_remove"), remove),
+    }
+}
+
+fn removals(context: &mut Context<'_>, path: &Path<'_>, names: &[String]) -> Vec<Box<str>> {
+    let each = names.iter().enumerate();
+    each.filter_map(|(index, name)| modifiable(context, &path.index(index), name)).collect()
+}
+
+fn additions(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[core_v3::HeaderValueOption],
+) -> Vec<HeaderAddition> {
+    let each = messages.iter().enumerate();
+    each.filter_map(|(index, message)| addition(context, &path.index(index), message)).collect()
+}
+
+fn addition(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &core_v3::HeaderValueOption,
+) -> Option<HeaderAddition> {
+    use core_v3::header_value_option::HeaderAppendAction as Action;
+    let here = path.field("header");
+    let Some(header) = &message.header else {
+        context.missing(&here, "a header is required");
+        return None;
+    };
+    let action_path = path.field("append_action");
+    let action = value::enumeration(context, &action_path, message.append_action);
+    #[expect(deprecated, reason = "the older spelling is part of the v3 API")]
+    let append = message.append.as_ref();
+    let action = match (append, action) {
+        (None, Action::AppendIfExistsOrAdd) => AppendAction::AppendIfExistsOrAdd,
+        (None, Action::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (None, Action::OverwriteIfExistsOrAdd) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Action::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+        (Some(append), Action::AppendIfExistsOrAdd) if append.value => AppendAction::AppendIfExistsOrAdd,
+        (Some(_), Action::AppendIfExistsOrAdd) => AppendAction::OverwriteIfExistsOrAdd,
+        (Some(_), _) => {
+            context.error(
+                &path.field("append"),
+                Code::CONFLICT,
+                "append and append_action exclude each other",
+            );
+            AppendAction::AppendIfExistsOrAdd
+        }
+    };
+    let name = modifiable(context, &here.field("key"), &header.key);
+    let value = literal(context, &here.field("value"), &header.value);
+    Some(HeaderAddition { name: name?, value: value?, action, keep_empty: message.keep_empty_value })
+}
+
+/// A header name in lower case that configuration may add or remove.
+fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with(':') || lower == "host" {
+        context.error(path, Code::INVALID, "pseudo-headers and host cannot be changed here");
+        return None;
+    }
+    header_name(context, path, &lower)
+}
+
+/// A header name in lower case (RFC 9110, section 5.1); it may be a pseudo-header.
+pub(super) fn header_name(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let plain = name.strip_prefix(':').unwrap_or(name);
+    if plain.is_empty() || !plain.bytes().all(token) {
+        context.error(path, Code::INVALID, format_args!("{name:?} is no header name"));
+        return None;
+    }
+    Some(name.to_ascii_lowercase().into_boxed_str())
+}
+
+/// A header value that is sent as it is.
+pub(super) fn header_value(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Bytes {
+    if text.contains(['\0', '\r', '\n']) {
+        context.error(path, Code::INVALID, "a header value has no NUL, carriage return or line feed");
+    }
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// A formatted header value without operators.
+fn literal(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Option<Bytes> {
+    if !text.contains('%') {
+        return Some(header_value(context, path, text));
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut parts = text.split('%');
+    out.push_str(parts.next().unwrap_or_default());
+    while let Some(operator) = parts.next() {
+        match (operator, parts.next()) {
+            ("", Some(text)) => {
+                out.push('%');
+                out.push_str(text);
+            }
+            (operator, Some(_)) => {
+                let name = operator.split(['(', ':']).next().unwrap_or_default();
+                let message = format_args!("the operator %{name}% is not supported");
+                context.error(path, UNSUPPORTED_FORMATTER, message);
+                return None;
+            }
+            (_, None) => {
+                let message = "a % without its pair; %% stands for a single one";
+                context.error(path, UNSUPPORTED_FORMATTER, message);
+                return None;
+            }
+        }
+    }
+    Some(header_value(context, path, &out))
+}

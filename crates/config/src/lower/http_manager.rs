@@ -1,0 +1,217 @@
+//! The HTTP connection manager and the HTTP filters in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_v3;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
+
+use super::{Context, FILTER_ORDER, any, header, protocol, route, value};
+use crate::settings::{
+    CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, PathNormalization,
+    RouteConfiguration, Router, ServerHeader, ServerHeaderMode,
+};
+use crate::{Code, Path};
+
+pub(super) fn lower(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpConnectionManager,
+) -> Option<HttpConnectionManager> {
+    let common_path = path.field("common_http_protocol_options");
+    let common = protocol::common(context, &common_path, message.common_http_protocol_options.as_ref());
+    let http1_path = path.field("http_protocol_options");
+    let http2_path = path.field("http2_protocol_options");
+    let kilobytes = path.field("max_request_headers_kb");
+    let stream_idle = path.field("stream_idle_timeout");
+    let mut limit =
+        |field: &str, message, default| value::limit(context, &path.field(field), message, default);
+    let request_timeout = limit("request_timeout", message.request_timeout.as_ref(), None);
+    let request_headers_timeout =
+        limit("request_headers_timeout", message.request_headers_timeout.as_ref(), None);
+    let delayed_close_timeout =
+        limit("delayed_close_timeout", message.delayed_close_timeout.as_ref(), Some(Duration::from_secs(1)));
+    let drain_timeout =
+        value::duration(context, &path.field("drain_timeout"), message.drain_timeout.as_ref());
+    let routes = routes(context, path, message.route_specifier.as_ref());
+    Some(HttpConnectionManager {
+        stat_prefix: message.stat_prefix.clone(),
+        codec: codec(context, &path.field("codec_type"), message.codec_type),
+        http1: protocol::http1(context, &http1_path, message.http_protocol_options.as_ref()),
+        http2: protocol::http2(context, &http2_path, message.http2_protocol_options.as_ref()),
+        filters: http_filters(context, &path.field("http_filters"), &message.http_filters),
+        server: server_header(context, path, message),
+        use_remote_address: value::flag(message.use_remote_address.as_ref(), false),
+        xff_trusted_hops: message.xff_num_trusted_hops,
+        skip_xff_append: message.skip_xff_append,
+        generate_request_id: value::flag(message.generate_request_id.as_ref(), true),
+        preserve_external_request_id: message.preserve_external_request_id,
+        request_id_in_response: message.always_set_request_id_in_response,
+        path: normalization(context, path, message),
+        max_request_header_bytes: 1024
+            * value::number(context, &kilobytes, message.max_request_headers_kb.as_ref(), 1..=8192, 60),
+        max_request_headers: common.max_headers,
+        max_requests_per_connection: common.max_requests_per_connection,
+        idle_timeout: common.idle_timeout,
+        max_connection_duration: common.max_connection_duration,
+        max_stream_duration: common.max_stream_duration,
+        stream_idle_timeout: value::limit(
+            context,
+            &stream_idle,
+            message.stream_idle_timeout.as_ref(),
+            Some(Duration::from_secs(300)),
+        ),
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(5)),
+        delayed_close_timeout,
+        routes: routes?,
+    })
+}
+
+fn codec(context: &mut Context<'_>, path: &Path<'_>, value: i32) -> CodecType {
+    use manager_v3::http_connection_manager::CodecType as Message;
+    match value::enumeration(context, path, value) {
+        Message::Auto => CodecType::Auto,
+        Message::Http1 => CodecType::Http1,
+        Message::Http2 => CodecType::Http2,
+        Message::Http3 => {
+            context.error(path, Code::UNSUPPORTED_VALUE, "HTTP/3 is not supported");
+            CodecType::Auto
+        }
+    }
+}
+
+fn routes(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&manager_v3::http_connection_manager::RouteSpecifier>,
+) -> Option<Arc<RouteConfiguration>> {
+    use manager_v3::http_connection_manager::RouteSpecifier;
+    match message {
+        Some(RouteSpecifier::RouteConfig(message)) => {
+            return Some(Arc::new(route::lower(context, &path.field("route_config"), message, true)));
+        }
+        Some(RouteSpecifier::Rds(_)) => context.unsupported(&path.field("rds"), "route discovery"),
+        Some(RouteSpecifier::ScopedRoutes(_)) => {
+            context.unsupported(&path.field("scoped_routes"), "scoped routing")
+        }
+        None => context.missing(path, "route_config is required"),
+    }
+    None
+}
+
+fn server_header(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpConnectionManager,
+) -> ServerHeader {
+    use manager_v3::http_connection_manager::ServerHeaderTransformation as Transformation;
+    let here = path.field("server_header_transformation");
+    let mode = match value::enumeration(context, &here, message.server_header_transformation) {
+        Transformation::Overwrite => ServerHeaderMode::Overwrite,
+        Transformation::AppendIfAbsent => ServerHeaderMode::AppendIfAbsent,
+        Transformation::PassThrough => ServerHeaderMode::PassThrough,
+    };
+    let name = match message.server_name.as_str() {
+        "" => Bytes::from_static(b"envoy"),
+        name => header::header_value(context, &path.field("server_name"), name),
+    };
+    ServerHeader { name, mode }
+}
+
+fn normalization(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpConnectionManager,
+) -> PathNormalization {
+    use manager_v3::http_connection_manager::PathWithEscapedSlashesAction as Action;
+    let here = path.field("path_with_escaped_slashes_action");
+    let escaped_slashes = match value::enumeration(context, &here, message.path_with_escaped_slashes_action) {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::KeepUnchanged,
+        Action::RejectRequest => EscapedSlashes::RejectRequest,
+        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    };
+    PathNormalization {
+        normalize: value::flag(message.normalize_path.as_ref(), false),
+        merge_slashes: message.merge_slashes,
+        escaped_slashes,
+    }
+}
+
+/// The filters in order. The router must be the last one: Envoy accepts a chain without, and then no
+/// request is ever answered.
+fn http_filters(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[manager_v3::HttpFilter],
+) -> Vec<HttpFilter> {
+    let mut lowered = Vec::with_capacity(messages.len());
+    let mut skipped_last = false;
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let last = index + 1 == messages.len();
+        let filter = http_filter(context, &here, message);
+        match &filter {
+            Some(HttpFilter { config: HttpFilterConfig::Router(_), disabled, .. }) => {
+                if !last {
+                    context.error(&here, FILTER_ORDER, "the router must be the last HTTP filter");
+                }
+                if *disabled {
+                    let message = "the router cannot be disabled";
+                    context.error(&here.field("disabled"), Code::INVALID, message);
+                }
+            }
+            None => skipped_last = last && !context.options.allow_unsupported,
+        }
+        lowered.extend(filter);
+    }
+    let router = lowered.iter().any(|filter| matches!(filter.config, HttpFilterConfig::Router(_)));
+    if !router && !skipped_last {
+        let message = "envoy.filters.http.router must be the last HTTP filter; no request would be answered";
+        context.error(path, FILTER_ORDER, message);
+    }
+    lowered
+}
+
+fn http_filter(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpFilter,
+) -> Option<HttpFilter> {
+    use manager_v3::http_filter::ConfigType;
+    let here = path.field("typed_config");
+    let config = match &message.config_type {
+        Some(ConfigType::TypedConfig(any)) if any::holds::<router_v3::Router>(any) => {
+            let message = any::decode(context, &here, any)?;
+            HttpFilterConfig::Router(Arc::new(router(context, &here, &message)))
+        }
+        Some(ConfigType::TypedConfig(any)) => {
+            let name = any::type_name(any);
+            context.unsupported_type(&here, format_args!("the HTTP filter {name} is not supported"));
+            return None;
+        }
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            context.unsupported(&path.field("config_discovery"), "discovery of a filter's configuration");
+            return None;
+        }
+        None => {
+            context.missing(path, "typed_config is required");
+            return None;
+        }
+    };
+    Some(HttpFilter { name: message.name.clone(), disabled: message.disabled, config })
+}
+
+fn router(context: &mut Context<'_>, path: &Path<'_>, message: &router_v3::Router) -> Router {
+    if !value::flag(message.dynamic_stats.as_ref(), true) {
+        let here = path.field("dynamic_stats");
+        context.error(&here, Code::UNSUPPORTED_VALUE, "dynamic_stats cannot be switched off");
+    }
+    Router {
+        suppress_envoy_headers: message.suppress_envoy_headers,
+        respect_expected_timeout: message.respect_expected_rq_timeout,
+    }
+}

@@ -1,0 +1,157 @@
+//! Listeners and their filter chains.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3 as core_v3;
+use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
+use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
+
+use super::{Context, DUPLICATE_ADDRESS, address, chain_match, network, value};
+use crate::settings::{FilterChain, FilterChainMatch, Listener, SocketAddress, TrafficDirection};
+use crate::{Code, Path};
+
+pub(super) fn lower(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &listener_v3::Listener,
+) -> Option<Listener> {
+    let here = path.field("address");
+    let address = address::literal(context, &here, message.address.as_ref());
+    let (chains, default_chain) = filter_chains(context, path, message);
+    let direction = path.field("traffic_direction");
+    let traffic_direction = match value::enumeration(context, &direction, message.traffic_direction) {
+        core_v3::TrafficDirection::Unspecified => TrafficDirection::Unspecified,
+        core_v3::TrafficDirection::Inbound => TrafficDirection::Inbound,
+        core_v3::TrafficDirection::Outbound => TrafficDirection::Outbound,
+    };
+    if !value::flag(message.bind_to_port.as_ref(), true) {
+        let here = path.field("bind_to_port");
+        context.error(&here, Code::UNSUPPORTED_VALUE, "a listener that does not bind is not supported");
+    }
+    let drain_type: DrainType = value::enumeration(context, &path.field("drain_type"), message.drain_type);
+    let accepts = path.field("max_connections_to_accept_per_socket_event");
+    let max_accepts = message.max_connections_to_accept_per_socket_event.as_ref();
+    let accepts_per_event = value::number(context, &accepts, max_accepts, 1..=u32::MAX, 1);
+    let socket_options =
+        address::socket_options(context, &path.field("socket_options"), &message.socket_options);
+    let address = address?;
+    let ipv4_compat = ipv4_compat(context, &here, message.address.as_ref(), &address);
+    let name = match message.name.as_str() {
+        "" => display(&address).into(),
+        name => name.into(),
+    };
+    Some(Listener {
+        name,
+        address,
+        ipv4_compat,
+        stat_prefix: Some(message.stat_prefix.clone()).filter(|prefix| !prefix.is_empty()),
+        chains,
+        default_chain,
+        reuse_port: value::flag(message.enable_reuse_port.as_ref(), true),
+        backlog: message.tcp_backlog_size.as_ref().map(|size| size.value),
+        buffer_limit: message.per_connection_buffer_limit_bytes.as_ref().map_or(1 << 20, |limit| limit.value),
+        accepts_per_event,
+        transparent: value::flag(message.transparent.as_ref(), false),
+        freebind: value::flag(message.freebind.as_ref(), false),
+        socket_options,
+        traffic_direction,
+        drain_modify_only: drain_type == DrainType::ModifyOnly,
+    })
+}
+
+fn ipv4_compat(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&core_v3::Address>,
+    address: &SocketAddress,
+) -> bool {
+    let Some(core_v3::address::Address::SocketAddress(message)) =
+        message.and_then(|message| message.address.as_ref())
+    else {
+        return false;
+    };
+    if message.ipv4_compat && !matches!(address, SocketAddress::Ip(ip) if ip.is_ipv6()) {
+        let here = path.field("socket_address");
+        let message = "ipv4_compat needs an IPv6 address";
+        context.error(&here.field("ipv4_compat"), Code::INVALID, message);
+    }
+    message.ipv4_compat
+}
+
+fn filter_chains(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &listener_v3::Listener,
+) -> (Vec<Arc<FilterChain>>, Option<Arc<FilterChain>>) {
+    let here = path.field("filter_chains");
+    let each = message.filter_chains.iter().enumerate();
+    let chains: Vec<_> =
+        each.map(|(index, message)| Arc::new(filter_chain(context, &here.index(index), message))).collect();
+    chain_match::check_distinct(context, &here, &chains);
+    let default_path = path.field("default_filter_chain");
+    let default_chain = message.default_filter_chain.as_ref().map(|message| {
+        if message.filter_chain_match.is_some() {
+            let message = "the default filter chain takes what no other matches, it has no match itself";
+            context.error(&default_path.field("filter_chain_match"), Code::INVALID, message);
+        }
+        Arc::new(filter_chain(context, &default_path, message))
+    });
+    if chains.is_empty() && default_chain.is_none() {
+        context.missing(path, "a listener needs filter_chains or a default_filter_chain");
+    }
+    (chains, default_chain)
+}
+
+fn filter_chain(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &listener_v3::FilterChain,
+) -> FilterChain {
+    let here = path.field("filter_chain_match");
+    let matches = match &message.filter_chain_match {
+        Some(message) => chain_match::lower(context, &here, message),
+        None => FilterChainMatch::default(),
+    };
+    let timeout = path.field("transport_socket_connect_timeout");
+    let message_timeout = message.transport_socket_connect_timeout.as_ref();
+    FilterChain {
+        name: message.name.clone(),
+        matches,
+        filters: network::filters(context, &path.field("filters"), &message.filters),
+        transport_connect_timeout: value::limit(context, &timeout, message_timeout, None),
+    }
+}
+
+/// Listeners of one file: names and addresses are taken once. Port 0 is another port each time.
+pub(super) fn check_distinct(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    listeners: &[(usize, Arc<Listener>)],
+) {
+    let mut names = HashMap::with_capacity(listeners.len());
+    let mut addresses = HashMap::with_capacity(listeners.len());
+    for (index, listener) in listeners {
+        let here = path.index(*index);
+        if let Some(other) = names.insert(Arc::clone(&listener.name), *index) {
+            let name = &listener.name;
+            let message = format_args!("listeners[{other}] is named {name:?} as well");
+            context.error(&here.field("name"), Code::DUPLICATE_NAME, message);
+        }
+        if matches!(listener.address, SocketAddress::Ip(address) if address.port() == 0) {
+            continue;
+        }
+        if let Some(other) = addresses.insert(&listener.address, *index) {
+            let address = display(&listener.address);
+            let message = format_args!("listeners[{other}] listens on {address} as well");
+            context.error(&here.field("address"), DUPLICATE_ADDRESS, message);
+        }
+    }
+}
+
+fn display(address: &SocketAddress) -> String {
+    match address {
+        SocketAddress::Ip(address) => address.to_string(),
+        SocketAddress::Pipe { path, .. } => path.display().to_string(),
+    }
+}

@@ -1,0 +1,221 @@
+//! From v3 messages to [`settings`](crate::settings): names resolved, defaults filled in, regexes
+//! compiled. Whatever cannot be lowered is a finding at its path, and lowering goes on, so that one run
+//! tells everything.
+//!
+//! Message rules and the support table are checked before this on the same message; here belongs what
+//! needs more than one field, or what only building the settings can tell. A problem found by both is
+//! reported once. Every function answers `None` exactly when the message has an error of its own.
+
+mod address;
+mod any;
+mod bootstrap;
+mod chain_match;
+mod cluster;
+mod endpoint;
+mod header;
+mod http_manager;
+mod listener;
+mod matcher;
+mod network;
+mod protocol;
+mod regex;
+mod route;
+mod route_action;
+mod value;
+mod virtual_host;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
+use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
+use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
+use envoy_types::pb::envoy::config::route::v3 as route_v3;
+
+use crate::settings;
+use crate::{Code, Finding, Findings, Path, Severity};
+
+/// What lowering depends on beside the message.
+#[derive(Debug, Clone)]
+pub struct LowerOptions {
+    /// `--service-node`, `--service-cluster`, `--service-zone`: used over what the file's node says.
+    pub service_node: Option<String>,
+    pub service_cluster: Option<String>,
+    pub service_zone: Option<String>,
+    /// Read the files that the configuration names; bodies from files are empty otherwise.
+    pub read_files: bool,
+    /// A typed config of an unsupported type is left out with a warning instead of refused.
+    pub allow_unsupported: bool,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        Self {
+            service_node: None,
+            service_cluster: None,
+            service_zone: None,
+            read_files: true,
+            allow_unsupported: false,
+        }
+    }
+}
+
+/// The names of all clusters that routes may refer to.
+#[derive(Debug, Default)]
+pub struct ClusterNames(HashSet<Arc<str>>);
+
+impl ClusterNames {
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// The one shared copy of `name`, so that 10,000 routes to a cluster hold one string.
+    fn share(&self, name: &str) -> Option<Arc<str>> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl<S: Into<Arc<str>>> FromIterator<S> for ClusterNames {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Lowers a whole bootstrap; see the module.
+pub fn bootstrap(
+    message: &bootstrap_v3::Bootstrap,
+    options: &LowerOptions,
+    findings: &mut Findings,
+) -> Option<settings::Bootstrap> {
+    let names = bootstrap::cluster_names(message);
+    let mut context = Context::new(options, Some(&names), findings);
+    let lowered = bootstrap::lower(&mut context, &Path::root(), message);
+    context.finish(lowered)
+}
+
+/// Lowers one listener, as the file has it or as discovery delivers it. With `clusters`, static routes
+/// and `tcp_proxy` may only name these.
+pub fn listener(
+    message: &listener_v3::Listener,
+    path: &Path<'_>,
+    options: &LowerOptions,
+    clusters: Option<&ClusterNames>,
+    findings: &mut Findings,
+) -> Option<Arc<settings::Listener>> {
+    let mut context = Context::new(options, clusters, findings);
+    let lowered = listener::lower(&mut context, path, message).map(Arc::new);
+    lowered.and_then(|lowered| context.finish(lowered))
+}
+
+/// Lowers one cluster.
+pub fn cluster(
+    message: &cluster_v3::Cluster,
+    path: &Path<'_>,
+    options: &LowerOptions,
+    findings: &mut Findings,
+) -> Option<Arc<settings::Cluster>> {
+    let mut context = Context::new(options, None, findings);
+    let lowered = Arc::new(cluster::lower(&mut context, path, message));
+    context.finish(lowered)
+}
+
+/// Lowers one route configuration as discovery delivers it: clusters are checked against `clusters` only
+/// if it says `validate_clusters`.
+pub fn route_configuration(
+    message: &route_v3::RouteConfiguration,
+    path: &Path<'_>,
+    options: &LowerOptions,
+    clusters: Option<&ClusterNames>,
+    findings: &mut Findings,
+) -> Option<Arc<settings::RouteConfiguration>> {
+    let mut context = Context::new(options, clusters, findings);
+    let lowered = Arc::new(route::lower(&mut context, path, message, false));
+    context.finish(lowered)
+}
+
+/// A header value or format has a `%OPERATOR%` that is not implemented, or a `%` without its pair.
+pub(crate) const UNSUPPORTED_FORMATTER: Code = Code("unsupported-formatter");
+/// A terminal filter is missing, or is not the last one.
+pub(crate) const FILTER_ORDER: Code = Code("filter-order");
+/// Two listeners on one address.
+pub(crate) const DUPLICATE_ADDRESS: Code = Code("duplicate-address");
+/// Two filter chains for the same connections.
+pub(crate) const DUPLICATE_MATCH: Code = Code("duplicate-match");
+
+/// What all lowering functions share during one run.
+struct Context<'a> {
+    options: &'a LowerOptions,
+    clusters: Option<&'a ClusterNames>,
+    findings: &'a mut Findings,
+    failed: bool,
+}
+
+impl<'a> Context<'a> {
+    fn new(
+        options: &'a LowerOptions,
+        clusters: Option<&'a ClusterNames>,
+        findings: &'a mut Findings,
+    ) -> Context<'a> {
+        Context { options, clusters, findings, failed: false }
+    }
+
+    fn finish<T>(&self, lowered: T) -> Option<T> {
+        (!self.failed).then_some(lowered)
+    }
+
+    /// Reports an error, unless something checked earlier has reported one at this very place.
+    fn error(&mut self, path: &Path<'_>, code: Code, message: impl fmt::Display) {
+        self.failed = true;
+        let here = path.to_string();
+        let known = |finding: &Finding| finding.severity == Severity::Error && finding.path == here;
+        if here.is_empty() || !self.findings.iter().any(known) {
+            self.findings.error(path, code, message);
+        }
+    }
+
+    /// A required part is missing. Silent if that only follows from an error reported already.
+    fn missing(&mut self, path: &Path<'_>, message: impl fmt::Display) {
+        self.failed = true;
+        if !self.findings.explains(path) {
+            self.findings.error(path, Code::REQUIRED, message);
+        }
+    }
+
+    /// A field that the support table allows because it has its effect in other places of the same message
+    /// type, or with other values.
+    fn unsupported(&mut self, path: &Path<'_>, what: impl fmt::Display) {
+        self.error(path, Code::UNSUPPORTED_FIELD, format_args!("{what} is not supported"));
+    }
+
+    /// A typed config that cannot be lowered: refused, or left out where the operator said so. The support
+    /// table has usually reported it at `path` or at its `@type`.
+    fn unsupported_type(&mut self, path: &Path<'_>, message: impl fmt::Display) {
+        let severity = if self.options.allow_unsupported { Severity::Warning } else { Severity::Error };
+        self.failed |= severity == Severity::Error;
+        let here = path.to_string();
+        let inside = |finding: &Finding| {
+            let rest = finding.path.strip_prefix(&here);
+            finding.severity <= severity
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if !self.findings.iter().any(inside) {
+            self.findings.add(severity, path, Code::UNSUPPORTED_TYPE, message);
+        }
+    }
+
+    /// The name of a cluster that must exist when `checked` and the clusters are known.
+    fn cluster_name(&mut self, path: &Path<'_>, name: &str, checked: bool) -> Arc<str> {
+        let Some(clusters) = self.clusters else { return Arc::from(name) };
+        if let Some(shared) = clusters.share(name) {
+            return shared;
+        }
+        if checked {
+            self.error(path, Code::UNKNOWN_CLUSTER, format_args!("no cluster is named {name:?}"));
+        }
+        Arc::from(name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

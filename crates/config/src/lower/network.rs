@@ -1,0 +1,139 @@
+//! Network filters and `tcp_proxy`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_v3;
+
+use super::{Context, FILTER_ORDER, any, http_manager, value};
+use crate::settings::{ClusterWeight, NetworkFilter, NetworkFilterConfig, TcpProxy};
+use crate::{Code, Path};
+
+/// The filters of a chain; the last one is terminal, no other is.
+pub(super) fn filters(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[listener_v3::Filter],
+) -> Vec<NetworkFilter> {
+    let mut lowered = Vec::with_capacity(messages.len());
+    let mut terminal = messages.is_empty();
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let last = index + 1 == messages.len();
+        match filter(context, &here, message) {
+            // Every network filter there is is terminal.
+            Some(filter) => {
+                if !last {
+                    let message = "this filter ends the chain, so it must be the last one";
+                    context.error(&here, FILTER_ORDER, message);
+                }
+                terminal |= last;
+                lowered.push(filter);
+            }
+            None => terminal |= last && !context.options.allow_unsupported,
+        }
+    }
+    if !terminal {
+        context.error(path, FILTER_ORDER, "the last filter of a chain must be a terminal one");
+    }
+    lowered
+}
+
+fn filter(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &listener_v3::Filter,
+) -> Option<NetworkFilter> {
+    use listener_v3::filter::ConfigType;
+    let here = path.field("typed_config");
+    let config = match &message.config_type {
+        Some(ConfigType::TypedConfig(any)) if any::holds::<tcp_v3::TcpProxy>(any) => {
+            let message = any::decode(context, &here, any)?;
+            NetworkFilterConfig::TcpProxy(Arc::new(tcp_proxy(context, &here, &message)))
+        }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<manager_v3::HttpConnectionManager>(any) => {
+            let message = any::decode(context, &here, any)?;
+            let manager = http_manager::lower(context, &here, &message)?;
+            NetworkFilterConfig::HttpConnectionManager(Arc::new(manager))
+        }
+        Some(ConfigType::TypedConfig(any)) => {
+            let name = any::type_name(any);
+            context.unsupported_type(&here, format_args!("the network filter {name} is not supported"));
+            return None;
+        }
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            context.unsupported(&path.field("config_discovery"), "discovery of a filter's configuration");
+            return None;
+        }
+        None => {
+            context.missing(path, "typed_config is required");
+            return None;
+        }
+    };
+    Some(NetworkFilter { name: message.name.clone(), config })
+}
+
+fn tcp_proxy(context: &mut Context<'_>, path: &Path<'_>, message: &tcp_v3::TcpProxy) -> TcpProxy {
+    let hour = Some(Duration::from_secs(3600));
+    let duration = path.field("max_downstream_connection_duration");
+    let attempts = path.field("max_connect_attempts");
+    TcpProxy {
+        stat_prefix: message.stat_prefix.clone(),
+        clusters: tcp_clusters(context, path, message.cluster_specifier.as_ref()),
+        idle_timeout: value::limit(context, &path.field("idle_timeout"), message.idle_timeout.as_ref(), hour),
+        max_duration: value::duration(
+            context,
+            &duration,
+            message.max_downstream_connection_duration.as_ref(),
+        ),
+        max_connect_attempts: value::number(
+            context,
+            &attempts,
+            message.max_connect_attempts.as_ref(),
+            1..=u32::MAX,
+            1,
+        ),
+    }
+}
+
+/// One or more clusters, each of which exists. Envoy takes any name and closes the connections.
+fn tcp_clusters(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&tcp_v3::tcp_proxy::ClusterSpecifier>,
+) -> Vec<ClusterWeight> {
+    use tcp_v3::tcp_proxy::ClusterSpecifier;
+    let messages = match message {
+        Some(ClusterSpecifier::Cluster(name)) => {
+            let name = context.cluster_name(&path.field("cluster"), name, true);
+            return vec![ClusterWeight { name, weight: 1 }];
+        }
+        Some(ClusterSpecifier::WeightedClusters(message)) => message.clusters.as_slice(),
+        None => {
+            context.missing(path, "cluster or weighted_clusters is required");
+            return Vec::new();
+        }
+    };
+    let here = path.field("weighted_clusters");
+    let here = here.field("clusters");
+    if messages.is_empty() {
+        context.missing(&here, "at least one cluster is required");
+    }
+    let mut total = 0;
+    let mut clusters = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = here.index(index);
+        if message.weight == 0 {
+            context.error(&here.field("weight"), Code::OUT_OF_RANGE, "a weight of at least 1 is expected");
+        }
+        total += u64::from(message.weight);
+        let name = context.cluster_name(&here.field("name"), &message.name, true);
+        clusters.push(ClusterWeight { name, weight: message.weight });
+    }
+    if total > u64::from(u32::MAX) {
+        context.error(&here, Code::OUT_OF_RANGE, "the sum of the weights exceeds 4294967295");
+    }
+    clusters
+}

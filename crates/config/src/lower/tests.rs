@@ -1,0 +1,1 @@
+//! Snippets of configuration, and the settings or findings they become.
