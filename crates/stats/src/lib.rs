@@ -1,1 +1,19 @@
 #![doc = include_str!("../DESIGN.md")]
+
+mod block;
+mod blocks;
+mod directory;
+mod error;
+mod layout;
+mod metric;
+mod names;
+mod scope;
+mod segment;
+mod store;
+mod walk;
+
+pub use error::{ReadError, StatsError};
+pub use metric::{Counter, Gauge, GaugeGuard, ImportMode, Metric, MetricKind, TextReadout, Value};
+pub use scope::Scope;
+pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};
+pub use walk::Walk;

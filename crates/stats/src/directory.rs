@@ -1,0 +1,446 @@
+//! Who owns which slot: scopes, the slots of each, and how a full name finds its one slot.
+//!
+//! A name can be asked for by several splits (`a.` + `b.c`, `a.b.` + `c`); it is stored under the one that came first
+//! and lent to the others. All of this is behind the store's lock; nothing here is on the data path.
+
+use std::hash::BuildHasher;
+use std::sync::Weak;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+use crate::blocks::{Blocks, Extent};
+use crate::layout::{Area, BLOCK_SLOTS, word};
+use crate::metric::MetricKind;
+use crate::names::{Arena, Place, Suffixes, bounded, raise};
+use crate::scope::ScopeInner;
+use crate::segment::Segment;
+
+/// Everything about the stats but their values.
+pub(crate) struct Directory {
+    hasher: DefaultHashBuilder,
+    pub(crate) suffixes: Suffixes,
+    pub(crate) arena: Arena,
+    scopes: Vec<Option<ScopeEntry>>,
+    scope_index: HashTable<u32>,
+    scope_free: Vec<u32>,
+    generations: u32,
+    /// Of the file, then of private memory.
+    pools: [Blocks; 2],
+    pub(crate) texts: HashMap<u32, Text>,
+    /// Released, but perhaps still incremented by a thread; with the epoch of their release.
+    quarantine: Vec<(u64, Extent)>,
+    epoch: u64,
+    refused: u64,
+    full_name: String,
+}
+
+/// The value of a text readout.
+pub(crate) struct Text {
+    pub(crate) value: Box<str>,
+    pub(crate) place: Option<Place>,
+}
+
+struct ScopeEntry {
+    /// Ends in a dot unless empty.
+    prefix: Box<str>,
+    handle: Weak<ScopeInner>,
+    /// Counts revivals, so that a late close of an earlier handle does no harm.
+    incarnation: u32,
+    generation: u32,
+    first: Extent,
+    /// Next slot of the half-filled block in each pool; none if at a block's border.
+    fill: [u32; 2],
+    place: Option<Box<Place>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What most scopes do not need.
+#[derive(Default)]
+struct Rare {
+    more: Vec<Extent>,
+    /// Scopes that own slots which this one uses.
+    lenders: Vec<u32>,
+    /// Uses of own slots by other scopes.
+    lent: u32,
+    closed: bool,
+    /// Slot by suffix and class, in large scopes.
+    index: HashMap<u32, u32>,
+}
+
+impl Directory {
+    pub(crate) fn new(segment: &Segment) -> Directory {
+        let half = segment.geometry().slots / BLOCK_SLOTS;
+        Directory {
+            hasher: DefaultHashBuilder::default(),
+            suffixes: Suffixes::default(),
+            arena: Arena::default(),
+            scopes: Vec::new(),
+            scope_index: HashTable::new(),
+            scope_free: Vec::new(),
+            generations: 0,
+            // Slot 0 belongs to nobody: increments of stats for which there was no slot go there. One block between the
+            // halves stays unused, so that no extent spans both.
+            pools: [Blocks::new(0, half, 1), Blocks::new(half, half * 2, 1)],
+            texts: HashMap::new(),
+            quarantine: Vec::new(),
+            epoch: 0,
+            refused: 0,
+            full_name: String::new(),
+        }
+    }
+
+    /// The entry for `prefix`, made if there is none, and its living handle if it has one.
+    pub(crate) fn open(&mut self, prefix: &str) -> (u32, Weak<ScopeInner>) {
+        let id = self.find_scope(prefix).unwrap_or_else(|| self.add_scope(prefix));
+        let entry = self.entry(id);
+        (id, entry.map(|entry| entry.handle.clone()).unwrap_or_default())
+    }
+
+    /// Gives the scope a new handle, whose close must name the returned incarnation.
+    pub(crate) fn revive(&mut self, id: u32) -> u32 {
+        let Some(entry) = self.entry_mut(id) else { return 0 };
+        if let Some(rare) = &mut entry.rare {
+            rare.closed = false;
+        }
+        entry.incarnation = entry.incarnation.wrapping_add(1);
+        entry.incarnation
+    }
+
+    pub(crate) fn attach(&mut self, id: u32, handle: Weak<ScopeInner>) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.handle = handle;
+        }
+    }
+
+    fn find_scope(&self, prefix: &str) -> Option<u32> {
+        let same = |id: &u32| self.entry(*id).is_some_and(|entry| *entry.prefix == *prefix);
+        self.scope_index.find(self.hasher.hash_one(prefix), same).copied()
+    }
+
+    fn add_scope(&mut self, prefix: &str) -> u32 {
+        self.generations = self.generations.wrapping_add(1);
+        let entry = ScopeEntry {
+            prefix: prefix.into(),
+            handle: Weak::new(),
+            incarnation: 0,
+            generation: self.generations,
+            first: Extent::default(),
+            fill: [0; 2],
+            place: None,
+            rare: None,
+        };
+        let id = self.scope_free.pop().unwrap_or_else(|| {
+            self.scopes.push(None);
+            self.scopes.len() as u32 - 1
+        });
+        self.scopes[id as usize] = Some(entry);
+        let Self { hasher, scopes, scope_index, .. } = self;
+        scope_index.insert_unique(hasher.hash_one(prefix), id, |id| {
+            hasher.hash_one(scopes[*id as usize].as_ref().map_or("", |entry| &*entry.prefix))
+        });
+        id
+    }
+
+    fn entry(&self, id: u32) -> Option<&ScopeEntry> {
+        self.scopes.get(id as usize)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: u32) -> Option<&mut ScopeEntry> {
+        self.scopes.get_mut(id as usize)?.as_mut()
+    }
+
+    pub(crate) fn prefix(&self, id: u32) -> &str {
+        self.entry(id).map_or("", |entry| &entry.prefix)
+    }
+
+    pub(crate) fn generation(&self, id: u32) -> u32 {
+        self.entry(id).map_or(0, |entry| entry.generation)
+    }
+
+    /// The slot of `prefix of scope` + `suffix`: the existing one, or a new one owned by `scope`.
+    pub(crate) fn resolve(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
+        let suffix = &*bounded(suffix);
+        if let Some(slot) = self.find_in(segment, scope, suffix, kind) {
+            return slot;
+        }
+        let mut name = std::mem::take(&mut self.full_name);
+        name.clear();
+        let own = self.prefix(scope);
+        let own_length = own.len();
+        name.push_str(own);
+        name.push_str(suffix);
+        let found = self.find_split(segment, &name, own_length, kind);
+        self.full_name = name;
+        match found {
+            Some((owner, slot)) => {
+                self.lend(owner, scope);
+                slot
+            }
+            None => self.add_slot(segment, scope, suffix, kind),
+        }
+    }
+
+    /// The slot of a full name, if it exists.
+    pub(crate) fn find(&self, segment: &Segment, name: &str, kind: MetricKind) -> Option<u32> {
+        self.find_split(segment, name, usize::MAX, kind).map(|(_, slot)| slot)
+    }
+
+    /// Tries each split of `name` at a dot but the one at `except`.
+    fn find_split(
+        &self,
+        segment: &Segment,
+        name: &str,
+        except: usize,
+        kind: MetricKind,
+    ) -> Option<(u32, u32)> {
+        let dots = name.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at + 1);
+        std::iter::once(0).chain(dots).filter(|at| *at != except).find_map(|at| {
+            let (prefix, suffix) = name.split_at(at);
+            let scope = self.find_scope(prefix)?;
+            Some((scope, self.find_in(segment, scope, suffix, kind)?))
+        })
+    }
+
+    fn find_in(&self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> Option<u32> {
+        let entry = self.entry(scope).filter(|entry| entry.fill != [0; 2])?;
+        let suffix = self.suffixes.find(suffix)?;
+        let wanted = suffix << 2 | kind.class();
+        if let Some(rare) = entry.rare.as_deref().filter(|rare| !rare.index.is_empty()) {
+            return rare.index.get(&wanted).copied();
+        }
+        entry.extents().flat_map(Extent::slots).find(|slot| key(segment, *slot) == Some(wanted))
+    }
+
+    fn lend(&mut self, owner: u32, borrower: u32) {
+        if let Some(entry) = self.entry_mut(owner) {
+            entry.rare.get_or_insert_default().lent += 1;
+        }
+        if let Some(entry) = self.entry_mut(borrower) {
+            entry.rare.get_or_insert_default().lenders.push(owner);
+        }
+    }
+
+    fn add_slot(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
+        let Some(suffix) = self.suffixes.intern(suffix) else {
+            self.refused += 1;
+            return NO_SLOT;
+        };
+        let visible =
+            self.suffixes.publish(suffix, segment, &mut self.arena) && self.publish_scope(segment, scope);
+        let slot = (if visible { self.next_slot(segment, scope, 0) } else { None })
+            .or_else(|| self.next_slot(segment, scope, 1));
+        let Some(slot) = slot else {
+            self.suffixes.forget_unused(suffix, &mut self.arena);
+            self.refused += 1;
+            return NO_SLOT;
+        };
+        self.suffixes.hold(suffix);
+        segment.descriptors()[slot as usize].store(suffix << 4 | kind.code(), Release);
+        segment.owners()[(slot / BLOCK_SLOTS) as usize].store(scope + 1, Release);
+        if slot < segment.geometry().slots {
+            raise(segment, word::SLOTS_USED, u64::from(slot) + 1);
+        }
+        self.note_slot(segment, scope, slot);
+        slot
+    }
+
+    fn next_slot(&mut self, segment: &Segment, scope: u32, pool: usize) -> Option<u32> {
+        let next = self.entry(scope)?.fill[pool];
+        if !next.is_multiple_of(BLOCK_SLOTS) {
+            self.entry_mut(scope)?.fill[pool] += 1;
+            return Some(next);
+        }
+        let block = self.pools[pool].take(segment)?;
+        let entry = self.entry_mut(scope)?;
+        entry.push_block(block);
+        entry.fill[pool] = block * BLOCK_SLOTS + 1;
+        Some(block * BLOCK_SLOTS)
+    }
+
+    /// Large scopes get an index; a small one is scanned faster than it would be hashed.
+    fn note_slot(&mut self, segment: &Segment, scope: u32, slot: u32) {
+        let Some(entry) = self.entry_mut(scope) else { return };
+        let blocks: u32 = entry.first.count + entry.rare.as_deref().map_or(0, |rare| rare.blocks());
+        if blocks * BLOCK_SLOTS <= SCANNED_SLOTS {
+            return;
+        }
+        let mut index = std::mem::take(&mut entry.rare.get_or_insert_default().index);
+        if index.is_empty() {
+            index.extend(
+                entry.extents().flat_map(Extent::slots).filter_map(|slot| Some((key(segment, slot)?, slot))),
+            );
+        } else if let Some(key) = key(segment, slot) {
+            index.insert(key, slot);
+        }
+        entry.rare.get_or_insert_default().index = index;
+    }
+
+    fn publish_scope(&mut self, segment: &Segment, id: u32) -> bool {
+        let Self { scopes, arena, .. } = self;
+        let Some(entry) = scopes.get_mut(id as usize).and_then(Option::as_mut) else { return false };
+        if entry.place.is_some() {
+            return true;
+        }
+        let Some(record) = segment.scopes().get(id as usize * 4..id as usize * 4 + 4) else { return false };
+        if segment.reserve(Area::Scopes, u64::from(id) + 1).is_err() {
+            return false;
+        }
+        let Some(place) = arena.store(segment, &entry.prefix) else { return false };
+        record[0].store(place.offset, Relaxed);
+        record[1].store(place.length, Relaxed);
+        record[2].store(entry.generation, Release);
+        raise(segment, word::SCOPES_USED, u64::from(id) + 1);
+        entry.place = Some(Box::new(place));
+        true
+    }
+
+    /// The last handle of a scope is gone. Its slots go too, unless another scope uses one of them.
+    pub(crate) fn close(&mut self, segment: &Segment, id: u32, incarnation: u32) {
+        let Some(entry) = self.entry_mut(id).filter(|entry| entry.incarnation == incarnation) else { return };
+        let rare = entry.rare.get_or_insert_default();
+        rare.closed = true;
+        let lenders = std::mem::take(&mut rare.lenders);
+        if rare.lent == 0 {
+            self.release(segment, id);
+        }
+        for lender in lenders {
+            let Some(rare) = self.entry_mut(lender).and_then(|entry| entry.rare.as_deref_mut()) else {
+                continue;
+            };
+            rare.lent = rare.lent.saturating_sub(1);
+            if rare.closed && rare.lent == 0 {
+                self.release(segment, lender);
+            }
+        }
+    }
+
+    fn release(&mut self, segment: &Segment, id: u32) {
+        let Some(entry) = self.scopes.get_mut(id as usize).and_then(Option::take) else { return };
+        if let Ok(found) =
+            self.scope_index.find_entry(self.hasher.hash_one(&*entry.prefix), |found| *found == id)
+        {
+            found.remove();
+        }
+        let _change = Change::begin(segment);
+        for extent in entry.extents() {
+            for block in extent.blocks() {
+                segment.owners()[block as usize].store(0, Release);
+            }
+            for slot in extent.slots() {
+                let descriptor = segment.descriptors()[slot as usize].swap(0, Relaxed);
+                if descriptor != 0 {
+                    self.suffixes.release(descriptor >> 4, &mut self.arena);
+                }
+                if let Some(place) = self.texts.remove(&slot).and_then(|text| text.place) {
+                    self.arena.free(place);
+                }
+            }
+            self.quarantine.push((self.epoch, extent));
+        }
+        if let Some(place) = entry.place {
+            self.arena.free(*place);
+        }
+        self.scope_free.push(id);
+    }
+
+    /// Ends an epoch and returns its number: what is released from now on belongs to the next.
+    pub(crate) fn end_epoch(&mut self) -> u64 {
+        self.epoch += 1;
+        self.epoch - 1
+    }
+
+    /// Makes slots released up to the end of `epoch` free for new stats.
+    pub(crate) fn reclaim(&mut self, segment: &Segment, epoch: u64) -> usize {
+        let (done, kept) =
+            self.quarantine.drain(..).partition::<Vec<_>, _>(|(released, _)| *released <= epoch);
+        self.quarantine = kept;
+        let mut slots = 0;
+        for (_, extent) in done {
+            extent.slots().for_each(|slot| segment.zero(slot));
+            slots += extent.slots().len();
+            if let Some(pool) = self.pools.iter_mut().find(|pool| pool.owns(extent.first)) {
+                pool.give_back(extent);
+            }
+        }
+        slots
+    }
+
+    /// Blocks to look at when walking over all stats.
+    pub(crate) fn block_ranges(&self) -> [std::ops::Range<u32>; 2] {
+        [self.pools[0].used(), self.pools[1].used()]
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Sets a text readout, for us and for readers of the file.
+    pub(crate) fn set_text(&mut self, segment: &Segment, slot: u32, value: &str) {
+        let value = &value[..value.floor_char_boundary(crate::layout::MAX_TEXT)];
+        let visible = slot != NO_SLOT && slot < segment.geometry().slots;
+        let place = if visible { self.arena.store(segment, value) } else { None };
+        let _change = Change::begin(segment);
+        let packed = place.map_or(0, |place| u64::from(place.offset) << 32 | u64::from(place.length));
+        segment.store_word(slot, packed);
+        let old = self.texts.insert(slot, Text { value: value.into(), place });
+        if let Some(place) = old.and_then(|old| old.place) {
+            self.arena.free(place);
+        }
+    }
+}
+
+impl ScopeEntry {
+    fn extents(&self) -> impl Iterator<Item = Extent> + '_ {
+        let more = self.rare.as_deref().map_or(&[][..], |rare| &rare.more);
+        std::iter::once(self.first).chain(more.iter().copied()).filter(|extent| extent.count != 0)
+    }
+
+    fn push_block(&mut self, block: u32) {
+        if self.first.count == 0 {
+            self.first = Extent { first: block, count: 1 };
+            return;
+        }
+        let more = self.rare.as_deref_mut().and_then(|rare| rare.more.last_mut());
+        let last = match more {
+            Some(last) => last,
+            None => &mut self.first,
+        };
+        if last.first + last.count == block {
+            last.count += 1;
+        } else {
+            self.rare.get_or_insert_default().more.push(Extent { first: block, count: 1 });
+        }
+    }
+}
+
+impl Rare {
+    fn blocks(&self) -> u32 {
+        self.more.iter().map(|extent| extent.count).sum()
+    }
+}
+
+/// Tells readers of the file that something they may have read is being taken away.
+struct Change<'a>(&'a Segment);
+
+impl<'a> Change<'a> {
+    fn begin(segment: &'a Segment) -> Change<'a> {
+        segment.header()[word::SEQUENCE].fetch_add(1, Acquire);
+        Change(segment)
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.header()[word::SEQUENCE].fetch_add(1, Release);
+    }
+}
+
+fn key(segment: &Segment, slot: u32) -> Option<u32> {
+    let descriptor = segment.descriptors()[slot as usize].load(Relaxed);
+    Some(descriptor >> 4 << 2 | MetricKind::from_code(descriptor & 15)?.class())
+}
+
+/// Where stats without a slot count.
+const NO_SLOT: u32 = 0;
+const SCANNED_SLOTS: u32 = 128;

@@ -1,0 +1,448 @@
+//! The memory behind a store: one mapping, handed out as slices of atomics, and the thread's own column.
+//!
+//! This is the only file of the crate with `unsafe`. It knows areas and cells, not names or scopes.
+//!
+//! Every array of slots is mapped twice as long as the file has room for: the first half is the file, the second an
+//! anonymous file. A slot of either half is reached the same way, so running out of space in the file changes
+//! nothing for those who count.
+#![allow(unsafe_code)] // maps memory, and reads a thread's column through a pointer kept valid by the binding
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::{NonNull, null};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::ftruncate;
+
+use crate::error::StatsError;
+use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, Geometry, HEADER_BYTES, word};
+
+/// One mapped segment. Lives as long as its store and every thread bound to it.
+pub(crate) struct Segment {
+    id: u32,
+    geometry: Geometry,
+    base: NonNull<u8>,
+    mapped: usize,
+    places: Places,
+    /// The segment file; None when all of it is private memory. Also holds the lock that says the writer lives.
+    file: Option<File>,
+    /// Bytes from the start of each area (columns: of each column) that have space behind them.
+    granted: Mutex<[u64; Area::ALL.len()]>,
+    /// Per stretch of `CHUNK_SLOTS * 2` slots: where the counts of unbound threads go.
+    overflow: Box<[AtomicU8]>,
+    claimed: Box<[AtomicBool]>,
+    /// The error that ended growth of the file; 0 is none. From then on new stats are private.
+    failure: AtomicI32,
+}
+
+/// Offsets within the mapping, in bytes.
+struct Places {
+    descriptors: usize,
+    owners: usize,
+    scopes: usize,
+    suffixes: usize,
+    arena: usize,
+    columns: usize,
+    column_stride: usize,
+}
+
+// SAFETY: the mapping is only ever reached as atomics, and is unmapped only when the last owner drops the segment.
+unsafe impl Send for Segment {}
+// SAFETY: as above; all other fields are Sync by themselves.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Maps `file` (already of full length and with space for its header), or private memory.
+    pub(crate) fn create(file: Option<File>, geometry: Geometry) -> Result<Arc<Segment>, StatsError> {
+        let memory = |what| move |source| StatsError::Memory { what, source };
+        let (places, mapped) = Places::lay_out(&geometry);
+        let length = NonZeroUsize::new(mapped).expect("a mapping has at least its header");
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let base = if fits_file_limit(mapped as u64) {
+            // Holes of an anonymous file cost nothing, not even where the kernel does not overcommit.
+            let private = memfd_create(c"proxy-stats", MFdFlags::MFD_CLOEXEC).map_err(memory("memfd"))?;
+            ftruncate(&private, mapped as i64).map_err(memory("memfd length"))?;
+            // SAFETY: a fresh mapping at an address the kernel chooses touches no memory of ours.
+            unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &private, 0) }
+        } else {
+            let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+            // SAFETY: as above.
+            unsafe { mmap_anonymous(None, length, access, flags) }
+        };
+        let base = base.map_err(memory("address space"))?.cast::<u8>();
+        let stretches = (u64::from(geometry.slots) * 2).div_ceil(u64::from(OVERFLOW_SLOTS));
+        let segment = Segment {
+            id: next_id(),
+            geometry,
+            base,
+            mapped,
+            places,
+            file,
+            granted: Mutex::default(),
+            overflow: (0..stretches).map(|_| AtomicU8::new(0)).collect(),
+            claimed: (0..geometry.threads).map(|_| AtomicBool::new(false)).collect(),
+            failure: AtomicI32::new(0),
+        };
+        segment.map_file().map_err(memory("file mapping"))?;
+        let segment = Arc::new(segment);
+        let mut all = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        all.push((segment.id, Arc::downgrade(&segment)));
+        Ok(segment)
+    }
+
+    /// Lays the file over its half of the arrays.
+    fn map_file(&self) -> Result<(), Errno> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (geometry, places) = (&self.geometry, &self.places);
+        let over = |place: usize, offset: u64, bytes: u64| -> Result<(), Errno> {
+            let bytes = usize::try_from(bytes).map_err(|_| Errno::ENOMEM)?;
+            debug_assert!(place + bytes <= self.mapped);
+            let address = NonZeroUsize::new(self.base.as_ptr() as usize + place).ok_or(Errno::EINVAL)?;
+            let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+            let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+            // SAFETY: the range lies within our own mapping (see `Places::lay_out`), to which no reference exists yet.
+            unsafe { mmap(Some(address), bytes, access, flags, file, offset as i64) }.map(drop)
+        };
+        over(0, 0, HEADER_BYTES)?;
+        over(places.descriptors, geometry.offset(Area::Descriptors), geometry.area_bytes(Area::Descriptors))?;
+        over(places.owners, geometry.offset(Area::Owners), geometry.area_bytes(Area::Owners))?;
+        over(places.scopes, geometry.offset(Area::Scopes), geometry.area_bytes(Area::Scopes))?;
+        over(places.suffixes, geometry.offset(Area::Suffixes), geometry.area_bytes(Area::Suffixes))?;
+        over(places.arena, geometry.offset(Area::Arena), geometry.area_bytes(Area::Arena))?;
+        let column = u64::from(geometry.slots) * 8;
+        for index in 0..=u64::from(geometry.threads) {
+            let place = places.columns + index as usize * places.column_stride;
+            over(place, geometry.offset(Area::Columns) + index * column, column)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Whether there is a file that other processes can read.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Why the file stopped growing, if it did.
+    pub(crate) fn failure(&self) -> Option<Errno> {
+        Some(self.failure.load(Relaxed)).filter(|code| *code != 0).map(Errno::from_raw)
+    }
+
+    /// Header words, see [`word`].
+    pub(crate) fn header(&self) -> &[AtomicU64] {
+        self.slice(0, word::COUNT)
+    }
+
+    /// One per slot of the file, then one per private slot. The same holds for owners (blocks) and columns.
+    pub(crate) fn descriptors(&self) -> &[AtomicU32] {
+        self.slice(self.places.descriptors, self.slots())
+    }
+
+    pub(crate) fn owners(&self) -> &[AtomicU32] {
+        self.slice(self.places.owners, self.slots() / BLOCK_SLOTS as usize)
+    }
+
+    /// Four words per scope.
+    pub(crate) fn scopes(&self) -> &[AtomicU32] {
+        self.slice(self.places.scopes, self.geometry.scopes as usize * 4)
+    }
+
+    /// Two words per suffix.
+    pub(crate) fn suffixes(&self) -> &[AtomicU32] {
+        self.slice(self.places.suffixes, self.geometry.suffixes as usize * 2)
+    }
+
+    pub(crate) fn arena(&self) -> &[AtomicU8] {
+        self.slice(self.places.arena, self.geometry.arena as usize)
+    }
+
+    /// Cells of one thread; `threads` and `threads + 1` are those of unbound threads.
+    fn column(&self, index: usize) -> &[AtomicU64] {
+        assert!(index < self.geometry.threads as usize + 2, "columns are threads and two for overflow");
+        self.slice(self.places.columns + index * self.places.column_stride, self.slots())
+    }
+
+    fn slots(&self) -> usize {
+        self.geometry.slots as usize * 2
+    }
+
+    fn slice<T: Atomic>(&self, place: usize, length: usize) -> &[T] {
+        assert!(place.is_multiple_of(align_of::<T>()) && place + length * size_of::<T>() <= self.mapped);
+        // SAFETY: in bounds and aligned (just checked; the mapping starts at a page), initialised (files read as
+        // zeros), valid as atomics for any bytes (`Atomic` is sealed to those), mapped as long as `self` lives.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(place).cast::<T>(), length) }
+    }
+
+    /// Makes sure that the first `elements` of a file area have space behind them; for columns: of every column.
+    /// Private memory always has. Without this a store to a full file system would be SIGBUS.
+    pub(crate) fn reserve(&self, area: Area, elements: u64) -> Result<(), Errno> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = granted[area as usize];
+        let wanted = elements * area.element_bytes();
+        if wanted <= held {
+            return Ok(());
+        }
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        let step = area.element_bytes() * u64::from(CHUNK_SLOTS);
+        let whole = if area == Area::Columns {
+            u64::from(self.geometry.slots) * 8
+        } else {
+            self.geometry.area_bytes(area)
+        };
+        let wanted = wanted.next_multiple_of(step).min(whole);
+        let columns = if area == Area::Columns { u64::from(self.geometry.threads) } else { 1 };
+        for column in 0..columns {
+            let start = self.geometry.offset(area) + column * whole + held;
+            let grown =
+                fallocate(file.as_fd(), FallocateFlags::empty(), start as i64, (wanted - held) as i64);
+            grown.inspect_err(|error| self.failure.store(*error as i32, Relaxed))?;
+        }
+        granted[area as usize] = wanted;
+        Ok(())
+    }
+
+    /// A handle to a slot of this segment.
+    pub(crate) fn handle(&self, slot: u32) -> Handle {
+        assert!((slot as usize) < self.slots(), "slots come from the pools, which end at the geometry");
+        Handle { segment: self.id, slot }
+    }
+
+    /// Sum over all columns, wrapping: gauges are two's complement.
+    pub(crate) fn sum(&self, slot: u32) -> u64 {
+        let slot = slot as usize;
+        let bound = (0..self.geometry.threads as usize).map(|column| self.column(column)[slot].load(Relaxed));
+        bound.fold(self.overflow_value(slot), u64::wrapping_add)
+    }
+
+    /// Makes the sum `value` by changing only the cell of the calling thread, so no other thread's count is lost.
+    fn set(&self, slot: u32, value: u64) {
+        let difference = value.wrapping_sub(self.sum(slot));
+        self.handle(slot).add(difference);
+    }
+
+    /// Stores a value that is not a count (a text's place) in main's cell. Only under the store's lock.
+    pub(crate) fn store_word(&self, slot: u32, value: u64) {
+        self.column(0)[slot as usize].store(value, Release);
+    }
+
+    /// Back to zero in all columns. Only when no thread uses the slot any more.
+    pub(crate) fn zero(&self, slot: u32) {
+        let slot = slot as usize;
+        for column in 0..self.geometry.threads as usize {
+            let cell = &self.column(column)[slot];
+            if cell.load(Relaxed) != 0 {
+                cell.store(0, Relaxed);
+            }
+        }
+        if self.overflow_value(slot) != 0 {
+            self.overflow_cell(slot).store(0, Relaxed);
+        }
+    }
+
+    fn overflow_value(&self, slot: usize) -> u64 {
+        match self.overflow[slot / OVERFLOW_SLOTS as usize].load(Acquire) {
+            OVERFLOW_UNUSED => 0,
+            _ => self.overflow_cell(slot).load(Relaxed),
+        }
+    }
+
+    /// The shared cell of unbound threads. Space is taken on first use, so that it costs nothing where all are bound.
+    fn overflow_cell(&self, slot: usize) -> &AtomicU64 {
+        let state = &self.overflow[slot / OVERFLOW_SLOTS as usize];
+        let mut found = state.load(Acquire);
+        if found == OVERFLOW_UNUSED {
+            let _one_at_a_time = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+            found = state.load(Acquire);
+            if found == OVERFLOW_UNUSED {
+                found = if self.overflow_space(slot) { OVERFLOW_FILE } else { OVERFLOW_PRIVATE };
+                state.store(found, Release);
+            }
+        }
+        let private = usize::from(found == OVERFLOW_PRIVATE);
+        &self.column(self.geometry.threads as usize + private)[slot]
+    }
+
+    fn overflow_space(&self, slot: usize) -> bool {
+        let Some(file) = self.file.as_ref().filter(|_| slot < self.geometry.slots as usize) else {
+            return true;
+        };
+        let stretch = u64::from(OVERFLOW_SLOTS);
+        let first = slot as u64 / stretch * stretch;
+        let cell = u64::from(self.geometry.slots) * u64::from(self.geometry.threads) + first;
+        let length = stretch.min(u64::from(self.geometry.slots) - first) * 8;
+        let start = self.geometry.offset(Area::Columns) + cell * 8;
+        fallocate(file.as_fd(), FallocateFlags::empty(), start as i64, length as i64).is_ok()
+    }
+
+    /// Makes the calling thread count in column `index` until it ends or is bound again. False if the column does
+    /// not exist or another thread has it: then nothing changes.
+    pub(crate) fn bind(self: &Arc<Self>, index: usize) -> bool {
+        let already = BINDING.with_borrow(|own| {
+            own.as_ref().is_some_and(|own| own.column == index && Arc::ptr_eq(&own.segment, self))
+        });
+        if already {
+            return true;
+        }
+        if self.claimed.get(index).is_none_or(|claimed| claimed.swap(true, Acquire)) {
+            return false;
+        }
+        let binding = Binding { segment: self.clone(), column: index };
+        // Dropping the old binding clears `BOUND`, so the new one is entered afterwards.
+        drop(BINDING.replace(Some(binding)));
+        BOUND.set(Bound { segment: self.id, column: self.column(index).as_ptr() });
+        true
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let mut all = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(id, _)| *id != self.id);
+        drop(all);
+        // SAFETY: base and length are those of `create`; slices borrow `self`, and a thread's column pointer is
+        // cleared before its binding lets go of the segment, so nothing reaches the memory any more.
+        let unmapped = unsafe { munmap(self.base.cast(), self.mapped) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl Places {
+    fn lay_out(geometry: &Geometry) -> (Places, usize) {
+        let mut next = HEADER_BYTES as usize;
+        let mut take = |bytes: u64| {
+            let place = next;
+            next += bytes.next_multiple_of(ALIGN) as usize;
+            place
+        };
+        // The private half follows where the file's ends without a gap: slot counts are multiples of ALIGN (see
+        // `Geometry`), so that each half of each array is whole pages.
+        assert!((u64::from(geometry.slots / BLOCK_SLOTS) * 4).is_multiple_of(ALIGN));
+        let column_stride = geometry.slots as usize * 16;
+        let places = Places {
+            descriptors: take(u64::from(geometry.slots) * 8),
+            owners: take(u64::from(geometry.slots / BLOCK_SLOTS) * 8),
+            scopes: take(geometry.area_bytes(Area::Scopes)),
+            suffixes: take(geometry.area_bytes(Area::Suffixes)),
+            arena: take(geometry.area_bytes(Area::Arena)),
+            columns: take(column_stride as u64 * (u64::from(geometry.threads) + 2)),
+            column_stride,
+        };
+        (places, next)
+    }
+}
+
+/// A slot of a segment. Outlived by its segment or not, using it is sound: the fast path asks whether the thread is
+/// bound to that very segment, the slow one whether the segment still exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handle {
+    segment: u32,
+    slot: u32,
+}
+
+impl Handle {
+    /// Adds `amount`, wrapping. A load and a store of the thread's own cell.
+    #[inline]
+    pub(crate) fn add(self, amount: u64) {
+        let bound = BOUND.get();
+        if bound.segment != self.segment {
+            return self.add_unbound(amount);
+        }
+        // SAFETY: `BOUND` names this segment, so this thread's binding keeps its mapping alive, and `Segment::handle`
+        // checked the slot against the length of a column of that segment (ids are never reused).
+        let cell = unsafe { &*bound.column.add(self.slot as usize) };
+        // No read-modify-write: `claimed` sees to it that no other thread writes to this column.
+        cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    #[cold]
+    fn add_unbound(self, amount: u64) {
+        if let Some(segment) = self.segment() {
+            segment.overflow_cell(self.slot as usize).fetch_add(amount, Relaxed);
+        }
+    }
+
+    /// Sum over all threads; 0 when the segment is gone.
+    pub(crate) fn sum(self) -> u64 {
+        self.segment().map_or(0, |segment| segment.sum(self.slot))
+    }
+
+    /// See [`Segment::set`].
+    pub(crate) fn set(self, value: u64) {
+        if let Some(segment) = self.segment() {
+            segment.set(self.slot, value);
+        }
+    }
+
+    fn segment(self) -> Option<Arc<Segment>> {
+        let all = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|(id, _)| *id == self.segment)?.1.upgrade()
+    }
+}
+
+/// What the fast path reads. Has no destructor, so reading it is one access relative to the thread pointer.
+#[derive(Clone, Copy)]
+struct Bound {
+    segment: u32,
+    column: *const AtomicU64,
+}
+
+/// Keeps the memory behind [`Bound`] alive, and clears it before letting go.
+struct Binding {
+    segment: Arc<Segment>,
+    column: usize,
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        BOUND.set(NOWHERE);
+        self.segment.claimed[self.column].store(false, Release);
+    }
+}
+
+thread_local! {
+    static BOUND: Cell<Bound> = const { Cell::new(NOWHERE) };
+    static BINDING: RefCell<Option<Binding>> = const { RefCell::new(None) };
+}
+
+/// Types that any bytes are a valid value of, and that others may change meanwhile.
+trait Atomic {}
+impl Atomic for AtomicU8 {}
+impl Atomic for AtomicU32 {}
+impl Atomic for AtomicU64 {}
+
+/// Whether a file may have this length: making a longer one would end the process by SIGXFSZ.
+pub(crate) fn fits_file_limit(bytes: u64) -> bool {
+    getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| bytes <= soft)
+}
+
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let id = NEXT.fetch_add(1, Relaxed);
+    assert!(id != NOWHERE.segment && id < u32::MAX / 2, "a process makes a handful of stores");
+    id
+}
+
+/// Living segments by id: for threads without a binding, and for reading a value. Not on the data path.
+static REGISTRY: RwLock<Vec<(u32, Weak<Segment>)>> = RwLock::new(Vec::new());
+
+const NOWHERE: Bound = Bound { segment: 0, column: null() };
+const OVERFLOW_SLOTS: u32 = CHUNK_SLOTS * 2;
+const OVERFLOW_UNUSED: u8 = 0;
+const OVERFLOW_FILE: u8 = 1;
+const OVERFLOW_PRIVATE: u8 = 2;

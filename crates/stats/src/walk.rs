@@ -1,0 +1,95 @@
+//! Walking over all stats in slices, so that main never holds a thread or the lock for long.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use crate::directory::Directory;
+use crate::layout::BLOCK_SLOTS;
+use crate::metric::{Metric, MetricKind, Value, gauge_value};
+use crate::segment::Segment;
+use crate::store::Shared;
+
+/// A walk under way. Stats that come or go meanwhile may or may not be seen; all others are seen once.
+pub struct Walk {
+    shared: Arc<Shared>,
+    half: usize,
+    next: u32,
+    text: String,
+    found: Vec<Found>,
+}
+
+struct Found {
+    name: std::ops::Range<usize>,
+    kind: MetricKind,
+    value: FoundValue,
+    generation: u32,
+}
+
+enum FoundValue {
+    Number(u64),
+    Text(std::ops::Range<usize>),
+}
+
+impl Walk {
+    pub(crate) fn new(shared: Arc<Shared>) -> Walk {
+        Walk { shared, half: 0, next: 0, text: String::new(), found: Vec::new() }
+    }
+
+    /// Visits the next few hundred stats. False when there are no more.
+    pub fn advance(&mut self, mut visit: impl FnMut(&Metric<'_>)) -> bool {
+        let more = self.collect();
+        for found in &self.found {
+            let value = match &found.value {
+                FoundValue::Number(number) => Value::Number(*number),
+                FoundValue::Text(range) => Value::Text(&self.text[range.clone()]),
+            };
+            let name = &self.text[found.name.clone()];
+            visit(&Metric { name, kind: found.kind, value, generation: found.generation });
+        }
+        more
+    }
+
+    /// Copies the next slice out of the store, so that the visitor may use the store itself.
+    fn collect(&mut self) -> bool {
+        self.text.clear();
+        self.found.clear();
+        let shared = self.shared.clone();
+        let directory = shared.lock();
+        let Some(range) = directory.block_ranges().get(self.half).cloned() else { return false };
+        let start = self.next.max(range.start);
+        let end = range.end.min(start.saturating_add(BLOCKS_AT_ONCE));
+        for block in start..end {
+            let owner = shared.segment().owners()[block as usize].load(Acquire);
+            let Some(scope) = owner.checked_sub(1) else { continue };
+            for slot in block * BLOCK_SLOTS..(block + 1) * BLOCK_SLOTS {
+                self.add(shared.segment(), &directory, scope, slot);
+            }
+        }
+        self.next = end.max(start);
+        if self.next >= range.end {
+            self.half += 1;
+            self.next = 0;
+        }
+        self.half < 2
+    }
+
+    fn add(&mut self, segment: &Segment, directory: &Directory, scope: u32, slot: u32) {
+        let descriptor = segment.descriptors()[slot as usize].load(Relaxed);
+        let Some(kind) = MetricKind::from_code(descriptor & 15) else { return };
+        let start = self.text.len();
+        self.text.push_str(directory.prefix(scope));
+        self.text.push_str(directory.suffixes.text(descriptor >> 4));
+        let name = start..self.text.len();
+        let value = match kind {
+            MetricKind::Counter => FoundValue::Number(segment.sum(slot)),
+            MetricKind::Gauge(_) => FoundValue::Number(gauge_value(segment.sum(slot))),
+            MetricKind::TextReadout => {
+                self.text.push_str(directory.texts.get(&slot).map_or("", |text| &text.value));
+                FoundValue::Text(name.end..self.text.len())
+            }
+        };
+        self.found.push(Found { name, kind, value, generation: directory.generation(scope) });
+    }
+}
+
+const BLOCKS_AT_ONCE: u32 = 128;
