@@ -6,6 +6,7 @@ pub mod h1;
 pub mod headers;
 pub mod message;
 pub mod name;
+pub mod path;
 pub mod reply;
 pub mod route;
 pub mod stream;

@@ -1,0 +1,143 @@
+//! What a route does to the messages that take it: header mutations, path and host rewrites.
+
+use proxy_config::settings::{AppendAction, HeaderAddition, HeaderMutations};
+use smallvec::SmallVec;
+
+use super::joined::{self, Direction};
+use super::rewrite::rewrite_host;
+use super::{ChosenRoute, Text};
+use crate::headers::Headers;
+use crate::message::{Request, Response};
+use crate::name::HeaderId;
+
+impl ChosenRoute<'_> {
+    /// Makes the request what the route wants to go upstream. `weighted` comes from
+    /// [`Selected`](super::Selected); `keep_originals` notes what was replaced in `x-envoy-original-path` and
+    /// `x-envoy-original-host`, which the router's `suppress_envoy_headers` turns off.
+    pub fn apply_request(self, weighted: Option<u32>, request: &mut Request, keep_originals: bool) {
+        let configuration = &self.table.configuration;
+        let weighted = self.weighted_cluster(weighted);
+        if let Some(cluster) = weighted {
+            mutate(&cluster.request_headers, &mut request.headers, Direction::Request);
+            if let Some(host) = cluster.host_rewrite.as_ref().filter(|host| !host.is_empty()) {
+                request.set_authority(host);
+            }
+        }
+        for level in self.levels([
+            &self.route().request_headers,
+            &self.virtual_host().request_headers,
+            &configuration.request_headers,
+        ]) {
+            mutate(level, &mut request.headers, Direction::Request);
+        }
+        let Some(forward) = self.forward() else {
+            return;
+        };
+        if let Some(host) = forward.host_rewrite.as_ref().and_then(|rewrite| rewrite_host(request, rewrite)) {
+            replace_host(request, &host, forward.append_x_forwarded_host, keep_originals);
+        }
+        if let Some(path) =
+            forward.path_rewrite.as_ref().and_then(|rewrite| self.rewrite_path(request, rewrite))
+        {
+            if keep_originals {
+                let original = Text::from_slice(request.path());
+                request.headers.set(HeaderId::X_ENVOY_ORIGINAL_PATH, &original);
+            }
+            request.set_path(&path);
+        }
+    }
+
+    /// Makes the response what the route wants to go downstream; also for redirects and direct responses.
+    pub fn apply_response(self, weighted: Option<u32>, response: &mut Response) {
+        if let Some(cluster) = self.weighted_cluster(weighted) {
+            mutate(&cluster.response_headers, &mut response.headers, Direction::Response);
+        }
+        for level in self.levels([
+            &self.route().response_headers,
+            &self.virtual_host().response_headers,
+            &self.table.configuration.response_headers,
+        ]) {
+            mutate(level, &mut response.headers, Direction::Response);
+        }
+    }
+
+    /// Route, virtual host, route configuration - or the other way round, so that what comes last wins.
+    fn levels(self, mut levels: [&HeaderMutations; 3]) -> [&HeaderMutations; 3] {
+        if self.table.configuration.most_specific_wins {
+            levels.reverse();
+        }
+        levels
+    }
+}
+
+/// Replaces the host, as `auto_host_rewrite` also has to once the upstream host is known.
+pub fn replace_host(request: &mut Request, host: &[u8], append_forwarded: bool, keep_original: bool) {
+    let original = Text::from_slice(request.authority());
+    if keep_original && !original.is_empty() {
+        request.headers.set("x-envoy-original-host", &original);
+    }
+    if append_forwarded && !original.is_empty() {
+        append_forwarded_host(&mut request.headers, &original);
+    }
+    request.set_authority(host);
+}
+
+/// Appends to `x-forwarded-host`, unless its last entry is this host already.
+fn append_forwarded_host(headers: &mut Headers, host: &[u8]) {
+    let mut all = joined::join(headers.values(HeaderId::X_FORWARDED_HOST));
+    let last = all.rsplit(|&b| b == b',').next().map(<[u8]>::trim_ascii);
+    if last == Some(host) {
+        return;
+    }
+    if !all.is_empty() {
+        all.push(b',');
+    }
+    all.extend_from_slice(host);
+    headers.set(HeaderId::X_FORWARDED_HOST, &all);
+}
+
+/// One level of mutations, in Envoy's order: removals; then, decided on what is left, replacements before additions.
+fn mutate(mutations: &HeaderMutations, headers: &mut Headers, direction: Direction) {
+    for name in &mutations.remove {
+        headers.remove(&**name);
+    }
+    if mutations.add.is_empty() {
+        return;
+    }
+    let wanted: SmallVec<[bool; 16]> = mutations.add.iter().map(|a| is_wanted(a, headers)).collect();
+    let chosen = |replaces: bool| {
+        let additions = mutations.add.iter().zip(&wanted);
+        additions.filter(move |(a, wanted)| **wanted && replaces == is_replacement(a)).map(|(a, _)| a)
+    };
+    for addition in chosen(true) {
+        headers.set(&*addition.name, &addition.value);
+    }
+    for addition in chosen(false) {
+        let name = &*addition.name;
+        if joined::is_joined(name, direction) && headers.contains(name) {
+            let values = headers.values(name).chain([&addition.value[..]]);
+            let all = joined::join(values.filter(|value| !value.is_empty()));
+            headers.set(name, &all);
+        } else {
+            headers.append(name, &addition.value);
+        }
+    }
+}
+
+fn is_wanted(addition: &HeaderAddition, headers: &Headers) -> bool {
+    if addition.value.is_empty() && !addition.keep_empty {
+        return false;
+    }
+    match addition.action {
+        AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
+        AppendAction::AddIfAbsent => !headers.contains(&*addition.name),
+        AppendAction::OverwriteIfExists => headers.contains(&*addition.name),
+    }
+}
+
+fn is_replacement(addition: &HeaderAddition) -> bool {
+    match addition.action {
+        AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
+        AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => false,
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether one route matches a request.
+
+use proxy_config::settings::{HeaderMatcher, HeaderPredicate, PathMatch, QueryMatcher, RouteMatch};
+
+use super::LookupContext;
+use super::joined::{self, Direction};
+use crate::message::Request;
+use crate::name::HeaderId;
+
+/// Whether everything that `matches` asks for holds. `path` is the request's, without its query.
+pub(super) fn matches(matches: &RouteMatch, path: &[u8], request: &Request, context: &LookupContext) -> bool {
+    path_matches(matches, path)
+        && matches.fraction_ppm.is_none_or(|ppm| context.random % 1_000_000 < u64::from(ppm))
+        && (!matches.grpc || is_grpc(request))
+        && matches.headers.iter().all(|matcher| header_matches(matcher, request))
+        && (matches.query.is_empty() || matches.query.iter().all(|matcher| query_matches(matcher, request)))
+}
+
+/// A request without path (CONNECT) matches none of these, as in Envoy.
+fn path_matches(matches: &RouteMatch, path: &[u8]) -> bool {
+    let starts_with = |prefix: &[u8]| {
+        path.len() >= prefix.len() && {
+            let start = &path[..prefix.len()];
+            if matches.case_sensitive { start == prefix } else { start.eq_ignore_ascii_case(prefix) }
+        }
+    };
+    !path.is_empty()
+        && match &matches.path {
+            PathMatch::Prefix(prefix) => starts_with(prefix),
+            PathMatch::Exact(exact) => path.len() == exact.len() && starts_with(exact),
+            PathMatch::Regex(regex) => regex.is_match(path),
+            PathMatch::SeparatedPrefix(prefix) => {
+                starts_with(prefix) && path.get(prefix.len()).is_none_or(|&next| next == b'/')
+            }
+        }
+}
+
+/// `application/grpc`, alone or followed by `+` (Envoy: `Grpc::Common::hasGrpcContentType`).
+fn is_grpc(request: &Request) -> bool {
+    request
+        .headers
+        .value(HeaderId::CONTENT_TYPE)
+        .and_then(|value| value.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+}
+
+/// A header that is absent matches nothing but `present_match`, unless `treat_missing_header_as_empty`; of several
+/// lines one has to match, before the result is inverted.
+fn header_matches(matcher: &HeaderMatcher, request: &Request) -> bool {
+    let name = &*matcher.name;
+    if let HeaderPredicate::Present(wanted) = matcher.predicate {
+        let present = matcher.missing_as_empty || request.value_or_pseudo(name).is_some();
+        return (present == wanted) != matcher.invert;
+    }
+    let Some(first) = request.value_or_pseudo(name) else {
+        return matcher.missing_as_empty && value_matches(&matcher.predicate, b"") != matcher.invert;
+    };
+    let lines = || request.headers.values(name);
+    // Pseudo headers have one value, and `lines` has none of them.
+    let found = if lines().nth(1).is_none() {
+        value_matches(&matcher.predicate, first)
+    } else if joined::is_joined(name, Direction::Request) {
+        value_matches(&matcher.predicate, &joined::join(lines()))
+    } else {
+        lines().any(|value| value_matches(&matcher.predicate, value))
+    };
+    found != matcher.invert
+}
+
+fn value_matches(predicate: &HeaderPredicate, value: &[u8]) -> bool {
+    match predicate {
+        HeaderPredicate::Present(wanted) => *wanted,
+        HeaderPredicate::Range { start, end } => std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.trim().parse::<i64>().ok())
+            .is_some_and(|number| (*start..*end).contains(&number)),
+        HeaderPredicate::String(string) => string.matches(value),
+    }
+}
+
+/// Names and values are compared as they were sent, without decoding; the first occurrence of a name counts.
+fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
+    let path = request.path();
+    let Some(mark) = memchr::memchr(b'?', path) else {
+        return false;
+    };
+    let value = path[mark + 1..].split(|&b| b == b'&').find_map(|pair| {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        (pair[..equals] == *matcher.name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
+    });
+    match (value, &matcher.value) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(value), Some(string)) => string.matches(value),
+    }
+}

@@ -1,0 +1,107 @@
+//! Routes that answer by themselves: redirects and direct responses.
+
+use proxy_config::settings::{DirectResponse, Redirect, RedirectPath, RedirectScheme};
+
+use super::rewrite::replace_in_path;
+use super::{ChosenRoute, Text};
+use crate::body::Body;
+use crate::h1::write::set_content_length;
+use crate::message::{Request, Response};
+use crate::name::HeaderId;
+
+impl ChosenRoute<'_> {
+    /// The response of a redirect, response header mutations of the route done.
+    pub fn redirect_response(self, redirect: &Redirect, request: &Request) -> Response {
+        let scheme = match &redirect.scheme {
+            Some(RedirectScheme::Https) => b"https",
+            Some(RedirectScheme::Other(scheme)) => &scheme[..],
+            None => request.scheme.as_str().as_bytes(),
+        };
+        let mut location = Text::from_slice(scheme);
+        location.extend_from_slice(b"://");
+        match &redirect.host {
+            Some(host) => location.extend_from_slice(host),
+            None => location.extend_from_slice(kept_host(request, scheme, redirect.port.is_some())),
+        }
+        if let Some(port) = redirect.port {
+            location.push(b':');
+            location.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+        self.push_path(redirect, request, &mut location);
+        let mut response = Response::new(redirect.status);
+        response.headers.append(HeaderId::LOCATION, &location);
+        self.apply_response(None, &mut response);
+        response
+    }
+
+    fn push_path(self, redirect: &Redirect, request: &Request, location: &mut Text) {
+        let query_at = request.path_without_query().len();
+        let query = if redirect.strip_query { &[] } else { &request.path()[query_at..] };
+        let rewritten = match &redirect.path {
+            Some(RedirectPath::Whole(path)) => {
+                location.extend_from_slice(path);
+                // A query in the configuration takes the place of the request's and is never stripped.
+                if !path.contains(&b'?') {
+                    location.extend_from_slice(query);
+                }
+                return;
+            }
+            Some(RedirectPath::Prefix(prefix)) => self.rewrite_prefix(request, prefix),
+            Some(RedirectPath::Regex { pattern, substitution }) => {
+                replace_in_path(request, pattern, substitution)
+            }
+            None => None,
+        };
+        let path = rewritten.as_deref().unwrap_or(request.path());
+        let end = match redirect.strip_query {
+            true => memchr::memchr(b'?', path).unwrap_or(path.len()),
+            false => path.len(),
+        };
+        location.extend_from_slice(&path[..end]);
+    }
+
+    /// The configured response, response header mutations of the route done.
+    pub fn direct_response(self, direct: &DirectResponse) -> Response {
+        let mut response = Response::new(direct.status);
+        self.apply_response(None, &mut response);
+        if !direct.body.is_empty() {
+            set_content_length(&mut response.headers, direct.body.len() as u64);
+            if !response.headers.contains(HeaderId::CONTENT_TYPE) {
+                response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
+            }
+            response.body = Body::full(direct.body.clone());
+        }
+        response
+    }
+}
+
+/// The redirect of `require_tls`: the host stays as it is, port and all.
+pub(super) fn to_https(request: &Request) -> Response {
+    let mut response = Response::new(301);
+    response.headers.append_with(HeaderId::LOCATION, |out| {
+        out.extend_from_slice(b"https://");
+        out.extend_from_slice(request.authority());
+        out.extend_from_slice(request.path());
+    });
+    response
+}
+
+/// The request's host for a new scheme and perhaps port. The port goes when a new one is given, and when it was the
+/// old scheme's own and the scheme changes; what the old scheme was says `x-forwarded-proto`.
+fn kept_host<'r>(request: &'r Request, scheme: &[u8], new_port: bool) -> &'r [u8] {
+    let host = request.authority();
+    let colon = match host.first() {
+        Some(b'[') => memchr::memmem::rfind(host, b"]:").map(|bracket| bracket + 1),
+        _ => memchr::memrchr(b':', host),
+    };
+    let Some(colon) = colon else {
+        return host;
+    };
+    let old = request.headers.value(HeaderId::X_FORWARDED_PROTO).unwrap_or_default();
+    let own_port = match old {
+        b"http" => &host[colon..] == b":80",
+        b"https" => &host[colon..] == b":443",
+        _ => false,
+    };
+    if new_port || (scheme != old && own_port) { &host[..colon] } else { host }
+}

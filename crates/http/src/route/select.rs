@@ -1,0 +1,81 @@
+//! Which cluster a route sends a request to.
+
+use std::sync::Arc;
+
+use proxy_config::settings::{ClusterTarget, Forward, RouteAction, WeightedCluster};
+
+use super::{ChosenRoute, ClusterId};
+use crate::message::Request;
+
+/// The choice among a route's clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selected<'r> {
+    pub cluster: SelectedCluster<'r>,
+    /// Which of the weighted clusters it is; its header mutations and host rewrite go with it.
+    pub weighted: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectedCluster<'r> {
+    Id(ClusterId),
+    /// `cluster_header`: the name as the request has it, empty when the header is absent.
+    Name(&'r [u8]),
+}
+
+impl<'t> ChosenRoute<'t> {
+    /// The route's forwarding, if that is what it does.
+    pub fn forward(self) -> Option<&'t Forward> {
+        match &self.route().action {
+            RouteAction::Forward(forward) => Some(forward),
+            RouteAction::Redirect(_) | RouteAction::Direct(_) | RouteAction::NonForwarding => None,
+        }
+    }
+
+    /// Chooses the cluster; `None` where the route does not forward. `random` decides among weighted clusters.
+    pub fn select_cluster(self, request: &Request, random: u64) -> Option<Selected<'_>> {
+        let cluster = |index: usize| SelectedCluster::Id(self.clusters()[index]);
+        Some(match &self.forward()?.target {
+            ClusterTarget::Cluster(_) => Selected { cluster: cluster(0), weighted: None },
+            ClusterTarget::Header(name) => {
+                let name = request.value_or_pseudo(name).unwrap_or_default();
+                Selected { cluster: SelectedCluster::Name(name), weighted: None }
+            }
+            ClusterTarget::Weighted(weighted) => {
+                let fixed = weighted.random_value_header.as_ref().and_then(|name| {
+                    let mut values = request.headers.values(&**name);
+                    let only = values.next().filter(|_| values.next().is_none())?;
+                    std::str::from_utf8(only).ok()?.parse::<u64>().ok()
+                });
+                let index = weighted_index(&weighted.clusters, weighted.total, fixed.unwrap_or(random));
+                Selected { cluster: cluster(index), weighted: Some(index as u32) }
+            }
+        })
+    }
+
+    /// The configured name of the cluster; `None` where a header names it.
+    pub fn cluster_name(self, weighted: Option<u32>) -> Option<&'t Arc<str>> {
+        match &self.forward()?.target {
+            ClusterTarget::Cluster(name) => Some(name),
+            ClusterTarget::Header(_) => None,
+            ClusterTarget::Weighted(_) => self.weighted_cluster(weighted).map(|cluster| &cluster.name),
+        }
+    }
+
+    pub(super) fn weighted_cluster(self, weighted: Option<u32>) -> Option<&'t WeightedCluster> {
+        match &self.forward()?.target {
+            ClusterTarget::Weighted(clusters) => clusters.clusters.get(weighted? as usize),
+            ClusterTarget::Cluster(_) | ClusterTarget::Header(_) => None,
+        }
+    }
+}
+
+fn weighted_index(clusters: &[WeightedCluster], total: u32, random: u64) -> usize {
+    let mut left = random % u64::from(total.max(1));
+    for (index, cluster) in clusters.iter().enumerate() {
+        match left.checked_sub(u64::from(cluster.weight)) {
+            Some(rest) => left = rest,
+            None => return index,
+        }
+    }
+    clusters.len().saturating_sub(1)
+}
