@@ -11,7 +11,9 @@ use prost::Message as _;
 use crate::check;
 use crate::finding::{Code, Finding, Findings, Path, Place, Severity};
 use crate::locate::Locator;
-use crate::schema::{self, Message};
+use crate::lower::{self, LowerOptions};
+use crate::schema;
+use crate::settings;
 use crate::tree::Tree;
 use crate::{json, reader, yaml};
 
@@ -29,8 +31,19 @@ pub struct LoadInputs {
 /// How strict to be.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// What proxyd does not implement is a warning instead of an error.
+    /// What proxyd does not implement is a warning instead of an error, and left out.
     pub allow_unsupported: bool,
+}
+
+/// A bootstrap that can be run.
+#[derive(Debug)]
+pub struct Configuration {
+    pub settings: settings::Bootstrap,
+    /// The message it was lowered from, `envoy.config.bootstrap.v3.Bootstrap` in protobuf encoding: for
+    /// `/config_dump`, through [`redacted`](crate::redacted).
+    pub message: Vec<u8>,
+    /// In the order of the file.
+    pub warnings: Vec<Finding>,
 }
 
 /// A bootstrap message and what was found on the way to it.
@@ -38,6 +51,8 @@ pub struct LoadOptions {
 pub struct Loaded {
     /// As far as it could be read; not to be used if `findings.has_errors()`.
     pub bootstrap: Bootstrap,
+    /// The same message encoded, maybe in several pieces that a decoder merges.
+    pub bytes: Vec<u8>,
     /// Places findings of later stages in the sources.
     pub findings: Findings,
     /// Nothing could be read at all: no such file, no permission, wrong suffix.
@@ -59,70 +74,94 @@ impl FileReport {
     }
 }
 
+/// Loads, checks and lowers a bootstrap; every finding if there is an error among them.
+/// `options.allow_unsupported` of either kind of options counts for both.
+pub fn load(inputs: &LoadInputs, lowering: &LowerOptions) -> Result<Configuration, Vec<Finding>> {
+    let Loaded { bootstrap, bytes, mut findings, .. } = load_bootstrap(inputs);
+    let settings = lower_readable(&bootstrap, &inputs.options, lowering, &mut findings);
+    // The largest thing in memory while loading; what follows only needs the settings.
+    drop(bootstrap);
+    match settings {
+        Some(settings) if !findings.has_errors() => {
+            Ok(Configuration { settings, message: bytes, warnings: findings.into_vec() })
+        }
+        _ => Err(findings.into_vec()),
+    }
+}
+
+/// Checks each file as a bootstrap of its own, up to what only lowering can tell.
+pub fn validate(paths: &[PathBuf], options: &LoadOptions) -> Vec<FileReport> {
+    let report = |path: &PathBuf| {
+        let inputs = LoadInputs { file: Some(path.clone()), yaml_override: None, options: options.clone() };
+        let Loaded { bootstrap, mut findings, unreadable, .. } = load_bootstrap(&inputs);
+        lower_readable(&bootstrap, options, &LowerOptions::default(), &mut findings);
+        FileReport { path: path.clone(), findings: findings.into_vec(), unreadable }
+    };
+    paths.iter().map(report).collect()
+}
+
+/// Lowers a message that has been read, with errors or without, so that all of them come together.
+fn lower_readable(
+    bootstrap: &Bootstrap,
+    options: &LoadOptions,
+    lowering: &LowerOptions,
+    findings: &mut Findings,
+) -> Option<settings::Bootstrap> {
+    if !is_readable(findings) {
+        return None;
+    }
+    let allow_unsupported = options.allow_unsupported || lowering.allow_unsupported;
+    lower::bootstrap(bootstrap, &LowerOptions { allow_unsupported, ..lowering.clone() }, findings)
+}
+
+fn is_readable(findings: &Findings) -> bool {
+    !findings.iter().any(|finding| matches!(finding.code, Code::SYNTAX | Code::UNREADABLE))
+}
+
 /// Reads and checks a bootstrap against the v3 API and the table of what is supported. Never fails:
 /// everything wrong is a finding.
 pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
-    let mut found = Findings::default();
-    let mut unreadable = false;
-    let mut bytes = Vec::new();
-    let mut trees = Vec::new();
-    let Some(message) = schema::message("envoy.config.bootstrap.v3.Bootstrap") else {
-        unreachable!("the v3 API has a bootstrap")
-    };
-    let mut add = |source: Result<Source, Box<Finding>>, found: &mut Findings| match source {
-        Ok(Source::Tree(tree, problems)) => {
-            problems.into_iter().for_each(|problem| found.push(problem));
-            if let Some(tree) = tree {
-                bytes.extend_from_slice(&reader::read(tree.root(), message, found));
-                trees.push(Arc::new(tree));
-            }
-        }
-        // Messages written one after the other are merged (protobuf encoding, "last one wins").
-        Ok(Source::Binary(message)) => bytes.extend_from_slice(&message),
-        Err(finding) => {
-            unreadable = true;
-            found.push(*finding);
-        }
-    };
+    let message = schema::message(BOOTSTRAP).expect("the v3 API has a bootstrap, tests load one");
+    let mut sources = Vec::new();
     if let Some(file) = &inputs.file {
-        add(Source::open(file), &mut found);
+        sources.push(Source::open(file));
     }
     if let Some(text) = &inputs.yaml_override {
         let (tree, problems) = yaml::parse("--config-yaml".into(), text);
-        add(Ok(Source::Tree(tree, problems)), &mut found);
+        sources.push(Ok(Source::Tree(tree, problems)));
     }
-    found.set_locator(Locator::new(trees));
-    finish(message, &bytes, &inputs.options, found, unreadable)
-}
-
-fn finish(
-    message: &'static Message,
-    bytes: &[u8],
-    options: &LoadOptions,
-    mut findings: Findings,
-    unreadable: bool,
-) -> Loaded {
-    let parsed = !findings.iter().any(|finding| matches!(finding.code, Code::SYNTAX | Code::UNREADABLE));
-    if parsed {
-        check::check(message, bytes, &Path::root(), options, &mut findings);
+    let mut findings = Findings::default();
+    let mut unreadable = false;
+    // Messages written one after the other are merged (protobuf encoding, "last one wins").
+    let mut bytes = Vec::new();
+    let mut trees = Vec::new();
+    for source in sources {
+        match source {
+            Ok(Source::Tree(tree, problems)) => {
+                problems.into_iter().for_each(|problem| findings.push(problem));
+                if let Some(tree) = tree {
+                    bytes.extend_from_slice(&reader::read(tree.root(), message, &mut findings));
+                    trees.push(Arc::new(tree));
+                }
+            }
+            Ok(Source::Binary(message)) => bytes.extend_from_slice(&message),
+            Err(finding) => {
+                unreadable = true;
+                findings.push(*finding);
+            }
+        }
     }
-    let bootstrap = Bootstrap::decode(bytes).unwrap_or_else(|error| {
+    findings.set_locator(Locator::new(trees));
+    if is_readable(&findings) {
+        check::check(message, &bytes, &Path::root(), &inputs.options, &mut findings);
+    }
+    let bootstrap = Bootstrap::decode(bytes.as_slice()).unwrap_or_else(|error| {
         if !findings.has_errors() {
             findings.error(&Path::root(), Code::SYNTAX, format_args!("not a valid bootstrap: {error}"));
         }
         Bootstrap::default()
     });
-    Loaded { bootstrap, findings, unreadable }
-}
-
-/// Checks each file as a bootstrap of its own.
-pub fn validate(paths: &[PathBuf], options: &LoadOptions) -> Vec<FileReport> {
-    let report = |path: &PathBuf| {
-        let inputs = LoadInputs { file: Some(path.clone()), yaml_override: None, options: options.clone() };
-        let loaded = load_bootstrap(&inputs);
-        FileReport { path: path.clone(), findings: loaded.findings.into_vec(), unreadable: loaded.unreadable }
-    };
-    paths.iter().map(report).collect()
+    Loaded { bootstrap, bytes, findings, unreadable }
 }
 
 /// Holds a message that came by discovery or in binary form against the v3 API and the table of what
@@ -197,6 +236,8 @@ fn not_utf8(file: Arc<str>, valid: &[u8]) -> Finding {
         message: "not valid UTF-8".to_owned(),
     }
 }
+
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// Bytes of the largest file that is read.
 pub const MAX_FILE: u64 = 256 << 20;

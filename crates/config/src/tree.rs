@@ -261,7 +261,8 @@ impl Builder {
     fn expand(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
         let range = from as usize..end as usize;
         self.copied_nodes += range.len();
-        self.copied_text += self.tree.nodes[range].iter().map(|slot| slot.text_length as usize).sum::<usize>();
+        self.copied_text +=
+            self.tree.nodes[range].iter().map(|slot| slot.text_length as usize).sum::<usize>();
         if self.copied_nodes > MAX_COPIED_NODES || self.copied_text > MAX_COPIED_TEXT {
             return Err(self.stop(at, "aliases make this document too large"));
         }
@@ -352,7 +353,11 @@ impl Builder {
         let at = self.position(index);
         let (own, sources, wrong) = self.merge_parts(index);
         for node in wrong {
-            self.finding(self.position(node), Code::SYNTAX, "`<<` takes a mapping or a list of them".to_owned());
+            self.finding(
+                self.position(node),
+                Code::SYNTAX,
+                "`<<` takes a mapping or a list of them".to_owned(),
+            );
         }
         let text = |node| Node { tree: &self.tree, index: node }.text();
         let mut keys: HashSet<&str> = own.iter().map(|(key, _)| text(*key)).collect();

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 const LENIENT: LoadOptions = LoadOptions { allow_unsupported: true };
 
+#[allow(clippy::unwrap_used)]
 fn write(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = dir.path().join(name);
     fs::write(&path, content).unwrap();
@@ -22,7 +23,11 @@ fn load(file: Option<PathBuf>, yaml_override: Option<&str>) -> proxy_config::Loa
 #[test]
 fn yaml_json_and_binary_say_the_same() {
     let dir = TempDir::new().unwrap();
-    let yaml = write(&dir, "a.YAML", "node: {id: \u{e4}\u{1f600}, metadata: {a: [1, x]}}\nstats_flush_interval: 1.5s\n");
+    let yaml = write(
+        &dir,
+        "a.YAML",
+        "node: {id: \u{e4}\u{1f600}, metadata: {a: [1, x]}}\nstats_flush_interval: 1.5s\n",
+    );
     let json = write(
         &dir,
         "a.json",
@@ -41,7 +46,8 @@ fn yaml_json_and_binary_say_the_same() {
 #[test]
 fn the_override_merges_as_protobuf_does() {
     let dir = TempDir::new().unwrap();
-    let file = write(&dir, "a.yaml", "node: {id: a, cluster: b}\nstatic_resources:\n  clusters:\n  - {name: one}\n");
+    let file =
+        write(&dir, "a.yaml", "node: {id: a, cluster: b}\nstatic_resources:\n  clusters:\n  - {name: one}\n");
     let loaded = load(Some(file), Some("node: {id: z}\nstatic_resources: {clusters: [{name: two}]}"));
     assert!(!loaded.findings.has_errors());
     let node = loaded.bootstrap.node.unwrap();
@@ -55,7 +61,8 @@ fn findings_of_merged_sources_point_into_the_right_one() {
     let dir = TempDir::new().unwrap();
     let file = write(&dir, "a.yaml", "static_resources:\n  clusters:\n  - {name: one}\n  - {name: ''}\n");
     let loaded = load(Some(file.clone()), Some("static_resources: {clusters: [{name: two}, {name: ''}]}"));
-    let found: Vec<_> = loaded.findings.into_vec().into_iter().filter(|finding| finding.code == Code::RULE).collect();
+    let found: Vec<_> =
+        loaded.findings.into_vec().into_iter().filter(|finding| finding.code == Code::RULE).collect();
     let places: Vec<_> = found.iter().map(|finding| finding.place.as_ref().unwrap().to_string()).collect();
     assert_eq!(places, ["--config-yaml:1:51".to_owned(), format!("{}:4:12", file.display())]);
     assert_eq!(found[0].path, "static_resources.clusters[3].name");
@@ -77,7 +84,11 @@ fn json_errors_have_line_and_column() {
         let path = write(&dir, "a.json", text);
         let found = load(Some(path), None).findings.into_vec();
         let at = found[0].place.as_ref().unwrap();
-        assert_eq!((found[0].code, format!("{}:{}", at.line, at.column).as_str()), (Code::SYNTAX, place), "{text}");
+        assert_eq!(
+            (found[0].code, format!("{}:{}", at.line, at.column).as_str()),
+            (Code::SYNTAX, place),
+            "{text}"
+        );
     }
 }
 

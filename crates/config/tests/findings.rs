@@ -13,7 +13,8 @@ fn findings(yaml: &str) -> Vec<Finding> {
 /// `line:column code path` of each finding.
 fn shorten(findings: &[Finding]) -> Vec<String> {
     let short = |finding: &Finding| {
-        let place = finding.place.as_ref().map_or(String::new(), |place| format!("{}:{} ", place.line, place.column));
+        let place =
+            finding.place.as_ref().map_or(String::new(), |place| format!("{}:{} ", place.line, place.column));
         format!("{place}{} {}", finding.code, finding.path).trim_end().to_owned()
     };
     findings.iter().map(short).collect()
@@ -36,7 +37,12 @@ fn each_reader_error_has_its_place() {
         ("type: [STATIC]", 11, "type-mismatch", "type"),
         ("per_connection_buffer_limit_bytes: 1.5", 40, "type-mismatch", "per_connection_buffer_limit_bytes"),
         ("perConnectionBufferLimitBytes: -1", 36, "out-of-range", "per_connection_buffer_limit_bytes"),
-        ("per_connection_buffer_limit_bytes: 4294967296", 40, "out-of-range", "per_connection_buffer_limit_bytes"),
+        (
+            "per_connection_buffer_limit_bytes: 4294967296",
+            40,
+            "out-of-range",
+            "per_connection_buffer_limit_bytes",
+        ),
         ("alt_stat_name: 5", 20, "type-mismatch", "alt_stat_name"),
         ("alt_stat_name: yes", 20, "type-mismatch", "alt_stat_name"),
         ("alt_stat_name: {a: b}", 20, "type-mismatch", "alt_stat_name"),
@@ -44,7 +50,12 @@ fn each_reader_error_has_its_place() {
         ("load_assignment: x", 22, "type-mismatch", "load_assignment"),
         ("typed_extension_protocol_options: [x]", 39, "type-mismatch", "typed_extension_protocol_options"),
         ("metadata: {filter_metadata: {a: 5}}", 37, "type-mismatch", "metadata.filter_metadata[\"a\"]"),
-        ("transport_socket: {name: a, typed_config: {x: 1}}", 47, "missing-type", "transport_socket.typed_config"),
+        (
+            "transport_socket: {name: a, typed_config: {x: 1}}",
+            47,
+            "missing-type",
+            "transport_socket.typed_config",
+        ),
         (
             "transport_socket: {name: a, typed_config: {'@type': a/envoy.api.v2.Cluster}}",
             57,
@@ -140,7 +151,10 @@ fn aliases_and_merges_keep_the_place_to_edit() {
             "4:30 unknown-field static_resources.clusters[1].nam",
         ],
     );
-    expect("'!': 1\n!ignore bases: &b {name: a}\nstatic_resources: {clusters: [*b]}\n", &["1:1 unknown-field !"]);
+    expect(
+        "'!': 1\n!ignore bases: &b {name: a}\nstatic_resources: {clusters: [*b]}\n",
+        &["1:1 unknown-field !"],
+    );
 }
 
 #[test]
@@ -148,33 +162,42 @@ fn rules_are_worded_for_a_human() {
     // (path of the message, YAML below it, what the message of the only finding contains)
     let table = [
         ("clusters: [{name: c, connect_timeout: 0s}]", "`connect_timeout` must be greater than 0s, is 0s"),
-        ("clusters: [{name: c, alt_stat_name: a, type: 77}]", "`type`: envoy.config.cluster.v3.Cluster.DiscoveryType has no value 77"),
-        ("clusters: [{name: c, common_lb_config: {healthy_panic_threshold: {value: 101}}}]", "`value` must be at most 100, is 101"),
+        (
+            "clusters: [{name: c, alt_stat_name: a, type: 77}]",
+            "`type`: envoy.config.cluster.v3.Cluster.DiscoveryType has no value 77",
+        ),
+        (
+            "clusters: [{name: c, common_lb_config: {healthy_panic_threshold: {value: 101}}}]",
+            "`value` must be at most 100, is 101",
+        ),
         ("clusters: [{name: c, load_assignment: {endpoints: []}}]", "`cluster_name` must not be empty"),
-        ("clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1}]}]", "`healthy_threshold` is required"),
+        (
+            "clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1}]}]",
+            "`healthy_threshold` is required",
+        ),
         (
             "clusters: [{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1}]}]",
             "`health_checker` is required: give one of http_health_check,",
         ),
-        ("secrets: [{name: s, validation_context: {trusted_ca: {}}}]", "`specifier` is required: give one of filename, inline_bytes,"),
+        (
+            "secrets: [{name: s, validation_context: {trusted_ca: {}}}]",
+            "`specifier` is required: give one of filename, inline_bytes,",
+        ),
         (
             "secrets: [{name: s, validation_context: {verify_certificate_hash: [abc]}}]",
             "`verify_certificate_hash` must have at least 64 characters, is \"abc\"",
         ),
-        (
-            "listeners: [{address: {pipe: {path: ''}}}]",
-            "`path` must not be empty",
-        ),
-        (
-            "listeners: [{address: {pipe: {path: a, mode: 512}}}]",
-            "`mode` must be at most 511, is 512",
-        ),
+        ("listeners: [{address: {pipe: {path: ''}}}]", "`path` must not be empty"),
+        ("listeners: [{address: {pipe: {path: a, mode: 512}}}]", "`mode` must be at most 511, is 512"),
     ];
     for (yaml, expected) in table {
         let found = findings(&format!("static_resources:\n  {yaml}\n"));
         assert_eq!(found.len(), 1, "{yaml}\n{found:#?}");
         assert!(found[0].message.contains(expected), "{yaml}\n{found:#?}");
-        assert!(found[0].place.as_ref().is_some_and(|place| place.line == 2 && place.column > 3), "{found:#?}");
+        assert!(
+            found[0].place.as_ref().is_some_and(|place| place.line == 2 && place.column > 3),
+            "{found:#?}"
+        );
     }
 }
 

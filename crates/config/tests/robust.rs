@@ -5,6 +5,7 @@ use std::fs;
 use proptest::prelude::*;
 use proxy_config::{Findings, LoadInputs, LoadOptions, Locator, check_message, load_bootstrap, redacted};
 
+#[allow(clippy::unwrap_used)]
 fn load_text(suffix: &str, bytes: &[u8]) {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join(format!("a.{suffix}"));
@@ -16,11 +17,62 @@ fn load_text(suffix: &str, bytes: &[u8]) {
 /// Text made of what YAML and JSON are made of, and of names that lead into the message.
 fn document() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "{", "}", "[", "]", ":", ": ", ",", "- ", "\n", "\n  ", "\n    ", " ", "\t", "\"", "'", "&a ", "*a", "<<: ", "!ignore ",
-        "!!str ", "|", "|\n ", ">-\n ", "? ", "#", "---\n", "...\n", "%YAML 1.2\n", "\\u", "\\ud800", "1", "-5", "0x", "1e9", "1s",
-        "null", "~", "yes", "\u{e9}", "\u{feff}", "static_resources", "clusters", "name", "node", "metadata", "admin",
-        "typed_config", "@type", "type.googleapis.com/envoy.config.cluster.v3.Cluster", "value", "google.protobuf.Struct",
-        "xds.type.v3.TypedStruct", "type_url", "layered_runtime", "layers", "static_layer",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ": ",
+        ",",
+        "- ",
+        "\n",
+        "\n  ",
+        "\n    ",
+        " ",
+        "\t",
+        "\"",
+        "'",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!ignore ",
+        "!!str ",
+        "|",
+        "|\n ",
+        ">-\n ",
+        "? ",
+        "#",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "\\u",
+        "\\ud800",
+        "1",
+        "-5",
+        "0x",
+        "1e9",
+        "1s",
+        "null",
+        "~",
+        "yes",
+        "\u{e9}",
+        "\u{feff}",
+        "static_resources",
+        "clusters",
+        "name",
+        "node",
+        "metadata",
+        "admin",
+        "typed_config",
+        "@type",
+        "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "value",
+        "google.protobuf.Struct",
+        "xds.type.v3.TypedStruct",
+        "type_url",
+        "layered_runtime",
+        "layers",
+        "static_layer",
     ]);
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }
