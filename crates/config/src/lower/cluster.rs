@@ -74,9 +74,8 @@ fn discovery(context: &mut Context<'_>, path: &Path<'_>, message: &cluster_v3::C
                 Discovery::Static
             }
         },
-        Some(ClusterDiscoveryType::ClusterType(message)) => {
-            let here = path.field("cluster_type");
-            typed_discovery(context, &here, message).unwrap_or(Discovery::Static)
+        Some(ClusterDiscoveryType::ClusterType(kind)) => {
+            typed_discovery(context, path, message, kind).unwrap_or(Discovery::Static)
         }
     }
 }
@@ -84,24 +83,31 @@ fn discovery(context: &mut Context<'_>, path: &Path<'_>, message: &cluster_v3::C
 fn typed_discovery(
     context: &mut Context<'_>,
     path: &Path<'_>,
-    message: &cluster_v3::cluster::CustomClusterType,
+    message: &cluster_v3::Cluster,
+    kind: &cluster_v3::cluster::CustomClusterType,
 ) -> Option<Discovery> {
-    let here = path.field("typed_config");
-    let Some(any) = &message.typed_config else {
-        // Envoy knows the built-in types by these names too.
-        match message.name.as_str() {
+    let here = path.field("cluster_type");
+    let here = here.field("typed_config");
+    let Some(any) = &kind.typed_config else {
+        // The names of Envoy's own types, which then look at the fields of the cluster.
+        match kind.name.as_str() {
             "envoy.cluster.static" => return Some(Discovery::Static),
+            "envoy.cluster.strict_dns" => {
+                return Some(Discovery::StrictDns(untyped_dns(context, path, message)));
+            }
+            "envoy.cluster.logical_dns" => {
+                return Some(Discovery::LogicalDns(untyped_dns(context, path, message)));
+            }
             name => {
-                context.unsupported_type(path, format_args!("the cluster type {name:?} is not supported"))
+                let message = format_args!("the cluster type {name:?} is not supported");
+                context.refused_type(&path.field("cluster_type"), message);
             }
         }
-        context.failed = true;
         return None;
     };
     if !any::holds::<dns_v3::DnsCluster>(any) {
         let name = any::type_name(any);
-        context.unsupported_type(&here, format_args!("the cluster type {name} is not supported"));
-        context.failed = true; // without hosts there is nothing to leave out
+        context.refused_type(&here, format_args!("the cluster type {name} is not supported"));
         return None;
     }
     let message: dns_v3::DnsCluster = any::decode(context, &here, any)?;
@@ -215,7 +221,7 @@ fn typed_lb_policy(
         message.policies.iter().map(|policy| policy.typed_extension_config.as_ref()?.typed_config.as_ref());
     let supported = configs.flatten().any(any::holds::<RoundRobin>);
     if !supported {
-        context.unsupported_type(path, "no policy in this list is supported");
+        context.refused_type(path, "no policy in this list is supported");
     }
     LbPolicy::RoundRobin
 }

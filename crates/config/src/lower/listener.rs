@@ -1,6 +1,7 @@
 //! Listeners and their filter chains.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
@@ -71,9 +72,15 @@ fn ipv4_compat(
     else {
         return false;
     };
-    if message.ipv4_compat && !matches!(address, SocketAddress::Ip(ip) if ip.is_ipv6()) {
+    let both = match address {
+        SocketAddress::Ip(SocketAddr::V6(address)) => {
+            address.ip().is_unspecified() || address.ip().to_ipv4_mapped().is_some()
+        }
+        _ => false,
+    };
+    if message.ipv4_compat && !both {
         let here = path.field("socket_address");
-        let message = "ipv4_compat needs an IPv6 address";
+        let message = "ipv4_compat needs the address :: or an IPv4-mapped one";
         context.error(&here.field("ipv4_compat"), Code::INVALID, message);
     }
     message.ipv4_compat
@@ -92,8 +99,8 @@ fn filter_chains(
     let default_path = path.field("default_filter_chain");
     let default_chain = message.default_filter_chain.as_ref().map(|message| {
         if message.filter_chain_match.is_some() {
-            let message = "the default filter chain takes what no other matches, it has no match itself";
-            context.error(&default_path.field("filter_chain_match"), Code::INVALID, message);
+            let message = "without effect: the default filter chain takes whatever no other matches";
+            context.findings.warning(&default_path.field("filter_chain_match"), Code::INVALID, message);
         }
         Arc::new(filter_chain(context, &default_path, message))
     });

@@ -188,14 +188,24 @@ impl<'a> Context<'a> {
         self.error(path, Code::UNSUPPORTED_FIELD, format_args!("{what} is not supported"));
     }
 
-    /// A typed config that cannot be lowered: refused, or left out where the operator said so. The support
-    /// table has usually reported it at `path` or at its `@type`.
+    /// A typed config that cannot be lowered: refused, or left out where the operator said so.
     fn unsupported_type(&mut self, path: &Path<'_>, message: impl fmt::Display) {
         let severity = if self.options.allow_unsupported { Severity::Warning } else { Severity::Error };
+        self.add_type(path, severity, message);
+    }
+
+    /// A typed config that cannot be lowered, nor left out.
+    fn refused_type(&mut self, path: &Path<'_>, message: impl fmt::Display) {
+        self.add_type(path, Severity::Error, message);
+    }
+
+    /// The support table has usually reported it at `path` or at its `@type`.
+    fn add_type(&mut self, path: &Path<'_>, severity: Severity, message: impl fmt::Display) {
         self.failed |= severity == Severity::Error;
         let here = path.to_string();
         let inside = |finding: &Finding| {
             let rest = finding.path.strip_prefix(&here);
+            // Errors come first in the order of severities.
             finding.severity <= severity
                 && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };

@@ -155,6 +155,10 @@ pub(super) fn upstream(
     for (name, any) in &message.typed_extension_protocol_options {
         let here = extensions.key(name);
         if any::holds::<upstream_v3::HttpProtocolOptions>(any) {
+            if name != any::type_name(any) {
+                let message = format_args!("the key of these options is {}", any::type_name(any));
+                context.error(&here, Code::INVALID, message);
+            }
             if let Some(message) = any::decode(context, &here, any) {
                 typed = Some(typed_upstream(context, &here, &message));
             }

@@ -15,19 +15,10 @@ pub(super) fn lower(
     messages: &[route_v3::VirtualHost],
     scope: RouteScope,
 ) -> Vec<VirtualHost> {
-    let mut names = HashSet::with_capacity(messages.len());
     let mut domains = HashSet::with_capacity(messages.len());
     let each = messages.iter().enumerate();
-    each.map(|(index, message)| {
-        let here = path.index(index);
-        let name = message.name.as_str();
-        if !names.insert(name) {
-            let message = format_args!("another virtual host here is named {name:?}");
-            context.error(&here.field("name"), Code::DUPLICATE_NAME, message);
-        }
-        virtual_host(context, &here, message, &mut domains, scope)
-    })
-    .collect()
+    each.map(|(index, message)| virtual_host(context, &path.index(index), message, &mut domains, scope))
+        .collect()
 }
 
 fn virtual_host(
