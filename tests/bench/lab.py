@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import textwrap
 import time
 import urllib.request
 
@@ -49,7 +50,7 @@ class Program:
         self.directory = tempfile.mkdtemp(prefix=f"proxyd-{name}-")
         for file, content in (files or {}).items():
             with open(os.path.join(self.directory, file), "w") as out:
-                out.write(content)
+                out.write(content.replace("{dir}", self.directory))
         self.log = os.path.join(self.directory, "log")
         with open(self.log, "w") as log:
             command = [part.replace("{dir}", self.directory) for part in command]
@@ -114,25 +115,38 @@ class Program:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+# What nginx needs to run without root and without leaving anything outside its directory.
+NGINX_HOME = """
+    client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+    uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+"""
+
+
+def nginx(name, workers, http):
+    """nginx in the foreground with this `http` block."""
+    binary = find("nginx") or raise_missing("nginx")
+    config = (
+        "daemon off; pid {dir}/pid; error_log {dir}/error.log; worker_processes %d;\n"
+        "events { worker_connections 8192; }\n"
+        "http {\n access_log off; keepalive_requests 100000000; keepalive_timeout 3600; tcp_nodelay on;\n"
+        " client_max_body_size 0;%s%s\n}\n"
+    )
+    files = {"nginx.conf": config % (workers, NGINX_HOME, http)}
+    return Program(name, [binary, "-e", "{dir}/error.log", "-c", "{dir}/nginx.conf", "-p", "{dir}"], files)
+
+
 def nginx_backend(port):
     """nginx as an origin: /small (2 bytes), /16k, /10m, and /post, which swallows a body."""
-    nginx = find("nginx") or raise_missing("nginx")
-    config = f"""
-        daemon off; worker_processes 1; pid {{dir}}/pid; error_log {{dir}}/error.log;
-        events {{{{ worker_connections 4096; }}}}
-        http {{{{
-            access_log off; keepalive_requests 100000000; keepalive_timeout 3600; sendfile on; tcp_nodelay on;
-            client_max_body_size 0; client_body_temp_path {{dir}}/body; proxy_temp_path {{dir}}/proxy;
-            fastcgi_temp_path {{dir}}/fastcgi; uwsgi_temp_path {{dir}}/uwsgi; scgi_temp_path {{dir}}/scgi;
-            server {{{{
-                listen 127.0.0.1:{port} reuseport backlog=4096; root {{dir}};
-                location = /small {{{{ return 200 "ok"; }}}}
-                location = /post {{{{ return 200 "ok"; }}}}
-            }}}}
-        }}}}
+    server = """
+        sendfile on;
+        server {
+            listen 127.0.0.1:%d reuseport backlog=4096; root {dir};
+            location = /small { return 200 "ok"; }
+            location = /post { return 200 "ok"; }
+        }
     """
-    directory_free = config.replace("{{", "{").replace("}}", "}")
-    program = _with_directory("nginx-backend", [nginx, "-c", "{dir}/nginx.conf", "-p", "{dir}"], "nginx.conf", directory_free)
+    program = nginx("nginx-backend", 1, server % port)
+    os.chmod(program.directory, 0o755)  # its workers may run as another user
     for name, size in (("16k", 16 * 1024), ("10m", 10 * 1024 * 1024)):
         with open(os.path.join(program.directory, name), "wb") as out:
             out.write(b"x" * size)
@@ -140,24 +154,11 @@ def nginx_backend(port):
     return program
 
 
-def _with_directory(name, command, file, content):
-    """A program whose configuration names its own directory."""
-    holder = tempfile.mkdtemp(prefix="proxyd-config-")
-    atexit.register(shutil.rmtree, holder, True)
-    path = os.path.join(holder, file)
-    with open(path, "w") as out:
-        out.write(content.replace("{dir}", holder))
-    program = Program(name, [part.replace("{dir}", holder) for part in command])
-    shutil.rmtree(program.directory, ignore_errors=True)
-    program.directory = holder
-    return program
-
-
 def raise_missing(program):
     raise SystemExit(f"{program} is not installed")
 
 
-def envoy_config(admin, http, tcp, backend, http2_upstream=None):
+def envoy_config(admin, http, tcp, backend):
     """One file for proxyd and Envoy: HTTP on one port, TCP on another, both to the backend."""
     base = "type.googleapis.com/envoy.extensions.filters"
 
@@ -233,26 +234,18 @@ class Nginx:
 
     def __init__(self, backend, workers=1):
         self.http, self.h2, self.tcp = free_port(), None, None
-        config = """
-            daemon off; worker_processes %d; pid {dir}/pid; error_log {dir}/error.log;
-            events { worker_connections 8192; }
-            http {
-                access_log off; keepalive_requests 100000000; keepalive_timeout 3600; tcp_nodelay on;
-                client_max_body_size 0; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
-                fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-                upstream backend { server 127.0.0.1:%d; keepalive 512; keepalive_requests 100000000; }
-                server {
-                    listen 127.0.0.1:%d reuseport backlog=4096;
-                    location / {
-                        proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
-                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                        proxy_request_buffering off; proxy_max_temp_file_size 0;
-                    }
+        server = """
+            upstream backend { server 127.0.0.1:%d; keepalive 512; keepalive_requests 100000000; }
+            server {
+                listen 127.0.0.1:%d reuseport backlog=4096;
+                location / {
+                    proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                    proxy_request_buffering off; proxy_max_temp_file_size 0;
                 }
             }
-        """ % (workers, backend, self.http)
-        command = [find("nginx"), "-c", "{dir}/nginx.conf", "-p", "{dir}"]
-        self.program = _with_directory("nginx", command, "nginx.conf", config)
+        """
+        self.program = nginx("nginx", workers, server % (backend, self.http))
         wait_for_port(self.http, "nginx")
 
 
@@ -264,7 +257,6 @@ class Haproxy:
         config = f"""
             global
                 nbthread {workers}
-                maxconn 20000
             defaults
                 mode http
                 timeout connect 5s
@@ -283,6 +275,7 @@ class Haproxy:
                 bind 127.0.0.1:{self.tcp}
                 server one 127.0.0.1:{backend}
         """
-        self.program = Program("haproxy", [find("haproxy"), "-db", "-f", "{dir}/haproxy.cfg"], {"haproxy.cfg": config})
+        files = {"haproxy.cfg": textwrap.dedent(config)}
+        self.program = Program("haproxy", [find("haproxy"), "-db", "-f", "{dir}/haproxy.cfg"], files)
         for port in (self.http, self.h2, self.tcp):
             wait_for_port(port, "haproxy")
