@@ -64,8 +64,12 @@ impl Answer {
         Self { content_type: JSON, ..Self::text_pieces(source) }
     }
 
-    pub(super) fn json_channel(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self { content_type: JSON, body: AnswerBody::Channel(pieces), ..Self::text("") }
+    pub(super) fn text_body(body: AnswerBody) -> Self {
+        Self { body, ..Self::text("") }
+    }
+
+    pub(super) fn json_body(body: AnswerBody) -> Self {
+        Self { content_type: JSON, ..Self::text_body(body) }
     }
 
     pub(super) fn with_status(self, status: StatusCode) -> Self {

@@ -1,18 +1,15 @@
-//! `/config_dump`: the configuration in use. Rendered by a thread of its own, because one resource (the bootstrap of a large file)
-//! can take longer than main may work in one go.
+//! `/config_dump`: the configuration in use. Rendered by a thread, because one resource (the bootstrap of a large file) can take
+//! longer than main may work in one go.
 
-use std::sync::Arc;
-use std::thread;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::answer::{Answer, JsonList, PIECE_BYTES};
+use super::answer::{Answer, JsonList};
 use super::query::Query;
+use super::rendering::{ClientGone, Output};
 use super::routes::Context;
 use super::state::{ConfigDump, ConfigKind, ConfigResource};
 use super::stats::pattern;
@@ -22,18 +19,9 @@ pub(super) fn config_dump(context: &Context, query: &Query) -> Answer {
         Ok(selection) => selection,
         Err(answer) => return answer,
     };
-    let Ok(permit) = Arc::clone(&context.dumps).try_acquire_owned() else {
-        return Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many configuration dumps at a time\n");
-    };
     let dump = context.state.config_dump();
-    let (pieces, receiver) = mpsc::channel(QUEUED_PIECES);
-    let render = move || Rendering { pieces, piece: Vec::new(), selection, _permit: permit }.run(dump);
-    match thread::Builder::new().name("config-dump".into()).spawn(render) {
-        Ok(_) => Answer::json_channel(receiver),
-        Err(error) => {
-            Answer::error(StatusCode::SERVICE_UNAVAILABLE, format!("config dump thread: {error}\n"))
-        }
-    }
+    let render = move |output: &mut Output| Rendering { output, selection }.run(dump);
+    Answer::json_body(context.renderers.run(render))
 }
 
 /// Which part of the configuration is shown.
@@ -85,29 +73,23 @@ impl Selection {
     }
 }
 
-/// A dump on its way to the client. Ends early when the client is gone.
-struct Rendering {
-    pieces: mpsc::Sender<Bytes>,
-    piece: Vec<u8>,
+/// A dump on its way to the client.
+struct Rendering<'a> {
+    output: &'a mut Output,
     selection: Selection,
-    _permit: OwnedSemaphorePermit,
 }
 
-struct ClientGone;
-
-impl Rendering {
-    fn run(mut self, dump: ConfigDump) {
+impl Rendering<'_> {
+    fn run(mut self, dump: ConfigDump) -> Result<(), ClientGone> {
         let mut list = JsonList { field: "configs", written: 0 };
         let mut resources = dump.resources;
         resources.retain(|resource| self.selection.takes(resource));
-        let done = match self.selection.field {
-            Some(field) => self.elements(&mut list, field, resources),
-            None => self.messages(&mut list, resources),
-        };
-        if done.is_ok() {
-            list.end(&mut self.piece);
-            let _ = self.flush();
+        match self.selection.field {
+            Some(field) => self.elements(&mut list, field, resources)?,
+            None => self.messages(&mut list, resources)?,
         }
+        list.end(self.output.piece());
+        Ok(())
     }
 
     /// Every element of one field is a config of its own.
@@ -164,18 +146,8 @@ impl Rendering {
     }
 
     fn write(&mut self, list: &mut JsonList<'_>, config: &Value) -> Result<(), ClientGone> {
-        list.item(&mut self.piece, config);
-        if self.piece.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    /// Large configs go in pieces too: hyper keeps what it has not written.
-    fn flush(&mut self) -> Result<(), ClientGone> {
-        let mut all = Bytes::from(std::mem::take(&mut self.piece));
-        while !all.is_empty() {
-            let piece = all.split_to(all.len().min(4 * PIECE_BYTES));
-            self.pieces.blocking_send(piece).map_err(|_| ClientGone)?;
-        }
-        Ok(())
+        list.item(self.output.piece(), config);
+        self.output.sent()
     }
 }
 
@@ -352,8 +324,6 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 }
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
-/// Pieces that wait for a slow client; each is at most four times [`PIECE_BYTES`].
-const QUEUED_PIECES: usize = 4;
 
 #[cfg(test)]
 mod tests {

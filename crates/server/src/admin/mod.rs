@@ -1,7 +1,7 @@
 //! The admin port and the control socket: Envoy 1.40's paths and formats, over hyper, on main.
 //!
-//! No handler works for long: what may be large (`/stats`, `/clusters`) is written in pieces with other work of main in between, and
-//! `/config_dump` is rendered by a thread of its own. Handlers know the managers only through [`AdminState`].
+//! No handler works for long: what may be large is written in pieces with other work of main in between, or
+//! rendered by a thread of its own. Handlers know the managers only through [`AdminState`].
 
 mod actions;
 mod address;
@@ -13,6 +13,7 @@ mod levels;
 mod listeners;
 mod page;
 mod query;
+mod rendering;
 mod routes;
 mod serve;
 mod server_info;
@@ -24,7 +25,7 @@ pub use bind::{BindError, Bound, bind};
 pub use serve::{Admin, Served};
 pub use state::{
     AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,
-    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stat, StatValue, StatsCursor,
+    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown,
 };
 
 #[cfg(test)]

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use tokio::sync::Semaphore;
 
 use super::answer::Answer;
 use super::query::Query;
+use super::rendering::Renderers;
 use super::state::AdminState;
 use super::{actions, clusters, config_dump, levels, listeners, page, server_info, stats};
 use crate::logging::Log;
@@ -19,8 +18,7 @@ pub(super) struct Context {
     pub(super) state: Rc<dyn AdminState>,
     pub(super) log: Log,
     pub(super) options: Rc<Options>,
-    /// Threads that render configuration dumps.
-    pub(super) dumps: Arc<Semaphore>,
+    pub(super) renderers: Renderers,
 }
 
 pub(super) struct Route {
@@ -40,7 +38,7 @@ pub(super) struct Parameter {
 
 impl Context {
     pub(super) fn new(state: Rc<dyn AdminState>, log: Log, options: Rc<Options>) -> Self {
-        Self { state, log, options, dumps: Arc::new(Semaphore::new(DUMPS)) }
+        Self { state, log, options, renderers: Renderers::new() }
     }
 
     /// Answers as Envoy does: any method reads, only POST changes.
@@ -185,6 +183,3 @@ const STATS: &[Parameter] = &[
     choice("format", "Format to use", &["text", "json"]),
     choice("type", "Stat types to include.", &["All", "Counters", "Histograms", "Gauges", "TextReadouts"]),
 ];
-
-/// Configuration dumps rendered at a time.
-const DUMPS: usize = 4;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proxy_config::settings::{CircuitBreaker, EndpointHealth, Node, SocketAddress};
+use proxy_stats::Walk;
 use serde_json::Value;
 
 /// The process as admin sees it. All calls come from main and return at once: whoever would have to compute much returns something
@@ -20,8 +21,8 @@ pub trait AdminState {
     /// A cluster named by [`AdminState::clusters`]; `None` if it was removed since.
     fn cluster(&self, name: &str) -> Option<ClusterStatus>;
 
-    /// All stats.
-    fn stats(&self) -> Box<dyn StatsCursor>;
+    /// All stats, in any order; walked over by another thread.
+    fn stats(&self) -> Walk;
 
     /// The configuration in use, without secrets.
     fn config_dump(&self) -> ConfigDump;
@@ -101,27 +102,6 @@ pub struct HostCounters {
     pub rq_success: u64,
     pub rq_timeout: u64,
     pub rq_total: u64,
-}
-
-/// Goes over all stats once, by name.
-pub trait StatsCursor {
-    /// Shows at most `limit` more stats; `false` when there are no more.
-    fn visit(&mut self, limit: usize, visit: &mut dyn FnMut(Stat<'_>)) -> bool;
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Stat<'a> {
-    pub name: &'a str,
-    pub value: StatValue<'a>,
-    /// Whether it was ever written (`usedonly`).
-    pub used: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatValue<'a> {
-    Counter(u64),
-    Gauge(u64),
-    Text(&'a str),
 }
 
 /// What `/config_dump` shows; rendered on another thread.

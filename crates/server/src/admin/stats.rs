@@ -1,25 +1,29 @@
-//! `/stats`: all counters, gauges and text readouts, filtered, as text or JSON.
+//! `/stats`: all counters, gauges and text readouts, filtered and sorted, as text or JSON. Sorting a million names takes longer than
+//! main may work, so a thread does all of it.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use http::StatusCode;
+use proxy_stats::{Metric, MetricKind, Walk};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use super::answer::{Answer, PIECE_BYTES, Pieces};
+use super::answer::Answer;
 use super::query::Query;
+use super::rendering::{ClientGone, Output};
 use super::routes::Context;
-use super::state::{Stat, StatValue, StatsCursor};
 
 pub(super) fn stats(context: &Context, query: &Query) -> Answer {
-    match Selection::parse(query) {
-        Err(message) => Answer::error(StatusCode::BAD_REQUEST, message),
-        Ok((selection, Format::Text)) => {
-            Answer::text_pieces(Text { cursor: context.state.stats(), selection })
-        }
-        Ok((selection, Format::Json)) => {
-            Answer::json_pieces(Json { cursor: context.state.stats(), selection, started: false, listed: 0 })
-        }
+    let (selection, format) = match Selection::parse(query) {
+        Ok(parsed) => parsed,
+        Err(message) => return Answer::error(StatusCode::BAD_REQUEST, message),
+    };
+    let walk = context.state.stats();
+    let rows = move || Rows::collect(walk, &selection);
+    match format {
+        Format::Text => Answer::text_body(context.renderers.run(move |output| rows().write_text(output))),
+        Format::Json => Answer::json_body(context.renderers.run(move |output| rows().write_json(output))),
     }
 }
 
@@ -85,78 +89,94 @@ impl Selection {
         Ok((Self { used_only, filter, invert, of_type, none }, format))
     }
 
-    fn takes(&self, stat: &Stat<'_>) -> bool {
-        let of_type = match stat.value {
-            StatValue::Counter(_) => Type::Counters,
-            StatValue::Gauge(_) => Type::Gauges,
-            StatValue::Text(_) => Type::TextReadouts,
+    fn takes(&self, metric: &Metric<'_>) -> bool {
+        let of_type = match metric.kind {
+            MetricKind::Counter => Type::Counters,
+            MetricKind::Gauge(_) => Type::Gauges,
+            MetricKind::TextReadout => Type::TextReadouts,
         };
         !self.none
             && (self.of_type == Type::All || self.of_type == of_type)
-            && (!self.used_only || stat.used)
-            && self.filter.as_ref().is_none_or(|filter| filter.is_match(stat.name) != self.invert)
+            && (!self.used_only || metric.value.number() != Some(0))
+            && self.filter.as_ref().is_none_or(|filter| filter.is_match(metric.name) != self.invert)
     }
 }
 
-struct Text {
-    cursor: Box<dyn StatsCursor>,
-    selection: Selection,
+/// The stats that an answer shows, by name. Names and texts lie in one string, because a proxy may have a million.
+#[derive(Default)]
+struct Rows {
+    text: String,
+    rows: Vec<Row>,
 }
 
-impl Pieces for Text {
-    fn next_piece(&mut self, piece: &mut Vec<u8>) -> bool {
-        let selection = &self.selection;
-        self.cursor.visit(STATS_PER_PIECE, &mut |stat| {
-            if !selection.takes(&stat) {
-                return;
+struct Row {
+    name: Range<usize>,
+    value: RowValue,
+}
+
+enum RowValue {
+    Number(u64),
+    Text(Range<usize>),
+}
+
+impl Rows {
+    fn collect(mut walk: Walk, selection: &Selection) -> Self {
+        let mut rows = Self::default();
+        while walk.advance(|metric| {
+            if selection.takes(metric) {
+                rows.add(metric);
             }
+        }) {}
+        let Self { text, rows: unsorted } = &mut rows;
+        unsorted.sort_unstable_by(|one, two| text[one.name.clone()].cmp(&text[two.name.clone()]));
+        rows
+    }
+
+    fn add(&mut self, metric: &Metric<'_>) {
+        let name = self.append(metric.name);
+        let value = match metric.value {
+            proxy_stats::Value::Number(number) => RowValue::Number(number),
+            proxy_stats::Value::Text(text) => RowValue::Text(self.append(text)),
+        };
+        self.rows.push(Row { name, value });
+    }
+
+    fn append(&mut self, text: &str) -> Range<usize> {
+        let start = self.text.len();
+        self.text.push_str(text);
+        start..self.text.len()
+    }
+
+    fn write_text(&self, output: &mut Output) -> Result<(), ClientGone> {
+        for row in &self.rows {
+            let name = &self.text[row.name.clone()];
             // Writing to memory cannot fail.
-            let _ = match stat.value {
-                StatValue::Counter(value) | StatValue::Gauge(value) => {
-                    writeln!(piece, "{}: {value}", stat.name)
-                }
-                StatValue::Text(text) => writeln!(piece, "{}: \"{text}\"", stat.name),
+            let _ = match &row.value {
+                RowValue::Number(number) => writeln!(output.piece(), "{name}: {number}"),
+                RowValue::Text(text) => writeln!(output.piece(), "{name}: \"{}\"", &self.text[text.clone()]),
             };
-        })
+            output.sent()?;
+        }
+        Ok(())
+    }
+
+    fn write_json(&self, output: &mut Output) -> Result<(), ClientGone> {
+        output.piece().extend_from_slice(b"{\"stats\":[");
+        for (index, row) in self.rows.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let name = Value::from(&self.text[row.name.clone()]);
+            let value = match &row.value {
+                RowValue::Number(number) => Value::from(*number),
+                RowValue::Text(text) => Value::from(&self.text[text.clone()]),
+            };
+            // Writing to memory cannot fail.
+            let _ = write!(output.piece(), "{comma}{{\"name\":{name},\"value\":{value}}}");
+            output.sent()?;
+        }
+        output.piece().extend_from_slice(b"]}");
+        Ok(())
     }
 }
 
-struct Json {
-    cursor: Box<dyn StatsCursor>,
-    selection: Selection,
-    started: bool,
-    listed: usize,
-}
-
-impl Pieces for Json {
-    fn next_piece(&mut self, piece: &mut Vec<u8>) -> bool {
-        if !self.started {
-            self.started = true;
-            piece.extend_from_slice(b"{\"stats\":[");
-        }
-        let (selection, listed) = (&self.selection, &mut self.listed);
-        let more = self.cursor.visit(STATS_PER_PIECE, &mut |stat| {
-            if !selection.takes(&stat) {
-                return;
-            }
-            let comma = if *listed == 0 { "" } else { "," };
-            *listed += 1;
-            let value = match stat.value {
-                StatValue::Counter(value) | StatValue::Gauge(value) => Value::from(value),
-                StatValue::Text(text) => Value::from(text),
-            };
-            // Writing to memory cannot fail.
-            let _ = write!(piece, "{comma}{{\"name\":{},\"value\":{value}}}", Value::from(stat.name));
-        });
-        if !more {
-            piece.extend_from_slice(b"]}");
-        }
-        more
-    }
-}
-
-/// Bounds a slice of main's time also when the filter takes nothing.
-const STATS_PER_PIECE: usize = 256;
-const _: () = assert!(STATS_PER_PIECE * 64 <= PIECE_BYTES);
 /// Of compiled regular expressions from requests.
 const PATTERN_BYTES: usize = 1 << 20;

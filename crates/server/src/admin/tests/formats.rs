@@ -84,14 +84,13 @@ fn config_dump() {
 
 #[test]
 fn stats() {
-    let text = "stat0000000.counter: 0\nstat0000001.gauge: 1\nstat0000002.text: \"a \"quoted\" text\"\n\
-                stat0000003.unused: 0\n";
+    let text = "a.counter: 7\nb.gauge: 1\nc.text: \"a \"quoted\" text\"\nd.unused: 0\n";
     assert_same(&get("/stats"), TEXT, text);
-    let json = r#"{"stats":[{"name":"stat0000000.counter","value":0},{"name":"stat0000001.gauge","value":1},{"name":"stat0000002.text","value":"a \"quoted\" text"},{"name":"stat0000003.unused","value":0}]}"#;
+    let json = r#"{"stats":[{"name":"a.counter","value":7},{"name":"b.gauge","value":1},{"name":"c.text","value":"a \"quoted\" text"},{"name":"d.unused","value":0}]}"#;
     assert_same(&get("/stats?format=json"), JSON, json);
     assert_same(&get("/stats?format=json&filter=none"), JSON, "{\"stats\":[]}");
-    assert_same(&get("/stats?type=Gauges&usedonly"), TEXT, "stat0000001.gauge: 1\n");
-    assert_same(&get("/stats?filter=gauge%7Ctext&invert_filter&usedonly"), TEXT, "stat0000000.counter: 0\n");
+    assert_same(&get("/stats?type=Gauges&usedonly"), TEXT, "b.gauge: 1\n");
+    assert_same(&get("/stats?filter=gauge%7Ctext&invert_filter&usedonly"), TEXT, "a.counter: 7\n");
     assert_same(&get("/stats?hidden=only"), TEXT, "");
     for (target, text) in [
         ("/stats?type=gauges", "invalid &type= param"),

@@ -9,30 +9,31 @@ use std::time::{Duration, SystemTime};
 
 use proxy_config::settings::{CircuitBreaker, EndpointHealth, Node, SocketAddress};
 use proxy_control::BaseId;
+use proxy_stats::{ImportMode, Scope, Store, StoreOptions, ThreadIndex, Walk};
 use serde_json::json;
 
 use super::super::state::*;
 use crate::logging::{Log, LogGuard, LogOptions};
 use crate::options::{ConfigSource, Mode, NodeOptions, Options};
 
-/// What it was asked to do, and how much was read from it.
+/// What it was asked to do.
 pub(super) struct Process {
     pub(super) healthy: Cell<bool>,
     pub(super) asked: RefCell<Vec<String>>,
-    /// Stats that `/stats` has.
-    pub(super) stats: Cell<usize>,
-    /// Stats shown so far.
-    pub(super) shown: Rc<Cell<usize>>,
+    pub(super) store: Store,
+    _root: Scope,
 }
 
 impl Process {
     pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self {
-            healthy: Cell::new(true),
-            asked: RefCell::default(),
-            stats: Cell::new(4),
-            shown: Rc::default(),
-        })
+        let store = Store::create(StoreOptions::private(1)).unwrap();
+        store.bind_thread(ThreadIndex(0));
+        let root = store.root();
+        root.gauge("b.gauge", ImportMode::Accumulate).set(1);
+        root.counter("a.counter").add(7);
+        root.gauge("d.unused", ImportMode::NeverImport);
+        root.text_readout("c.text").set("a \"quoted\" text");
+        Rc::new(Self { healthy: Cell::new(true), asked: RefCell::default(), store, _root: root })
     }
 }
 
@@ -143,8 +144,8 @@ impl AdminState for Process {
         }
     }
 
-    fn stats(&self) -> Box<dyn StatsCursor> {
-        Box::new(Cursor { next: 0, end: self.stats.get(), shown: Rc::clone(&self.shown) })
+    fn stats(&self) -> Walk {
+        self.store.walk()
     }
 
     fn config_dump(&self) -> ConfigDump {
@@ -187,30 +188,5 @@ impl AdminState for Process {
 
     fn shut_down(&self, how: ShutDown) {
         self.asked.borrow_mut().push(format!("{how:?}"));
-    }
-}
-
-/// One counter, gauge, text and unused gauge after the other.
-struct Cursor {
-    next: usize,
-    end: usize,
-    shown: Rc<Cell<usize>>,
-}
-
-impl StatsCursor for Cursor {
-    fn visit(&mut self, limit: usize, visit: &mut dyn FnMut(Stat<'_>)) -> bool {
-        let until = self.end.min(self.next + limit);
-        for index in self.next..until {
-            let (name, value) = match index % 4 {
-                0 => ("counter", StatValue::Counter(index as u64)),
-                1 => ("gauge", StatValue::Gauge(index as u64)),
-                2 => ("text", StatValue::Text("a \"quoted\" text")),
-                _ => ("unused", StatValue::Gauge(0)),
-            };
-            visit(Stat { name: &format!("stat{index:07}.{name}"), value, used: name != "unused" });
-        }
-        self.shown.set(self.shown.get() + until - self.next);
-        self.next = until;
-        self.next < self.end
     }
 }
