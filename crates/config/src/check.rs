@@ -48,7 +48,7 @@ impl Checker<'_> {
         }
         self.depth += 1;
         match message.form {
-            Form::Plain | Form::TypedStruct => self.fields(message, &view, path, wanted),
+            Form::Plain => self.fields(message, &view, path, wanted),
             Form::Any => self.any(&view, path, wanted),
             _ => {}
         }
@@ -293,7 +293,7 @@ impl Checker<'_> {
             wanted = false;
         }
         match message.form {
-            Form::Plain | Form::TypedStruct => self.message(message, of(1), path, wanted),
+            Form::Plain => self.message(message, of(1), path, wanted),
             _ => self.message(message, of(1), &path.field("value"), wanted),
         }
     }

@@ -10,6 +10,10 @@ use crate::wire::delimited;
 /// Reads a message that has a form of its own.
 pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Message, path: &Path<'_>) {
     match message.form {
+        // Envoy also takes `{seconds: 1, nanos: 500000000}`.
+        Form::Duration | Form::Timestamp if node.kind() == Kind::Mapping => {
+            reader.plain(node, message, path, false);
+        }
         Form::Duration => seconds_and_nanos(reader, node, path, duration, "a duration such as \"1.5s\""),
         Form::Timestamp => {
             seconds_and_nanos(reader, node, path, timestamp, "a time such as \"2026-01-31T12:00:00Z\"")
@@ -20,7 +24,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Me
         Form::Value => value(reader, node, path),
         Form::ListValue => list(reader, node, path),
         // The reader deals with these itself.
-        Form::Plain | Form::Any | Form::TypedStruct => {}
+        Form::Plain | Form::Any => {}
     }
 }
 

@@ -18,6 +18,9 @@ use crate::wire::{WireType, Writer, delimited};
 /// Reads `node` as a message of type `message`; what cannot be read is left out and reported.
 pub(crate) fn read(node: Node<'_>, message: &'static Message, findings: &mut Findings) -> Vec<u8> {
     let mut reader = Reader { out: Writer::default(), findings, secret: false };
+    if node.kind() == Kind::Null {
+        reader.mismatch(node, &Path::root(), format_args!("a mapping ({})", message.name));
+    }
     reader.message(node, message, &Path::root());
     reader.out.bytes
 }
@@ -39,14 +42,14 @@ impl Reader<'_> {
     /// Writes the fields of `message`, in whatever form the node has.
     pub(crate) fn message(&mut self, node: Node<'_>, message: &'static Message, path: &Path<'_>) {
         match message.form {
-            Form::Plain | Form::TypedStruct => self.plain(node, message, path, false),
+            Form::Plain => self.plain(node, message, path, false),
             Form::Any => self.any(node, path),
             _ => forms::read(self, node, message, path),
         }
     }
 
     /// The fields of a message from a mapping; `typed` if `@type` stands among them.
-    fn plain(&mut self, node: Node<'_>, message: &'static Message, path: &Path<'_>, typed: bool) {
+    pub(crate) fn plain(&mut self, node: Node<'_>, message: &'static Message, path: &Path<'_>, typed: bool) {
         match node.kind() {
             Kind::Mapping => {}
             Kind::Null => return,
@@ -61,7 +64,7 @@ impl Reader<'_> {
                 continue;
             }
             let Some((index, field)) = message.field(name) else {
-                self.unknown_field(key, message, path);
+                self.unknown_field(key, &message.name, path);
                 continue;
             };
             if value.kind() == Kind::Null
@@ -79,10 +82,10 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown_field(&mut self, key: Node<'_>, message: &Message, path: &Path<'_>) {
+    fn unknown_field(&mut self, key: Node<'_>, type_name: &str, path: &Path<'_>) {
         let name = key.text();
         let shown: String = name.chars().take(MAX_SHOWN).collect();
-        let message = format_args!("{} has no field `{shown}`", message.name);
+        let message = format_args!("{type_name} has no field `{shown}`");
         self.error(key, &path.field(&shown), Code::UNKNOWN_FIELD, message);
     }
 
@@ -194,8 +197,9 @@ impl Reader<'_> {
         match kind {
             FieldKind::Bool => match Scalar::of(node) {
                 Scalar::Bool(value) => Some(u64::from(value)),
-                Scalar::Text("true") => Some(1),
-                Scalar::Text("false") => Some(0),
+                Scalar::Text(text) if let Some(value) = scalar::quoted_boolean(text) => {
+                    Some(u64::from(value))
+                }
                 _ => {
                     self.mismatch(node, path, "true or false");
                     None
@@ -284,7 +288,7 @@ impl Reader<'_> {
         if let Some((_, number)) = to.values.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
             return Some(*number);
         }
-        if whole(text).is_some() || matches!(Scalar::of(node), Scalar::Integer(_)) {
+        if text.parse::<i128>().is_ok() || matches!(Scalar::of(node), Scalar::Integer(_)) {
             return self.integer(node, path, i32::MIN.into(), i32::MAX.into()).map(|number| number as i32);
         }
         if self.secret {
@@ -337,32 +341,37 @@ impl Reader<'_> {
             }
             return;
         };
-        let Some((url_text, message)) = self.type_of(url, &path.field("@type")) else { return };
-        match message.form {
-            Form::TypedStruct => self.typed_struct(node, message, path),
-            form => {
-                self.out.slice(1, url_text.as_bytes());
-                delimited(self, 2, |reader| match form {
-                    Form::Plain => reader.plain(node, message, path, true),
-                    // A type with a JSON form of its own lies under `value`.
-                    _ => {
-                        for (key, value) in node.entries() {
-                            match key.text() {
-                                "value" => reader.message(value, message, &path.field("value")),
-                                "@type" => {}
-                                _ => reader.unknown_field(key, message, path),
-                            }
-                        }
-                    }
-                });
-            }
+        if ["/xds.type.v3.TypedStruct", "/udpa.type.v1.TypedStruct"]
+            .iter()
+            .any(|name| url.text().ends_with(name))
+        {
+            return self.typed_struct(node, path);
         }
+        let Some((url_text, message)) = self.type_of(url, &path.field("@type")) else { return };
+        self.out.slice(1, url_text.as_bytes());
+        delimited(self, 2, |reader| match message.form {
+            Form::Plain => reader.plain(node, message, path, true),
+            // A type with a JSON form of its own lies under `value`.
+            _ => {
+                for (key, value) in node.entries() {
+                    match key.text() {
+                        "value" => reader.message(value, message, &path.field("value")),
+                        "@type" => {}
+                        _ => reader.unknown_field(key, &message.name, path),
+                    }
+                }
+            }
+        });
     }
 
     /// The message type that a type URL names.
     fn type_of<'t>(&mut self, url: Node<'t>, path: &Path<'_>) -> Option<(&'t str, &'static Message)> {
         let text = self.string(url, path)?;
-        let name = text.rsplit('/').next().unwrap_or(text);
+        let Some((_, name)) = text.rsplit_once('/').filter(|(host, _)| !host.is_empty()) else {
+            let message = "a type URL has the form type.googleapis.com/NAME";
+            self.error(url, path, Code::UNKNOWN_TYPE, message);
+            return None;
+        };
         let found = schema::message(name);
         if found.is_none() {
             let shown: String = name.chars().take(200).collect();
@@ -375,27 +384,24 @@ impl Reader<'_> {
         Some((text, found?))
     }
 
-    /// A TypedStruct in an Any stands for the type it names, as Envoy's extension factories take it.
-    fn typed_struct(&mut self, node: Node<'_>, message: &'static Message, path: &Path<'_>) {
-        let entry = |name| node.entries().find(|(key, _)| key.text() == name).map(|(_, value)| value);
-        for (key, _) in node.entries() {
-            if key.text() != "@type" && message.field(key.text()).is_none() {
-                self.unknown_field(key, message, path);
+    /// A TypedStruct in an Any stands for the type it names, as Envoy's extension factories take it. Its
+    /// own type is not among the API's descriptors.
+    fn typed_struct(&mut self, node: Node<'_>, path: &Path<'_>) {
+        let (mut url, mut value) = (None, None);
+        for (key, node) in node.entries() {
+            match key.text() {
+                "@type" => {}
+                "type_url" | "typeUrl" => url = Some(node),
+                "value" => value = Some(node),
+                _ => self.unknown_field(key, "xds.type.v3.TypedStruct", path),
             }
         }
-        let Some(url) = entry("type_url").or_else(|| entry("typeUrl")) else {
+        let Some(url) = url else {
             return self.error(node, path, Code::MISSING_TYPE, "`type_url` is missing");
         };
         let Some((text, inner)) = self.type_of(url, &path.field("type_url")) else { return };
-        let absolute;
-        let text = if text.contains('/') {
-            text
-        } else {
-            absolute = format!("type.googleapis.com/{text}");
-            &absolute
-        };
         self.out.slice(1, text.as_bytes());
-        if let Some(value) = entry("value") {
+        if let Some(value) = value {
             delimited(self, 2, |reader| reader.message(value, inner, &path.field("value")));
         }
     }
@@ -441,10 +447,14 @@ fn zigzag(raw: u64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// A whole number in text, also written as `1.0` or `1e3`.
+/// A whole number in text, also written as `1.0`, `1e3` or `0x10`.
 fn whole(text: &str) -> Option<i128> {
     if let Ok(value) = text.parse::<i128>() {
         return Some(value);
+    }
+    if let Some(digits) = text.strip_prefix("0x") {
+        let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return plain.then(|| u64::from_str_radix(digits, 16).ok().map(i128::from))?;
     }
     let value = scalar::number(text)?;
     (value.fract() == 0.0 && value.abs() < 1e19).then_some(value as i128)

@@ -31,8 +31,6 @@ fn write_message(message: &'static Message, bytes: &[u8], mut limits: Limits) ->
     let Ok(view) = View::read(message, bytes) else { return Json::Null };
     match message.form {
         Form::Plain => Json::Object(write_fields(message, &view, limits)),
-        // Its content follows a type that only a factory knows, so nothing of it is known to be harmless.
-        Form::TypedStruct => Json::Object(write_fields(message, &view, Limits { secret: true, ..limits })),
         Form::Any => write_any(&view, limits),
         Form::Duration => {
             let [seconds, nanos] = seconds_and_nanos(message, &view);
@@ -155,7 +153,7 @@ fn write_any(view: &View<'_>, limits: Limits) -> Json {
     let name = url.rsplit('/').next().unwrap_or_default();
     if let Some(message) = schema::message(name) {
         match (message.form, write_message(message, of(1), limits)) {
-            (Form::Plain | Form::TypedStruct, Json::Object(fields)) => object.extend(fields),
+            (Form::Plain, Json::Object(fields)) => object.extend(fields),
             (_, json) => {
                 object.insert("value".to_owned(), json);
             }

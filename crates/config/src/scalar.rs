@@ -51,6 +51,15 @@ fn boolean(text: &str) -> Option<bool> {
     })
 }
 
+/// The words that protobuf's JSON reader takes in quotes.
+pub(crate) fn quoted_boolean(text: &str) -> Option<bool> {
+    let is = |words: [&str; 5]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is(["true", "t", "yes", "y", "1"]) {
+        return Some(true);
+    }
+    is(["false", "f", "no", "n", "0"]).then_some(false)
+}
+
 /// A decimal, hexadecimal (0x) or octal (leading 0) integer.
 fn integer(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes().first()? {

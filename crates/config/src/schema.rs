@@ -38,7 +38,6 @@ pub(crate) enum Form {
     Struct,
     Value,
     ListValue,
-    TypedStruct,
 }
 
 #[derive(Debug)]
@@ -241,9 +240,6 @@ fn compile_enum(descriptor: &EnumDescriptor) -> Enum {
 }
 
 fn form(name: &str) -> Form {
-    if name == "xds.type.v3.TypedStruct" || name == "udpa.type.v1.TypedStruct" {
-        return Form::TypedStruct;
-    }
     match name.strip_prefix("google.protobuf.") {
         Some("Any") => Form::Any,
         Some("Duration") => Form::Duration,

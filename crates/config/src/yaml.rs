@@ -66,7 +66,8 @@ fn finish_node(builder: &mut Builder, node: u32, anchor: usize, tag: Option<&Tag
 
 fn kind(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Kind {
     let string = tag.is_some_and(|tag| {
-        (tag.is_yaml_core_schema() && tag.suffix == "str") || (tag.handle == "!" && tag.suffix.is_empty())
+        (tag.is_yaml_core_schema() && tag.suffix == "str")
+            || matches!((tag.handle.as_str(), tag.suffix.as_str()), ("!", "") | ("", "!"))
     });
     match style {
         ScalarStyle::Plain if string => Kind::Quoted,

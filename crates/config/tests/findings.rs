@@ -76,6 +76,25 @@ fn each_reader_error_has_its_place() {
 }
 
 #[test]
+fn a_typed_struct_is_read_as_the_type_it_names() {
+    let typed = |fields: &str| {
+        format!(
+            "static_resources:\n  clusters:\n  - name: c\n    transport_socket:\n      name: tls\n      typed_config:\n        '@type': a/udpa.type.v1.TypedStruct\n        type_url: a/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n        value:\n          {fields}\n"
+        )
+    };
+    expect(&typed("sni: a"), &[]);
+    expect(
+        &typed("sn: a"),
+        &["10:11 unknown-field static_resources.clusters[0].transport_socket.typed_config.value.sn"],
+    );
+    let long = "x".repeat(256);
+    expect(
+        &typed(&format!("sni: {long}")),
+        &["10:16 rule static_resources.clusters[0].transport_socket.typed_config.sni"],
+    );
+}
+
+#[test]
 fn what_is_given_twice_is_an_error_at_the_second_place() {
     let cluster = |line: &str| format!("static_resources:\n  clusters:\n  - name: c\n    {line}\n");
     expect(&cluster("name: d"), &["4:5 duplicate-key"]);
