@@ -184,7 +184,10 @@ impl Listener {
             }
             Self::Unix(listener) => {
                 let (stream, peer) = ready!(listener.poll_accept(context))?;
-                Poll::Ready(Ok((Io::Unix(stream), Address::from(&peer.into()))))
+                Poll::Ready(Ok((
+                    Io::Unix(stream),
+                    Address::from(&std::os::unix::net::SocketAddr::from(peer)),
+                )))
             }
         }
     }

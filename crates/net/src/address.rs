@@ -9,6 +9,7 @@ use std::os::unix::net::SocketAddr as UnixAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proxy_config::settings::SocketAddress;
 use socket2::SockAddr;
 
 /// An address (Envoy's `config.core.v3.Address`, after names are resolved). Cheap to clone.
@@ -133,6 +134,23 @@ impl From<SocketAddr> for Address {
     }
 }
 
+/// As configured; an abstract name stands there with its `@`.
+impl From<&SocketAddress> for Address {
+    fn from(address: &SocketAddress) -> Self {
+        match address {
+            SocketAddress::Ip(address) => Self::Ip(*address),
+            SocketAddress::Pipe { path, abstract_name, .. } => {
+                let name = path.as_os_str().as_bytes();
+                Self::Pipe(Arc::new(if *abstract_name {
+                    PipePath::Abstract(name.strip_prefix(b"@").unwrap_or(name).to_vec())
+                } else {
+                    PipePath::File(path.clone())
+                }))
+            }
+        }
+    }
+}
+
 impl From<&UnixAddr> for Address {
     fn from(address: &UnixAddr) -> Self {
         Self::Pipe(Arc::new(match (address.as_pathname(), address.as_abstract_name()) {
@@ -180,6 +198,19 @@ mod tests {
         assert_eq!(Address::pipe("@a\0b").unwrap().to_string(), "@a@b");
         assert_eq!(ip("[::ffff:10.0.0.1]:80").to_string(), "10.0.0.1:80");
         assert_eq!(Address::Pipe(Arc::new(PipePath::Unnamed)).to_string(), "");
+    }
+
+    #[test]
+    fn takes_configured_addresses_as_they_are() {
+        let pipe = |text: &str| SocketAddress::Pipe {
+            path: PathBuf::from(text),
+            abstract_name: text.starts_with('@'),
+            mode: 0,
+        };
+        for text in ["/run/proxy.sock", "@proxy"] {
+            assert_eq!(Address::from(&pipe(text)), Address::pipe(text).unwrap());
+        }
+        assert_eq!(Address::from(&SocketAddress::Ip("[::1]:80".parse().unwrap())), ip("[::1]:80"));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Connecting to an upstream host, without ever blocking the worker. The caller puts its timeout around it.
 
 use std::io;
-use std::time::Duration;
 
+use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue, TcpKeepalive};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, UnixStream};
 
 use crate::address::Address;
 use crate::io::Io;
-use crate::sockopt::{OptionState, OptionValue, SocketOption, apply, set};
+use crate::sockopt::{apply, set};
 
 /// How to connect, in the words of Envoy's `UpstreamBindConfig` and `UpstreamConnectionOptions`.
 #[derive(Debug, Clone, Default)]
@@ -21,17 +21,6 @@ pub struct ConnectOptions {
     pub keepalive: Option<TcpKeepalive>,
     /// `socket_options`; those for before bind are the only ones that apply.
     pub socket_options: Vec<SocketOption>,
-}
-
-/// Probing of idle connections; what is `None` is the system's default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TcpKeepalive {
-    /// Probes without answer until the connection counts as dead.
-    pub probes: Option<u32>,
-    /// Idle time before the first probe.
-    pub time: Option<Duration>,
-    /// Time between probes.
-    pub interval: Option<Duration>,
 }
 
 /// Connects, with `TCP_NODELAY` set.
@@ -66,14 +55,14 @@ fn prepare(six: bool, options: &ConnectOptions) -> io::Result<Socket> {
         }
         socket.set_tcp_keepalive(&parameters)?;
     }
-    apply(&socket, &options.socket_options, OptionState::Prebind)?;
+    apply(&socket, &options.socket_options, SocketOptionState::PreBind)?;
     if let Some(source) = &options.source {
         if options.freebind {
             if six { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
         }
         if source.ip().is_some_and(|source| source.port() == 0) {
             // The port is chosen at connect, when the whole four-tuple counts, and not out of 28,000 at bind.
-            let on = OptionValue::Int(1);
+            let on = SocketOptionValue::Int(1);
             set(&socket, nix::libc::IPPROTO_IP, nix::libc::IP_BIND_ADDRESS_NO_PORT, &on)?;
         }
         socket.bind(&source.to_socket_address()?)?;
@@ -84,7 +73,7 @@ fn prepare(six: bool, options: &ConnectOptions) -> io::Result<Socket> {
 fn connect_pipe(address: &Address, options: &ConnectOptions) -> io::Result<Io> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    apply(&socket, &options.socket_options, OptionState::Prebind)?;
+    apply(&socket, &options.socket_options, SocketOptionState::PreBind)?;
     // A UNIX socket connects at once or not at all; EAGAIN says that the listener's queue is full.
     socket.connect(&address.to_socket_address()?).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {

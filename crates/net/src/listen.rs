@@ -8,10 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
+use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address::Address;
-use crate::sockopt::{OptionState, SocketOption, apply};
+use crate::sockopt::apply;
 
 /// What to bind, in the words of Envoy's `Listener`.
 #[derive(Debug, Clone)]
@@ -126,10 +127,8 @@ impl ListenSocket {
         if let (Some(path), mode @ 1..) = (wanted.file(), options.mode) {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(bind_error)?;
         }
-        apply(&socket, &options.socket_options, OptionState::Bound).map_err(|source| BindError::Option {
-            address: wanted.clone(),
-            option: "socket_options",
-            source,
+        apply(&socket, &options.socket_options, SocketOptionState::Bound).map_err(|source| {
+            BindError::Option { address: wanted.clone(), option: "socket_options", source }
         })?;
         let address = socket.local_addr().map_err(bind_error)?;
         Ok(Self { socket, address: Address::from_socket_address(&address) })
@@ -178,7 +177,7 @@ impl ListenSocket {
         let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
         let listen_error = |source| BindError::Listen { address: self.address.clone(), source };
         self.socket.listen(backlog).map_err(listen_error)?;
-        let set = apply(&self.socket, &options.socket_options, OptionState::Listening);
+        let set = apply(&self.socket, &options.socket_options, SocketOptionState::Listening);
         set.map_err(|source| BindError::Option {
             address: self.address.clone(),
             option: "socket_options",
@@ -253,12 +252,12 @@ fn set_options(socket: &Socket, options: &ListenSocketOptions) -> Result<(), (&'
         // Accepted sockets inherit it, which saves a call for each.
         socket.set_tcp_nodelay(true).map_err(named("TCP_NODELAY"))?;
         if let Some(length) = options.fast_open_queue {
-            let length = crate::sockopt::OptionValue::Int(i32::try_from(length).unwrap_or(i32::MAX));
+            let length = SocketOptionValue::Int(i32::try_from(length).unwrap_or(i32::MAX));
             let set = crate::sockopt::set(socket, nix::libc::IPPROTO_TCP, nix::libc::TCP_FASTOPEN, &length);
             set.map_err(named("TCP_FASTOPEN"))?;
         }
     }
-    apply(socket, &options.socket_options, OptionState::Prebind).map_err(named("socket_options"))
+    apply(socket, &options.socket_options, SocketOptionState::PreBind).map_err(named("socket_options"))
 }
 
 /// The system's words without Rust's `(os error 98)`.

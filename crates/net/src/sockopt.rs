@@ -4,45 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
-
-/// One option to set (Envoy's `config.core.v3.SocketOption`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SocketOption {
-    /// Protocol level, such as `SOL_SOCKET` (1) or `IPPROTO_TCP` (6).
-    pub level: i32,
-    /// The option's number at that level.
-    pub name: i32,
-    /// Its value.
-    pub value: OptionValue,
-    /// When it is set.
-    pub state: OptionState,
-}
-
-/// The value of an option.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OptionValue {
-    /// `int_value`: a C `int`.
-    Int(i32),
-    /// `buf_value`: bytes as they are.
-    Bytes(Vec<u8>),
-}
-
-/// When an option is set (Envoy's `SocketOption.SocketState`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OptionState {
-    /// Before bind, or before connect.
-    Prebind,
-    /// After bind.
-    Bound,
-    /// After listen.
-    Listening,
-}
+use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue};
 
 /// Sets every option of `options` that belongs to `state`.
 ///
 /// # Errors
 /// The first that the system refuses, named in the text.
-pub fn apply(socket: impl AsFd, options: &[SocketOption], state: OptionState) -> io::Result<()> {
+pub fn apply(socket: impl AsFd, options: &[SocketOption], state: SocketOptionState) -> io::Result<()> {
     for option in options.iter().filter(|option| option.state == state) {
         set(&socket, option.level, option.name, &option.value).map_err(|error| {
             io::Error::new(error.kind(), format!("socket option {}/{}: {error}", option.level, option.name))
@@ -55,14 +23,14 @@ pub fn apply(socket: impl AsFd, options: &[SocketOption], state: OptionState) ->
 ///
 /// # Errors
 /// As `setsockopt(2)`.
-pub fn set(socket: impl AsFd, level: i32, name: i32, value: &OptionValue) -> io::Result<()> {
+pub fn set(socket: impl AsFd, level: i32, name: i32, value: &SocketOptionValue) -> io::Result<()> {
     let integer;
     let bytes: &[u8] = match value {
-        OptionValue::Int(value) => {
+        SocketOptionValue::Int(value) => {
             integer = value.to_ne_bytes();
             &integer
         }
-        OptionValue::Bytes(bytes) => bytes,
+        SocketOptionValue::Bytes(bytes) => bytes,
     };
     let length = libc::socklen_t::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let descriptor = socket.as_fd().as_raw_fd();
@@ -81,18 +49,22 @@ mod tests {
     #[test]
     fn sets_integers_and_bytes_and_tells_refusals() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let option =
-            |name, value| SocketOption { level: libc::SOL_SOCKET, name, value, state: OptionState::Prebind };
-        let on = option(libc::SO_KEEPALIVE, OptionValue::Int(1));
-        apply(&socket, std::slice::from_ref(&on), OptionState::Bound).unwrap();
+        let option = |name, value| SocketOption {
+            level: libc::SOL_SOCKET,
+            name,
+            value,
+            state: SocketOptionState::PreBind,
+        };
+        let on = option(libc::SO_KEEPALIVE, SocketOptionValue::Int(1));
+        apply(&socket, std::slice::from_ref(&on), SocketOptionState::Bound).unwrap();
         assert!(!socket.keepalive().unwrap());
-        apply(&socket, &[on], OptionState::Prebind).unwrap();
+        apply(&socket, &[on], SocketOptionState::PreBind).unwrap();
         assert!(socket.keepalive().unwrap());
-        let off = option(libc::SO_KEEPALIVE, OptionValue::Bytes(0_i32.to_ne_bytes().to_vec()));
-        apply(&socket, &[off], OptionState::Prebind).unwrap();
+        let off = option(libc::SO_KEEPALIVE, SocketOptionValue::Bytes(0_i32.to_ne_bytes().to_vec()));
+        apply(&socket, &[off], SocketOptionState::PreBind).unwrap();
         assert!(!socket.keepalive().unwrap());
-        let short = option(libc::SO_KEEPALIVE, OptionValue::Bytes(vec![]));
-        let error = apply(&socket, &[short], OptionState::Prebind).unwrap_err();
+        let short = option(libc::SO_KEEPALIVE, SocketOptionValue::Bytes(vec![]));
+        let error = apply(&socket, &[short], SocketOptionState::PreBind).unwrap_err();
         assert!(error.to_string().starts_with("socket option 1/9: "), "{error}");
     }
 }

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue, TcpKeepalive};
 use proxy_net::buffer::ReadBuffer;
-use proxy_net::sockopt::{OptionState, OptionValue, SocketOption};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, BindError, ConnectOptions, Io, ListenSocket, ListenSocketOptions,
-    TcpKeepalive, accept_loop, connect,
+    accept_loop, connect,
 };
 use proxy_runtime::{Drain, local_runtime};
 use socket2::SockRef;
@@ -195,8 +195,12 @@ fn foreign_addresses_need_freebind_and_bad_options_are_named() {
     let error = ListenSocket::bind(&foreign).unwrap_err();
     assert_eq!(error.to_string(), "cannot bind '203.0.113.7:0': Cannot assign requested address");
     ListenSocket::bind(&ListenSocketOptions { freebind: Some(true), ..foreign }).expect("freebind allows it");
-    let option =
-        SocketOption { level: 1, name: 0x7fff, value: OptionValue::Int(1), state: OptionState::Listening };
+    let option = SocketOption {
+        level: 1,
+        name: 0x7fff,
+        value: SocketOptionValue::Int(1),
+        state: SocketOptionState::Listening,
+    };
     let options = ListenSocketOptions { socket_options: vec![option], ..loopback() };
     let error = ListenSocket::bind(&options).expect("set only after listen").listen(&options).unwrap_err();
     assert!(error.to_string().starts_with("cannot set socket_options on '127.0.0.1:"), "{error}");
