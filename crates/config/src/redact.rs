@@ -128,8 +128,12 @@ fn write_value(field: &Field, value: &Value<'_>, limits: Limits) -> Option<Json>
         FieldKind::Bool => Json::Bool(value.number() != 0),
         FieldKind::Double | FieldKind::Float => {
             let number = value.float(&field.kind);
-            serde_json::Number::from_f64(number)
-                .map_or_else(|| Json::String(number.to_string()), Json::Number)
+            if number.fract() == 0.0 && number.abs() < EXACT {
+                Json::from(number as i64)
+            } else {
+                serde_json::Number::from_f64(number)
+                    .map_or_else(|| Json::String(number.to_string()), Json::Number)
+            }
         }
         FieldKind::Int64
         | FieldKind::Uint64
@@ -208,6 +212,9 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// Below this every whole number is exact in an f64; protobuf writes such numbers without a fraction.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 const REDACTED: &str = "[redacted]";
 
 #[cfg(test)]
@@ -252,7 +259,7 @@ typed_config:
         let expected = serde_json::json!({
             "name": "c", "type": "STRICT_DNS", "connect_timeout": "1.500s",
             "per_connection_buffer_limit_bytes": 32768, "max_requests_per_connection": 0,
-            "metadata": {"filter_metadata": {"a": {"b": [1.0, "x", true, null]}}},
+            "metadata": {"filter_metadata": {"a": {"b": [1, "x", true, null]}}},
         });
         assert_eq!(json, expected);
     }
