@@ -94,7 +94,9 @@ impl ChainMatcher {
         loop {
             match self.nodes.get(at as usize)? {
                 Node::Chain(index) => return Some(*index),
-                Node::Branch { criterion, children, lengths } => at = criterion.child(children, lengths, info)?,
+                Node::Branch { criterion, children, lengths } => {
+                    at = criterion.child(children, lengths, info)?
+                }
             }
         }
     }
@@ -112,9 +114,11 @@ impl Criterion {
                 let protocol = chain.transport_protocol.as_str();
                 (!protocol.is_empty()).then(|| Key::Name(protocol.into())).into_iter().collect()
             }
-            Self::ApplicationProtocol => {
-                chain.application_protocols.iter().map(|protocol| Key::Name(protocol.as_str().into())).collect()
-            }
+            Self::ApplicationProtocol => chain
+                .application_protocols
+                .iter()
+                .map(|protocol| Key::Name(protocol.as_str().into()))
+                .collect(),
             Self::DirectSourcePrefix => chain.direct_source_prefixes.iter().map(prefix).collect(),
             Self::SourceType => match chain.source_type {
                 SourceType::Any => Vec::new(),
@@ -128,7 +132,12 @@ impl Criterion {
     }
 
     /// The most specific child that fits.
-    fn child(self, children: &HashMap<Key, u32>, lengths: &PrefixLengths, info: &ConnectionInfo) -> Option<u32> {
+    fn child(
+        self,
+        children: &HashMap<Key, u32>,
+        lengths: &PrefixLengths,
+        info: &ConnectionInfo,
+    ) -> Option<u32> {
         let exact = |key: &Key| children.get(key).copied();
         let port = |address: &Address| address.ip().and_then(|ip| exact(&Key::Port(ip.port())));
         let name = |name: &str| exact(&Key::Name(name.into()));

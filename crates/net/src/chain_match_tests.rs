@@ -156,7 +156,11 @@ fn sources_are_told_apart_last() {
     let mut proxied = from("10.0.0.1:5000", "10.0.0.2:80");
     proxied.direct_remote = address("192.168.0.1:99");
     let chains = [
-        FilterChainMatch { source_prefixes: cidrs(&["10.0.0.0/24"]), source_ports: vec![5000, 5001], ..any() },
+        FilterChainMatch {
+            source_prefixes: cidrs(&["10.0.0.0/24"]),
+            source_ports: vec![5000, 5001],
+            ..any()
+        },
         FilterChainMatch { source_prefixes: cidrs(&["10.0.0.0/24"]), ..any() },
         FilterChainMatch { direct_source_prefixes: cidrs(&["192.168.0.0/16"]), ..any() },
     ];
@@ -169,7 +173,8 @@ fn sources_are_told_apart_last() {
 #[test]
 fn long_lists_in_one_chain_do_not_multiply() {
     let ports = (1..=200).collect();
-    let sources = (0..200_u8).map(|part| Cidr { address: IpAddr::from([10, 0, part, 0]), prefix_len: 24 }).collect();
+    let sources =
+        (0..200_u8).map(|part| Cidr { address: IpAddr::from([10, 0, part, 0]), prefix_len: 24 }).collect();
     let server_names = (0..200).map(|number| format!("name{number}.example.com")).collect();
     let big = FilterChainMatch { source_ports: ports, source_prefixes: sources, server_names, ..any() };
     let matcher = ChainMatcher::new(&[big]);
@@ -181,7 +186,8 @@ fn rank(criterion: Criterion, chain: &FilterChainMatch, info: &ConnectionInfo) -
     let port = |address: &Address| address.ip().map(|ip| ip.port());
     let longest = |prefixes: &[Cidr], address: &Address| {
         let ip = address.ip().map_or(NOT_IP, |address| address.ip());
-        let fitting = prefixes.iter().filter(|cidr| cidr.contains(ip)).map(|cidr| 1 + u32::from(cidr.prefix_len));
+        let fitting =
+            prefixes.iter().filter(|cidr| cidr.contains(ip)).map(|cidr| 1 + u32::from(cidr.prefix_len));
         if prefixes.is_empty() { Some(0) } else { fitting.max() }
     };
     let one_of = |empty: bool, fits: bool| if empty { Some(0) } else { fits.then_some(1) };
@@ -193,10 +199,16 @@ fn rank(criterion: Criterion, chain: &FilterChainMatch, info: &ConnectionInfo) -
         Criterion::ServerName => {
             let wanted = info.server_name.as_deref().unwrap_or("");
             let fits = |name: &String| match name.strip_prefix('*') {
-                Some(suffix) => (wanted.len() > suffix.len() && wanted.ends_with(suffix)).then(|| suffix.len() as u32),
+                Some(suffix) => {
+                    (wanted.len() > suffix.len() && wanted.ends_with(suffix)).then(|| suffix.len() as u32)
+                }
                 None => (wanted == name).then_some(u32::MAX),
             };
-            if chain.server_names.is_empty() { Some(0) } else { chain.server_names.iter().filter_map(fits).max() }
+            if chain.server_names.is_empty() {
+                Some(0)
+            } else {
+                chain.server_names.iter().filter_map(fits).max()
+            }
         }
         Criterion::TransportProtocol => {
             one_of(chain.transport_protocol.is_empty(), chain.transport_protocol == RAW_BUFFER)
@@ -234,7 +246,16 @@ fn by_scan(chains: &[FilterChainMatch], info: &ConnectionInfo) -> Option<usize> 
 }
 
 fn some_cidrs() -> impl Strategy<Value = Vec<Cidr>> {
-    let all = ["10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "0.0.0.0/0", "127.0.0.0/8", "::/0", "fc00::/7", "fc00::1/128"];
+    let all = [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.1.0/24",
+        "0.0.0.0/0",
+        "127.0.0.0/8",
+        "::/0",
+        "fc00::/7",
+        "fc00::1/128",
+    ];
     prop::collection::vec(prop::sample::select(all.to_vec()).prop_map(cidr), 0..3)
 }
 

@@ -4,7 +4,6 @@ mod accept;
 mod address;
 pub mod buffer;
 mod chain_match;
-mod chain;
 mod connect;
 mod connection;
 mod filter;
@@ -14,7 +13,6 @@ pub mod sockopt;
 
 pub use accept::{AcceptHooks, AcceptOptions, accept_loop};
 pub use address::{Address, AddressError, PipePath};
-pub use chain::ChainMatcher;
 pub use chain_match::ChainMatcher;
 pub use connect::{ConnectOptions, connect};
 pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};
