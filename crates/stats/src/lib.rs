@@ -7,13 +7,17 @@ mod error;
 mod layout;
 mod metric;
 mod names;
+mod reader;
 mod scope;
 mod segment;
 mod store;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use error::{ReadError, StatsError};
 pub use metric::{Counter, Gauge, GaugeGuard, ImportMode, Metric, MetricKind, TextReadout, Value};
+pub use reader::Reader;
 pub use scope::Scope;
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};
 pub use walk::Walk;

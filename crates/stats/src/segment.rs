@@ -141,6 +141,12 @@ impl Segment {
         Some(self.failure.load(Relaxed)).filter(|code| *code != 0).map(Errno::from_raw)
     }
 
+    /// Behaves from now on as if the file system were full.
+    #[cfg(test)]
+    pub(crate) fn fill_up(&self) {
+        self.failure.store(Errno::ENOSPC as i32, Relaxed);
+    }
+
     /// Header words, see [`word`].
     pub(crate) fn header(&self) -> &[AtomicU64] {
         self.slice(0, word::COUNT)

@@ -148,6 +148,11 @@ impl Store {
         Some(crate::metric::gauge_value(segment.sum(slot)))
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared_segment(&self) -> &Segment {
+        &self.shared.segment
+    }
+
     /// Ends an epoch: covers all that was released so far. Once every thread has let go of what it got before (main
     /// posts a message to each and waits for the answers), hand the epoch to [`Store::reclaim`].
     pub fn retire(&self) -> Epoch {

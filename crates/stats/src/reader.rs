@@ -1,0 +1,316 @@
+//! Reading a segment file of another process, alive or dead.
+//!
+//! The file is not trusted: every number in it is checked before use, memory is bounded by a slice of slots and a
+//! capped cache of names, and nothing is mapped, since a file that shrinks would then be SIGBUS.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FlockArg, OFlag};
+
+use crate::error::ReadError;
+use crate::layout::{Area, BLOCK_SLOTS, MAGIC, MAX_TEXT, MAX_THREADS, VERSION, word};
+use crate::metric::{Metric, MetricKind, Value, gauge_value};
+use crate::store::flock;
+
+/// An open segment file.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    generation: u64,
+    base_id: u32,
+    threads: u32,
+    slots: u32,
+    /// Offset in bytes and capacity in elements, checked against the file's length.
+    areas: [(u64, u64); Area::ALL.len()],
+}
+
+/// What one slice of slots was found to hold.
+#[derive(Default)]
+struct Slice {
+    owners: Vec<u8>,
+    descriptors: Vec<u8>,
+    column: Vec<u8>,
+    sums: Vec<u64>,
+    text: String,
+    found: Vec<Found>,
+}
+
+struct Found {
+    name: std::ops::Range<usize>,
+    kind: MetricKind,
+    number: u64,
+    /// The value of a text readout, in `Slice::text`.
+    value: std::ops::Range<usize>,
+    generation: u32,
+}
+
+/// Names read before; good for as long as the writer takes nothing away.
+#[derive(Default)]
+struct Names {
+    sequence: u64,
+    suffixes: HashMap<u32, Box<str>>,
+    scope: Option<(u32, String, u32)>,
+}
+
+impl Reader {
+    /// Opens a segment file and checks its header.
+    pub fn open(path: &Path) -> Result<Reader, ReadError> {
+        let mut options = OpenOptions::new();
+        // Not blocking: somebody may have put a FIFO there.
+        options.read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits());
+        Reader::from_file(options.open(path)?)
+    }
+
+    /// Takes an open file, such as one received over a socket.
+    pub fn from_file(file: File) -> Result<Reader, ReadError> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ReadError::NotASegment);
+        }
+        let mut bytes = [0; word::COUNT * 8];
+        file.read_exact_at(&mut bytes, 0).map_err(short(ReadError::NotASegment))?;
+        let header: Vec<u64> = words(&bytes).collect();
+        if header[word::MAGIC] != MAGIC {
+            return Err(ReadError::NotASegment);
+        }
+        let (version, threads) = halves(header[word::VERSION]);
+        if version != VERSION {
+            return Err(ReadError::Version { found: version, expected: VERSION });
+        }
+        let (base_id, block_slots) = halves(header[word::BASE_ID]);
+        let entry = |area: Area| {
+            (header[word::AREAS + area as usize * 2], header[word::AREAS + area as usize * 2 + 1])
+        };
+        let areas = Area::ALL.map(entry);
+        let fits = Area::ALL.iter().zip(areas).all(|(area, (offset, capacity))| {
+            let bytes = capacity.checked_mul(area.element_bytes());
+            let end = bytes.and_then(|bytes| offset.checked_add(bytes));
+            end.is_some_and(|end| end <= metadata.len()) && capacity > 0
+        });
+        if !fits {
+            return Err(ReadError::Corrupt("an area lies outside the file"));
+        }
+        let slots = u32::try_from(areas[Area::Descriptors as usize].1).unwrap_or(0);
+        let columns = u64::from(slots) * (u64::from(threads) + 1);
+        let agree = (1..=MAX_THREADS as u32).contains(&threads)
+            && slots != 0
+            && block_slots == BLOCK_SLOTS
+            && areas[Area::Columns as usize].1 == columns
+            && areas[Area::Owners as usize].1 == u64::from(slots / BLOCK_SLOTS);
+        if !agree {
+            return Err(ReadError::Corrupt("areas do not fit together"));
+        }
+        Ok(Reader { file, generation: header[word::GENERATION], base_id, threads, slots, areas })
+    }
+
+    /// Generation of the process that writes or wrote the segment.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Lineage of that process.
+    pub fn base_id(&self) -> u32 {
+        self.base_id
+    }
+
+    /// Whether that process still lives: the kernel drops its lock on the file however it ends.
+    pub fn writer_lives(&self) -> Result<bool, ReadError> {
+        match flock(&self.file, FlockArg::LockSharedNonblock) {
+            Ok(()) => {
+                self.file.unlock()?;
+                Ok(false)
+            }
+            Err(Errno::EWOULDBLOCK) => Ok(true),
+            Err(error) => Err(ReadError::Io(io::Error::from(error))),
+        }
+    }
+
+    /// Calls `visit` for every stat, unsorted. Stats that come or go meanwhile may or may not be seen.
+    pub fn for_each(&self, mut visit: impl FnMut(&Metric<'_>)) -> Result<(), ReadError> {
+        let (mut slice, mut names, mut start) = (Slice::default(), Names::default(), 0);
+        while start < self.mark(word::SLOTS_USED, u64::from(self.slots))? as u32 {
+            let count = SLICE_SLOTS.min(self.slots - start);
+            self.read_steadily(&mut slice, &mut names, start, count)?;
+            for found in &slice.found {
+                let value = match found.kind {
+                    MetricKind::Counter => Value::Number(found.number),
+                    MetricKind::Gauge(_) => Value::Number(gauge_value(found.number)),
+                    MetricKind::TextReadout => Value::Text(&slice.text[found.value.clone()]),
+                };
+                let name = &slice.text[found.name.clone()];
+                visit(&Metric { name, kind: found.kind, value, generation: found.generation });
+            }
+            start += count;
+        }
+        Ok(())
+    }
+
+    /// Reads a slice until nothing was taken away in between. A writer that died half-way through a change leaves
+    /// the sequence odd for good; it stores in such an order that each moment can be read.
+    fn read_steadily(
+        &self,
+        slice: &mut Slice,
+        names: &mut Names,
+        start: u32,
+        count: u32,
+    ) -> Result<(), ReadError> {
+        for attempt in 1..=ATTEMPTS {
+            let before = self.header_word(word::SEQUENCE)?;
+            if before != names.sequence || names.suffixes.len() > CACHED_NAMES {
+                *names = Names { sequence: before, ..Names::default() };
+            }
+            let result = self.read_slice(slice, names, start, count);
+            let settled = before.is_multiple_of(2) || attempt > ATTEMPTS / 2;
+            if settled && self.header_word(word::SEQUENCE)? == before {
+                return result;
+            }
+            *names = Names::default();
+            std::thread::yield_now();
+        }
+        Err(ReadError::Busy)
+    }
+
+    fn read_slice(
+        &self,
+        slice: &mut Slice,
+        names: &mut Names,
+        start: u32,
+        count: u32,
+    ) -> Result<(), ReadError> {
+        slice.text.clear();
+        slice.found.clear();
+        self.read(
+            Area::Owners,
+            u64::from(start / BLOCK_SLOTS),
+            u64::from(count / BLOCK_SLOTS),
+            &mut slice.owners,
+        )?;
+        self.read(Area::Descriptors, u64::from(start), u64::from(count), &mut slice.descriptors)?;
+        slice.sums.clear();
+        slice.sums.resize(count as usize, 0);
+        for column in 0..=u64::from(self.threads) {
+            let first = column * u64::from(self.slots) + u64::from(start);
+            self.read(Area::Columns, first, u64::from(count), &mut slice.column)?;
+            for (sum, cell) in slice.sums.iter_mut().zip(words(&slice.column)) {
+                *sum = sum.wrapping_add(cell);
+            }
+        }
+        // The marks are raised before what they cover is used, so they are read after it.
+        let scopes = self.mark(word::SCOPES_USED, self.areas[Area::Scopes as usize].1)?;
+        let suffixes = self.mark(word::SUFFIXES_USED, self.areas[Area::Suffixes as usize].1)?;
+        for index in 0..count as usize {
+            let owner = half_word(&slice.owners, index / BLOCK_SLOTS as usize);
+            let descriptor = half_word(&slice.descriptors, index);
+            let (Some(scope), true) = (owner.checked_sub(1), descriptor != 0) else { continue };
+            let kind =
+                MetricKind::from_code(descriptor & 15).ok_or(ReadError::Corrupt("unknown kind of stat"))?;
+            if u64::from(scope) >= scopes || u64::from(descriptor >> 4) >= suffixes {
+                return Err(ReadError::Corrupt("a stat without a name"));
+            }
+            let begin = slice.text.len();
+            let generation = self.push_prefix(names, scope, &mut slice.text)?;
+            self.push_suffix(names, descriptor >> 4, &mut slice.text)?;
+            let name = begin..slice.text.len();
+            let number = slice.sums[index];
+            if kind == MetricKind::TextReadout {
+                let (length, offset) = halves(number);
+                slice.text.push_str(&self.string(offset, length)?);
+            }
+            slice.found.push(Found { value: name.end..slice.text.len(), name, kind, number, generation });
+        }
+        Ok(())
+    }
+
+    fn push_prefix(&self, names: &mut Names, scope: u32, text: &mut String) -> Result<u32, ReadError> {
+        if let Some((_, prefix, generation)) = names.scope.as_ref().filter(|(known, ..)| *known == scope) {
+            text.push_str(prefix);
+            return Ok(*generation);
+        }
+        let mut record = Vec::new();
+        self.read(Area::Scopes, u64::from(scope), 1, &mut record)?;
+        let prefix = self.string(half_word(&record, 0), half_word(&record, 1))?;
+        let generation = half_word(&record, 2);
+        text.push_str(&prefix);
+        names.scope = Some((scope, prefix, generation));
+        Ok(generation)
+    }
+
+    fn push_suffix(&self, names: &mut Names, suffix: u32, text: &mut String) -> Result<(), ReadError> {
+        if let Some(known) = names.suffixes.get(&suffix) {
+            text.push_str(known);
+            return Ok(());
+        }
+        let mut record = Vec::new();
+        self.read(Area::Suffixes, u64::from(suffix), 1, &mut record)?;
+        let found = self.string(half_word(&record, 0), half_word(&record, 1))?;
+        text.push_str(&found);
+        // Long names are not worth keeping: with them the cache would have no bound in bytes.
+        if found.len() <= CACHED_BYTES {
+            names.suffixes.insert(suffix, found.into());
+        }
+        Ok(())
+    }
+
+    fn string(&self, offset: u32, length: u32) -> Result<String, ReadError> {
+        if length as usize > MAX_TEXT {
+            return Err(ReadError::Corrupt("a name is too long"));
+        }
+        let mut bytes = Vec::new();
+        self.read(Area::Arena, u64::from(offset), u64::from(length), &mut bytes)?;
+        String::from_utf8(bytes).map_err(|_| ReadError::Corrupt("a name is not UTF-8"))
+    }
+
+    /// Fills `into` with `count` elements of an area, which must lie in it.
+    fn read(&self, area: Area, first: u64, count: u64, into: &mut Vec<u8>) -> Result<(), ReadError> {
+        let (offset, capacity) = self.areas[area as usize];
+        if first.checked_add(count).is_none_or(|end| end > capacity) {
+            return Err(ReadError::Corrupt("a reference leaves its area"));
+        }
+        into.clear();
+        into.resize((count * area.element_bytes()) as usize, 0);
+        let at = offset + first * area.element_bytes();
+        self.file.read_exact_at(into, at).map_err(short(ReadError::Corrupt("the file has shrunk")))
+    }
+
+    fn mark(&self, index: usize, capacity: u64) -> Result<u64, ReadError> {
+        let used = self.header_word(index)?;
+        if used > capacity {
+            return Err(ReadError::Corrupt("more in use than there is"));
+        }
+        Ok(used)
+    }
+
+    fn header_word(&self, index: usize) -> Result<u64, ReadError> {
+        let mut bytes = [0; 8];
+        let end = short(ReadError::Corrupt("the file has shrunk"));
+        self.file.read_exact_at(&mut bytes, index as u64 * 8).map_err(end)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+}
+
+fn short(meaning: ReadError) -> impl FnOnce(io::Error) -> ReadError {
+    |error| if error.kind() == io::ErrorKind::UnexpectedEof { meaning } else { ReadError::Io(error) }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))
+}
+
+fn half_word(bytes: &[u8], index: usize) -> u32 {
+    bytes.as_chunks().0.get(index).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// Low, then high.
+fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+const SLICE_SLOTS: u32 = 1024;
+const ATTEMPTS: u32 = 64;
+const CACHED_NAMES: usize = 16 * 1024;
+const CACHED_BYTES: usize = 256;
