@@ -179,6 +179,11 @@ impl Wire {
         self.sized_body(length).unwrap_or_else(|cut| panic!("wanted {length} bytes: {cut:?}"))
     }
 
+    /// Reads exactly `length` raw bytes; None if the peer closes or resets first.
+    pub fn try_bytes(&mut self, length: usize) -> Option<Vec<u8>> {
+        self.sized_body(length).ok()
+    }
+
     /// Reads raw bytes until the peer closes or resets.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}

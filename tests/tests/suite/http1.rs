@@ -251,7 +251,11 @@ fn connection_close_of_the_client_is_obeyed() {
     assert!(client.is_closed());
     assert_eq!(backend.request().header("connection"), None);
     proxy.stat_becomes("http.ingress.downstream_cx_active", 0);
-    assert_eq!(proxy.stat("cluster.backend.upstream_cx_active"), 1, "the upstream connection is not the client's to close");
+    assert_eq!(
+        proxy.stat("cluster.backend.upstream_cx_active"),
+        1,
+        "the upstream connection is not the client's to close"
+    );
 }
 
 #[test]

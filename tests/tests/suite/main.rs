@@ -14,6 +14,7 @@ mod framing;
 mod headers;
 mod http1;
 mod http2;
+mod http2_framing;
 mod listeners;
 mod local_replies;
 mod routing;

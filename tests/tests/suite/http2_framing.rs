@@ -1,0 +1,245 @@
+//! Bad input on HTTP/2, frame by frame: one stream is reset or the connection ends, the backend hears nothing, and
+//! others go on being served.
+
+use proxy_tests::{Backend, Bootstrap, Proxy, Wire};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A header block of literals without indexing, names and values as they are.
+fn block(lines: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| {
+        assert!(text.len() < 127, "longer ones need a continued length");
+        let mut bytes = vec![u8::try_from(text.len()).unwrap()];
+        bytes.extend(text.as_bytes());
+        bytes
+    };
+    lines.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
+
+/// A connection with prefaces exchanged.
+fn open(proxy: &Proxy) -> Wire {
+    let mut wire = proxy.connect();
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, &[]));
+    wire
+}
+
+/// What becomes of stream 1: its status (as the response's first header block begins), a reset, or the end of the
+/// connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Reset(u32),
+    ConnectionEnded(Option<u32>),
+}
+
+fn fate(wire: &mut Wire) -> Fate {
+    let code = |payload: &[u8], at: usize| {
+        u32::from_be_bytes(
+            payload.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default(),
+        )
+    };
+    let mut goaway = None;
+    loop {
+        let Some(head) = wire.try_bytes(9) else { return Fate::ConnectionEnded(goaway) };
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some(payload) = wire.try_bytes(length) else { return Fate::ConnectionEnded(goaway) };
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        match head[3] {
+            HEADERS if stream == 1 => return Fate::Answered,
+            RST_STREAM if stream == 1 => return Fate::Reset(code(&payload, 0)),
+            GOAWAY => goaway = Some(code(&payload, 4)),
+            _ => {}
+        }
+    }
+}
+
+fn serving() -> (Backend, Proxy) {
+    let backend = Backend::saying("ok");
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()));
+    (backend, proxy)
+}
+
+fn assert_still_serving(backend: &Backend, proxy: &Proxy) {
+    assert_eq!(backend.requests(), [], "the backend heard of it");
+    assert_eq!(proxy.get("/").text(), "ok");
+}
+
+#[test]
+fn a_well_formed_request_in_single_frames_is_answered() {
+    let (backend, proxy) = serving();
+    let mut wire = open(&proxy);
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET)));
+    assert_eq!(fate(&mut wire), Fate::Answered);
+    assert_eq!(backend.request().start, "GET / HTTP/1.1");
+}
+
+#[test]
+fn malformed_requests_never_reach_the_backend() {
+    let with = |extra: &[(&'static str, &'static str)]| [&GET[..], extra].concat();
+    let cases = [
+        ("upper-case name", with(&[("X-Upper", "1")])),
+        ("connection header", with(&[("connection", "close")])),
+        ("transfer-encoding", with(&[("transfer-encoding", "chunked")])),
+        ("keep-alive", with(&[("keep-alive", "1")])),
+        ("pseudo-header after a header", with(&[("x-a", "b"), (":path", "/b")])),
+        ("two paths", with(&[(":path", "/b")])),
+        ("unknown pseudo-header", with(&[(":nonsense", "1")])),
+        ("response pseudo-header", with(&[(":status", "200")])),
+        ("no method", GET[1..].to_vec()),
+        ("no path", GET[..3].to_vec()),
+        ("empty path", vec![GET[0], GET[1], GET[2], (":path", "")]),
+        ("CR LF in a value", with(&[("x-a", "b\r\nx-c: d")])),
+        ("NUL in a value", with(&[("x-a", "b\0c")])),
+        ("blank in the path", vec![GET[0], GET[1], GET[2], (":path", "/ HTTP/1.1\r\nx: y")]),
+        ("colon in a name", with(&[("x:a", "b")])),
+        ("content-length beyond an empty body", with(&[("content-length", "5")])),
+        ("two content-lengths", with(&[("content-length", "0"), ("content-length", "1")])),
+    ];
+    let all = cases.map(|(what, lines)| (what, frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&lines))));
+    for (what, fate) in fates(&all) {
+        assert_ne!(fate, Fate::Answered, "{what}");
+    }
+}
+
+/// Sends each of `cases` on a connection of its own, all at once since a proxy may take its time to close, and
+/// tells what became of each. The backend must hear nothing, and be reached afterwards.
+fn fates(cases: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Fate)> {
+    let (backend, proxy) = serving();
+    let open: Vec<(&str, Wire)> = cases
+        .iter()
+        .map(|(what, bytes)| {
+            let mut wire = open(&proxy);
+            wire.send_if_open(bytes);
+            (*what, wire)
+        })
+        .collect();
+    let fates = open.into_iter().map(|(what, mut wire)| (what, fate(&mut wire))).collect();
+    assert_still_serving(&backend, &proxy);
+    fates
+}
+
+#[test]
+fn a_body_that_does_not_fit_its_length_never_completes() {
+    for body in ["too long", "abc"] {
+        let (backend, proxy) = serving();
+        let mut wire = open(&proxy);
+        let lines = [&[(":method", "POST")][..], &GET[1..], &[("content-length", "5")]].concat();
+        wire.send(frame(HEADERS, END_HEADERS, 1, &block(&lines)));
+        wire.send(frame(DATA, END_STREAM, 1, body.as_bytes()));
+        assert_ne!(fate(&mut wire), Fate::Answered, "{body}");
+        assert_still_serving(&backend, &proxy);
+    }
+}
+
+#[test]
+fn broken_frames_end_the_connection() {
+    let mut oversized = frame(DATA, 0, 1, &[]);
+    oversized[..3].copy_from_slice(&[0xff, 0xff, 0xff]);
+    let cases = [
+        ("DATA on stream 0", frame(DATA, 0, 0, b"x")),
+        ("DATA on an idle stream", frame(DATA, 0, 1, b"x")),
+        ("HEADERS on an even stream", frame(HEADERS, END_HEADERS | END_STREAM, 2, &block(&GET))),
+        ("a frame beyond the limit", oversized),
+        ("SETTINGS of odd length", frame(SETTINGS, 0, 0, &[0; 5])),
+        ("SETTINGS with a huge window", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff])),
+        ("PING of odd length", frame(PING, 0, 0, &[0; 7])),
+        ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 1, &block(&GET))),
+        ("a header block that is none", frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20])),
+        ("a window of zero", frame(8, 0, 0, &[0; 4])),
+    ];
+    for (what, fate) in fates(&cases) {
+        assert!(matches!(fate, Fate::ConnectionEnded(_)), "{what}: {fate:?}");
+    }
+}
+
+/// Sends `flood` over and over until the proxy has had enough.
+fn assert_flood_ends(what: &str, begin: &[u8], mut flood: impl FnMut(u32) -> Vec<u8>) {
+    let (_backend, proxy) = serving();
+    let before = proxy.resident_bytes();
+    let mut wire = open(&proxy);
+    wire.send(begin);
+    let ended = (0..200_000).any(|turn| wire.try_send(flood(turn)).is_err());
+    let grown = proxy.resident_bytes().saturating_sub(before);
+    assert!(ended, "{what}: all of it was taken");
+    assert!(grown < 30_000_000, "{what}: resident memory grew by {grown} bytes");
+    drop(wire);
+    assert_eq!(proxy.get("/").text(), "ok", "{what}");
+}
+
+#[test]
+fn a_flood_of_resets_ends_the_connection() {
+    assert_flood_ends("rapid reset", &[], |turn| {
+        let stream = 2 * turn + 1;
+        let mut bytes = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GET));
+        bytes.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        bytes
+    });
+}
+
+#[test]
+fn an_endless_header_block_ends_the_connection() {
+    let begin = frame(HEADERS, END_STREAM, 1, &block(&GET));
+    assert_flood_ends("continuation", &begin, |_| {
+        frame(CONTINUATION, 0, 1, &block(&[("x-a", "b")]).repeat(1000))
+    });
+}
+
+#[test]
+fn empty_continuations_end_the_connection() {
+    let begin = frame(HEADERS, END_STREAM, 1, &block(&GET));
+    assert_flood_ends("empty continuation", &begin, |_| frame(CONTINUATION, 0, 1, &[]).repeat(100));
+}
+
+#[test]
+fn questions_without_reading_answers_end_the_connection() {
+    assert_flood_ends("ping", &[], |_| frame(PING, 0, 0, &[7; 8]).repeat(1000));
+    assert_flood_ends("settings", &[], |_| frame(SETTINGS, 0, 0, &[]).repeat(1000));
+}
+
+#[test]
+fn garbage_of_any_kind_leaves_the_proxy_serving() {
+    let (_backend, proxy) = serving();
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = |length: usize| -> Vec<u8> {
+        (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                (state >> 16) as u8
+            })
+            .collect()
+    };
+    for round in 0..200 {
+        let mut wire = if round % 2 == 0 { proxy.connect() } else { open(&proxy) };
+        if round % 4 == 3 {
+            let junk = random(60);
+            wire.send_if_open(frame(junk[0] % 12, junk[1], u32::from(junk[2] % 4), &junk[3..]));
+        }
+        wire.send_if_open(random(200)).finish();
+        let _ = wire.rest();
+    }
+    assert_eq!(proxy.get("/").text(), "ok");
+    proxy.stat_becomes("http.ingress.downstream_cx_active", 0);
+    proxy.stat_becomes("http.ingress.downstream_rq_active", 0);
+}
