@@ -6,7 +6,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 
 use super::{Context, DUPLICATE_MATCH, address, value};
-use crate::settings::{FilterChain, FilterChainMatch, SourceType};
+use crate::settings::{Cidr, FilterChain, FilterChainMatch, SourceType};
 use crate::{Code, Path};
 
 pub(super) fn lower(
@@ -64,40 +64,79 @@ fn server_name(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> String
     name.to_ascii_lowercase()
 }
 
-/// No connection may belong to two chains by the same rules. Chains are compared only with those that
-/// share a destination port and a server name, which thousands of chains usually differ in.
+/// No connection may belong to two chains by the same rules. As in Envoy, a chain stands for every
+/// combination of one value from each of its lists.
 pub(super) fn check_distinct(context: &mut Context<'_>, path: &Path<'_>, chains: &[Arc<FilterChain>]) {
-    let mut buckets: HashMap<(Option<u16>, &str), Vec<usize>> = HashMap::with_capacity(chains.len());
+    let mut room = MAX_COMBINATIONS;
+    let mut seen: HashMap<Combination<'_>, usize> = HashMap::with_capacity(chains.len());
     for (index, chain) in chains.iter().enumerate() {
-        let matches = &chain.matches;
-        let names = matches.server_names.iter().map(String::as_str);
-        let any = matches.server_names.is_empty().then_some("");
+        let here = path.index(index);
+        let lists = Lists(&chain.matches);
+        let Some(rest) = lists.combinations().and_then(|count| room.checked_sub(count)) else {
+            let message = format_args!("matching rules of more than {MAX_COMBINATIONS} combinations");
+            return context.error(&here, Code::OUT_OF_RANGE, message);
+        };
         let mut clash = None;
-        for name in names.chain(any) {
-            let bucket = buckets.entry((matches.destination_port, name)).or_default();
-            clash = clash.or(bucket.iter().copied().find(|other| overlap(&chains[*other].matches, matches)));
-            if bucket.last() != Some(&index) {
-                bucket.push(index);
-            }
+        for number in 0..room - rest {
+            let other = *seen.entry(lists.combination(number)).or_insert(index);
+            clash = clash.or(Some(other).filter(|other| *other != index));
         }
-        if let Some(other) = clash.filter(|other| *other != index) {
-            let here = path.index(index);
-            let message = format_args!("filter_chains[{other}] has the same matching rules");
+        room = rest;
+        if let Some(other) = clash {
+            let message =
+                format_args!("filter_chains[{other}] matches the same connections by the same rules");
             context.error(&here, DUPLICATE_MATCH, message);
         }
     }
 }
 
-/// Whether two chains with a port and server name in common share all the rest too.
-fn overlap(a: &FilterChainMatch, b: &FilterChainMatch) -> bool {
-    fn common<T: PartialEq>(a: &[T], b: &[T]) -> bool {
-        (a.is_empty() && b.is_empty()) || a.iter().any(|item| b.contains(item))
+/// One value of each list of a match; `None` where the list is empty.
+type Combination<'m> = (
+    (Option<u16>, SourceType, &'m str),
+    (Option<&'m Cidr>, Option<&'m Cidr>, Option<&'m Cidr>),
+    (Option<&'m u16>, Option<&'m String>, Option<&'m String>),
+);
+
+/// A match as lists to combine.
+struct Lists<'m>(&'m FilterChainMatch);
+
+impl<'m> Lists<'m> {
+    fn combinations(&self) -> Option<usize> {
+        let matches = self.0;
+        let lengths = [
+            matches.destination_prefixes.len(),
+            matches.direct_source_prefixes.len(),
+            matches.source_prefixes.len(),
+            matches.source_ports.len(),
+            matches.server_names.len(),
+            matches.application_protocols.len(),
+        ];
+        lengths.iter().try_fold(1_usize, |product, length| product.checked_mul((*length).max(1)))
     }
-    a.source_type == b.source_type
-        && a.transport_protocol == b.transport_protocol
-        && common(&a.destination_prefixes, &b.destination_prefixes)
-        && common(&a.application_protocols, &b.application_protocols)
-        && common(&a.direct_source_prefixes, &b.direct_source_prefixes)
-        && common(&a.source_prefixes, &b.source_prefixes)
-        && common(&a.source_ports, &b.source_ports)
+
+    /// The combination with this number, the lists being the digits.
+    fn combination(&self, number: usize) -> Combination<'m> {
+        fn digit<'l, T>(rest: &mut usize, list: &'l [T]) -> Option<&'l T> {
+            let length = list.len().max(1);
+            let item = list.get(*rest % length);
+            *rest /= length;
+            item
+        }
+        let matches = self.0;
+        let mut rest = number;
+        let prefixes = (
+            digit(&mut rest, &matches.destination_prefixes),
+            digit(&mut rest, &matches.direct_source_prefixes),
+            digit(&mut rest, &matches.source_prefixes),
+        );
+        let others = (
+            digit(&mut rest, &matches.source_ports),
+            digit(&mut rest, &matches.server_names),
+            digit(&mut rest, &matches.application_protocols),
+        );
+        ((matches.destination_port, matches.source_type, &matches.transport_protocol), prefixes, others)
+    }
 }
+
+/// Combinations of one listener: bounds what a small file can make us remember.
+const MAX_COMBINATIONS: usize = 1 << 20;

@@ -45,6 +45,11 @@ pub(super) fn rewrite(
 }
 
 fn compile(context: &mut Context<'_>, path: &Path<'_>, pattern: &str, whole: bool) -> Option<Regex> {
+    if pattern.len() > MAX_PATTERN {
+        let message = format_args!("a pattern has at most {MAX_PATTERN} bytes");
+        context.error(path, Code::BAD_REGEX, message);
+        return None;
+    }
     let compiled = translate(pattern).and_then(|translated| {
         let text = if whole { format!("^(?:{translated})$") } else { translated.into_owned() };
         RegexBuilder::new(&text)
@@ -142,11 +147,7 @@ fn class<'p>(after: &'p str, out: &mut String) -> &'p str {
         match next {
             ']' if first => rest = push(out, "\\]", after),
             ']' => return push(out, "]", after),
-            '[' if after.starts_with(':') && after[1..].contains(":]") => {
-                let end = after[1..].find(":]").map_or(after.len(), |end| end + 3);
-                out.push('[');
-                rest = push(out, &after[..end], &after[end..]);
-            }
+            '[' if let Some(length) = posix_class(rest) => rest = push(out, &rest[..length], &rest[length..]),
             '[' | '&' | '~' => {
                 out.push('\\');
                 rest = push(out, &rest[..1], after);
@@ -166,10 +167,20 @@ fn class<'p>(after: &'p str, out: &mut String) -> &'p str {
 
 /// `{n}`, `{n,}` or `{n,m}`; any other brace is plain text in RE2.
 fn is_repetition(text: &str) -> bool {
-    let Some(end) = text.find('}') else { return false };
-    let (low, high) = text[1..end].split_once(',').unwrap_or((&text[1..end], ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    !low.is_empty() && digits(low) && digits(high)
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let text = &text[1..];
+    let low = digits(text);
+    let rest = &text[low..];
+    let rest = rest.strip_prefix(',').map_or(rest, |high| &high[digits(high)..]);
+    low > 0 && rest.starts_with('}')
+}
+
+/// Bytes of the POSIX class, such as `[:alpha:]` or `[:^alpha:]`, that `text` starts with.
+fn posix_class(text: &str) -> Option<usize> {
+    let name = text.strip_prefix("[:")?;
+    let name = name.strip_prefix('^').unwrap_or(name);
+    let rest = name.trim_start_matches(|letter: char| letter.is_ascii_lowercase());
+    rest.starts_with(":]").then(|| text.len() - rest.len() + 2)
 }
 
 /// RE2's `\1` and `\\` in the syntax of the crate. Without `groups`, their numbers are not checked.
@@ -198,6 +209,8 @@ fn substitution(text: &str, groups: Option<usize>) -> Result<Bytes, String> {
     Ok(Bytes::from(out))
 }
 
+/// Bytes of one pattern.
+const MAX_PATTERN: usize = 32 << 10;
 /// Bytes of one compiled expression; a route table may hold thousands.
 const SIZE_LIMIT: usize = 1 << 20;
 

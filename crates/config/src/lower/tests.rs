@@ -1,1 +1,456 @@
 //! Snippets of configuration, and the settings or findings they become.
+
+use std::time::Duration;
+
+use super::LowerOptions;
+use crate::settings::*;
+use crate::{Finding, LoadInputs, Loaded, load_bootstrap};
+
+fn lower(yaml: &str) -> (Option<Bootstrap>, Vec<Finding>) {
+    lower_with(yaml, &LowerOptions::default())
+}
+
+fn lower_with(yaml: &str, options: &LowerOptions) -> (Option<Bootstrap>, Vec<Finding>) {
+    let inputs = LoadInputs { yaml_override: Some(yaml.to_owned()), ..LoadInputs::default() };
+    let Loaded { bootstrap, mut findings, .. } = load_bootstrap(&inputs);
+    let lowered = super::bootstrap(&bootstrap, options, &mut findings);
+    (lowered, findings.into_vec())
+}
+
+fn accepted(yaml: &str) -> Bootstrap {
+    let (lowered, findings) = lower(yaml);
+    assert!(findings.is_empty(), "{yaml}\n{findings:#?}");
+    lowered.unwrap()
+}
+
+/// Asserts exactly these errors: code, and the end of the path.
+fn refused(yaml: &str, expected: &[(&str, &str)]) {
+    let (lowered, findings) = lower(yaml);
+    assert!(lowered.is_none(), "{yaml}");
+    let found: Vec<_> = findings.iter().map(|finding| (finding.code.0, finding.path.as_str())).collect();
+    let same = found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| found.0 == expected.0 && found.1.ends_with(expected.1));
+    assert!(same, "{yaml}\nfound {found:#?}\nexpected {expected:#?}");
+}
+
+const HCM: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const ROUTER: &str = "{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+const TCP: &str = "{name: tcp, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: a}}";
+const CLUSTER: &str = "{name: a}";
+
+/// One listener with these fields beside its address.
+fn listener(fields: &str) -> String {
+    listeners(&format!("{{address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, {fields}}}"))
+}
+
+fn listeners(listeners: &str) -> String {
+    format!("static_resources: {{clusters: [{CLUSTER}], listeners: [{listeners}]}}")
+}
+
+fn manager(fields: &str) -> String {
+    let config = format!("{{'@type': {HCM}, stat_prefix: h, {fields}}}");
+    listener(&format!("filter_chains: [{{filters: [{{name: http, typed_config: {config}}}]}}]"))
+}
+
+fn hosts(virtual_hosts: &str) -> String {
+    manager(&format!("http_filters: [{ROUTER}], route_config: {{virtual_hosts: [{virtual_hosts}]}}"))
+}
+
+fn route(fields: &str) -> String {
+    hosts(&format!("{{name: v, domains: ['*'], routes: [{{{fields}}}]}}"))
+}
+
+fn action(fields: &str) -> String {
+    route(&format!("match: {{prefix: /}}, {fields}"))
+}
+
+fn matching(fields: &str) -> String {
+    route(&format!("match: {{{fields}}}, route: {{cluster: a}}"))
+}
+
+fn cluster(fields: &str) -> String {
+    format!("static_resources: {{clusters: [{{name: c, {fields}}}]}}")
+}
+
+fn manager_of(bootstrap: &Bootstrap) -> &HttpConnectionManager {
+    match &bootstrap.listeners[0].chains[0].filters[0].config {
+        NetworkFilterConfig::HttpConnectionManager(manager) => manager,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn route_of(bootstrap: &Bootstrap) -> &Route {
+    &manager_of(bootstrap).routes.virtual_hosts[0].routes[0]
+}
+
+#[test]
+fn defaults_are_those_of_envoy() {
+    let lowered = accepted(&action("route: {cluster: a}"));
+    let manager = manager_of(&lowered);
+    assert_eq!(manager.max_request_header_bytes, 60 << 10);
+    assert_eq!(manager.max_request_headers, 100);
+    assert_eq!(manager.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
+    assert_eq!((manager.request_timeout, manager.request_headers_timeout), (None, None));
+    assert_eq!(manager.drain_timeout, Duration::from_secs(5));
+    assert_eq!(manager.delayed_close_timeout, Some(Duration::from_secs(1)));
+    assert_eq!(manager.server.name, "envoy");
+    assert!(manager.generate_request_id && !manager.use_remote_address);
+    assert_eq!(manager.http2.initial_stream_window, 16 << 20);
+    assert_eq!(manager.http2.max_concurrent_streams, 1024);
+    let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
+    assert_eq!(forward.timeout, Some(Duration::from_secs(15)));
+    assert_eq!((forward.idle_timeout, forward.cluster_not_found_status), (None, 503));
+    let listener = &lowered.listeners[0];
+    assert_eq!(
+        (&*listener.name, listener.reuse_port, listener.buffer_limit),
+        ("127.0.0.1:80", true, 1 << 20)
+    );
+    let cluster = &lowered.clusters[0];
+    assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
+    assert_eq!(cluster.circuit_breakers, [CircuitBreaker::default(); 2]);
+    assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
+    assert!(matches!(cluster.protocol, UpstreamProtocol::Http1));
+    assert_eq!(lowered.stats.flush_interval, Duration::from_secs(5));
+}
+
+#[test]
+fn zero_switches_limits_off() {
+    let lowered = accepted(&manager(&format!(
+        "http_filters: [{ROUTER}], stream_idle_timeout: 0s, delayed_close_timeout: 0s,
+         common_http_protocol_options: {{idle_timeout: 0s}}, route_config: {{virtual_hosts: [{{name: v,
+         domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: a, timeout: 0s, idle_timeout: 0s}}}}]}}]}}"
+    )));
+    let manager = manager_of(&lowered);
+    assert_eq!(
+        (manager.idle_timeout, manager.stream_idle_timeout, manager.delayed_close_timeout),
+        (None, None, None)
+    );
+    let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
+    assert_eq!((forward.timeout, forward.idle_timeout), (None, Some(None)));
+}
+
+#[test]
+fn command_line_identity_beats_the_file() {
+    let options = LowerOptions { service_node: Some("cli".into()), ..LowerOptions::default() };
+    let (lowered, _) = lower_with("node: {id: file, cluster: c, locality: {zone: z}}", &options);
+    let node = lowered.unwrap().node;
+    assert_eq!((node.id.as_str(), node.cluster.as_str(), node.zone.as_str()), ("cli", "c", "z"));
+}
+
+#[test]
+fn listeners_are_checked() {
+    let chain = format!("filter_chains: [{{filters: [{TCP}]}}]");
+    let one =
+        format!("{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, {chain}}}");
+    let port0 = format!("{{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, {chain}}}");
+    refused(
+        &listeners(&format!("{one}, {one}")),
+        &[("duplicate-name", "listeners[1].name"), ("duplicate-address", "listeners[1].address")],
+    );
+    accepted(&listeners(&format!("{one}, {{name: m, {}", &port0[1..])));
+    refused(&listener("filter_chains: []"), &[("required", "listeners[0]")]);
+    refused(&listeners(&format!("{{{chain}}}")), &[("required", "listeners[0].address")]);
+    refused(&listener(&format!("bind_to_port: false, {chain}")), &[("unsupported-value", "bind_to_port")]);
+    let named = format!("{{address: {{socket_address: {{address: localhost, port_value: 80}}}}, {chain}}}");
+    refused(&listeners(&named), &[("bad-address", "socket_address.address")]);
+    for (length, fits) in [(107, true), (108, false)] {
+        let path = "x".repeat(length);
+        let pipe = listeners(&format!("{{address: {{pipe: {{path: {path}}}}}, {chain}}}"));
+        assert_eq!(lower(&pipe).0.is_some(), fits, "{length}");
+    }
+    let lowered =
+        accepted(&listeners(&format!("{{address: {{pipe: {{path: '@name', mode: 384}}}}, {chain}}}")));
+    let pipe = SocketAddress::Pipe { path: "@name".into(), abstract_name: true, mode: 0o600 };
+    assert_eq!(lowered.listeners[0].address, pipe);
+    accepted(&listener("filter_chains: [{filters: []}]"));
+}
+
+#[test]
+fn filter_chains_do_not_overlap() {
+    let chains = |a: &str, b: &str| {
+        listener(&format!(
+            "filter_chains: [{{filter_chain_match: {{{a}}}, filters: [{TCP}]}}, {{filter_chain_match: {{{b}}}, filters: [{TCP}]}}]"
+        ))
+    };
+    let distinct = [
+        ("source_ports: [1]", "source_ports: [2]"),
+        ("prefix_ranges: [{address_prefix: 0.0.0.0, prefix_len: 0}]", ""),
+        ("destination_port: 1", "destination_port: 2"),
+        ("server_names: [a.b]", "server_names: ['*.b']"),
+        ("source_type: EXTERNAL", "source_type: SAME_IP_OR_LOOPBACK"),
+    ];
+    for (a, b) in distinct {
+        accepted(&chains(a, b));
+    }
+    let same = [
+        ("", ""),
+        ("source_ports: [1, 2]", "source_ports: [2, 3]"),
+        ("server_names: [a.b, c.d]", "server_names: [C.D]"),
+        (
+            "prefix_ranges: [{address_prefix: 10.1.2.3, prefix_len: 8}]",
+            "prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]",
+        ),
+    ];
+    for (a, b) in same {
+        refused(&chains(a, b), &[("duplicate-match", "filter_chains[1]")]);
+    }
+    let many = (1..=1025).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
+    let names = (1..=1025).map(|number| format!("n{number}")).collect::<Vec<_>>().join(", ");
+    let explosive = format!("source_ports: [{many}], server_names: [{names}]");
+    refused(&chains(&explosive, ""), &[("out-of-range", "filter_chains[0]")]);
+    refused(&chains("server_names: ['*a.b']", ""), &[("invalid", "server_names[0]")]);
+}
+
+#[test]
+fn terminal_filters_come_last_and_only_there() {
+    refused(
+        &listener(&format!("filter_chains: [{{filters: [{TCP}, {TCP}]}}]")),
+        &[("filter-order", "filters[0]")],
+    );
+    let with = |filters: &str| manager(&format!("http_filters: [{filters}], route_config: {{}}"));
+    refused(&with(""), &[("filter-order", "typed_config.http_filters")]);
+    refused(&with(&format!("{ROUTER}, {ROUTER}")), &[("filter-order", "http_filters[0]")]);
+    let disabled = ROUTER.replace("name: router", "name: router, disabled: true");
+    refused(&with(&disabled), &[("invalid", "http_filters[0].disabled")]);
+}
+
+#[test]
+fn an_unsupported_filter_is_refused_once_or_left_out() {
+    let rbac =
+        "{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}";
+    let yaml = manager(&format!("http_filters: [{rbac}, {ROUTER}], route_config: {{}}"));
+    refused(&yaml, &[("unsupported-type", "http_filters[0].typed_config.@type")]);
+    let inputs = LoadInputs {
+        yaml_override: Some(yaml),
+        options: crate::LoadOptions { allow_unsupported: true },
+        ..LoadInputs::default()
+    };
+    let Loaded { bootstrap, mut findings, .. } = load_bootstrap(&inputs);
+    let options = LowerOptions { allow_unsupported: true, ..LowerOptions::default() };
+    let lowered = super::bootstrap(&bootstrap, &options, &mut findings).unwrap();
+    assert_eq!(manager_of(&lowered).filters.len(), 1);
+    assert_eq!(findings.into_vec().len(), 1);
+}
+
+#[test]
+fn clusters_that_are_named_must_exist() {
+    refused(&action("route: {cluster: b}"), &[("unknown-cluster", "route.cluster")]);
+    let weighted = "route: {weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 1}]}}";
+    refused(&action(weighted), &[("unknown-cluster", "clusters[1].name")]);
+    let tcp = TCP.replace("cluster: a", "cluster: b");
+    refused(
+        &listener(&format!("filter_chains: [{{filters: [{tcp}]}}]")),
+        &[("unknown-cluster", "typed_config.cluster")],
+    );
+    refused("cluster_manager: {local_cluster_name: x}", &[("unknown-cluster", "local_cluster_name")]);
+    let unchecked = manager(&format!(
+        "http_filters: [{ROUTER}], route_config: {{validate_clusters: false, virtual_hosts: [{{name: v,
+         domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: b}}}}]}}]}}"
+    ));
+    accepted(&unchecked);
+}
+
+#[test]
+fn domains_are_unique_in_any_case() {
+    let lowered = accepted(&hosts("{name: v, domains: [A.b, '*.C', 'd.*', '*']}"));
+    let domains = &manager_of(&lowered).routes.virtual_hosts[0].domains;
+    let expected =
+        [Domain::Exact("a.b".into()), Domain::Suffix(".c".into()), Domain::Prefix("d.".into()), Domain::Any];
+    assert_eq!(domains, &expected);
+    refused(
+        &hosts("{name: v, domains: [a]}, {name: w, domains: [b, A]}"),
+        &[("duplicate-name", "virtual_hosts[1].domains[1]")],
+    );
+    refused(&hosts("{name: v, domains: ['*', '*']}"), &[("duplicate-name", "domains[1]")]);
+    accepted(&hosts("{name: v, domains: [a]}, {name: v, domains: [b]}"));
+}
+
+#[test]
+fn matchers_in_old_and_new_spelling_are_one() {
+    let table = [
+        ("exact_match: B", "string_match: {exact: B}", "B", "b"),
+        ("prefix_match: B", "string_match: {prefix: B}", "Bx", "xB"),
+        ("suffix_match: B", "string_match: {suffix: B}", "xB", "Bx"),
+        ("contains_match: B", "string_match: {contains: B}", "xBx", "b"),
+        ("safe_regex_match: {regex: 'B+'}", "string_match: {safe_regex: {regex: 'B+'}}", "BB", "xBB"),
+    ];
+    for (old, new, yes, no) in table {
+        for spelling in [old, new] {
+            let lowered = accepted(&matching(&format!("prefix: /, headers: [{{name: X-A, {spelling}}}]")));
+            let header = &route_of(&lowered).matches.headers[0];
+            let HeaderPredicate::String(string) = &header.predicate else { panic!("{spelling}") };
+            assert!(string.matches(yes.as_bytes()) && !string.matches(no.as_bytes()), "{spelling}");
+            assert_eq!(&*header.name, "x-a");
+        }
+    }
+    let lowered =
+        accepted(&matching("prefix: /, headers: [{name: Host}], query_parameters: [{name: q}], grpc: {}"));
+    let matches = &route_of(&lowered).matches;
+    assert_eq!(&*matches.headers[0].name, ":authority");
+    assert!(matches!(matches.headers[0].predicate, HeaderPredicate::Present(true)));
+    assert!(matches.query[0].value.is_none() && matches.grpc);
+    let folded = accepted(&matching("prefix: /AB, case_sensitive: false"));
+    assert!(matches!(&route_of(&folded).matches.path, PathMatch::Prefix(prefix) if **prefix == *b"/ab"));
+}
+
+#[test]
+fn broken_regexes_are_placed() {
+    refused(&matching("safe_regex: {regex: '/(a'}"), &[("bad-regex", "match.safe_regex.regex")]);
+    refused(&matching("safe_regex: {regex: '(?=a)'}"), &[("bad-regex", "match.safe_regex.regex")]);
+    refused(&matching(r"safe_regex: {regex: '(\pL{100}){9}'}"), &[("bad-regex", "match.safe_regex.regex")]);
+    let rewrite = |pattern: &str, to: &str| {
+        action(&format!(
+            "route: {{cluster: a, regex_rewrite: {{pattern: {{regex: '{pattern}'}}, substitution: '{to}'}}}}"
+        ))
+    };
+    refused(&rewrite("(a)", r"\2"), &[("invalid", "regex_rewrite.substitution")]);
+    let lowered = accepted(&rewrite("/(a+)/", r"/$\1/"));
+    let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
+    let Some(PathRewrite::Regex { pattern, substitution }) = &forward.path_rewrite else { panic!() };
+    assert_eq!(pattern.replace_all(b"/x/aa/y", substitution.as_ref()), b"/x/$aa/y".as_slice());
+}
+
+#[test]
+fn header_values_are_literal() {
+    let add = |header: &str| action(&format!("route: {{cluster: a}}, request_headers_to_add: [{header}]"));
+    let lowered = accepted(&add("{header: {key: X-A, value: '50%% of %%'}, append: false}"));
+    let addition = &route_of(&lowered).request_headers.add[0];
+    assert_eq!((&*addition.name, addition.value.as_ref()), ("x-a", b"50% of %".as_slice()));
+    assert_eq!(addition.action, AppendAction::OverwriteIfExistsOrAdd);
+    for value in ["%REQ(x)%", "a %", "%START_TIME(%Y)%"] {
+        let yaml = add(&format!("{{header: {{key: a, value: '{value}'}}}}"));
+        refused(&yaml, &[("unsupported-formatter", "request_headers_to_add[0].header.value")]);
+    }
+    refused(&add("{header: {key: Host, value: x}}"), &[("invalid", "header.key")]);
+    let both = "{header: {key: a, value: x}, append: true, append_action: ADD_IF_ABSENT}";
+    refused(&add(both), &[("conflict", "request_headers_to_add[0].append")]);
+    refused(
+        &action("route: {cluster: a}, response_headers_to_remove: [':status']"),
+        &[("invalid", "response_headers_to_remove[0]")],
+    );
+}
+
+#[test]
+fn direct_responses_are_bounded_and_files_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("body");
+    std::fs::write(&file, "from a file").unwrap();
+    let from = |source: &str| action(&format!("direct_response: {{status: 200, body: {{{source}}}}}"));
+    let yaml = from(&format!("filename: {}", file.display()));
+    let lowered = accepted(&yaml);
+    let RouteAction::Direct(response) = &route_of(&lowered).action else { panic!() };
+    assert_eq!(response.body, "from a file");
+    let unread = LowerOptions { read_files: false, ..LowerOptions::default() };
+    assert!(lower_with(&from("filename: /nonexistent"), &unread).0.is_some());
+    refused(&from("filename: /nonexistent"), &[("unreadable", "body.filename")]);
+    refused(&from(&format!("filename: {}", directory.path().display())), &[("unreadable", "body.filename")]);
+    let long = "x".repeat(4097);
+    refused(&from(&format!("inline_string: {long}")), &[("out-of-range", "body.inline_string")]);
+    std::fs::write(&file, long).unwrap();
+    refused(&yaml, &[("out-of-range", "body.filename")]);
+}
+
+#[test]
+fn redirects_say_what_changes() {
+    let lowered = accepted(&action(
+        "redirect: {https_redirect: true, port_redirect: 8443, prefix_rewrite: /x, response_code: FOUND}",
+    ));
+    let RouteAction::Redirect(redirect) = &route_of(&lowered).action else { panic!() };
+    assert!(matches!(redirect.scheme, Some(RedirectScheme::Https)));
+    assert!(matches!(&redirect.path, Some(RedirectPath::Prefix(to)) if to == "/x"));
+    assert_eq!((redirect.status, redirect.port, redirect.host.is_none()), (302, Some(8443), true));
+    refused(
+        &action("route: {cluster: a, prefix_rewrite: /x, regex_rewrite: {pattern: {regex: a}}}"),
+        &[("conflict", "route.regex_rewrite")],
+    );
+}
+
+#[test]
+fn weights_are_summed() {
+    let weighted =
+        |clusters: &str| action(&format!("route: {{weighted_clusters: {{clusters: [{clusters}]}}}}"));
+    let lowered = accepted(&weighted("{name: a, weight: 3}, {name: a, weight: 0}"));
+    let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
+    assert!(matches!(&forward.target, ClusterTarget::Weighted(weighted) if weighted.total == 3));
+    refused(&weighted("{name: a, weight: 0}"), &[("invalid", "weighted_clusters.clusters")]);
+    refused(&weighted("{name: a}"), &[("required", "clusters[0].weight")]);
+    let half = "{name: a, weight: 4294967295}";
+    refused(&weighted(&format!("{half}, {half}")), &[("out-of-range", "weighted_clusters.clusters")]);
+}
+
+#[test]
+fn clusters_are_checked() {
+    let endpoint = |address: &str| {
+        format!(
+            "load_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {address}, port_value: 1}}}}}}}}]}}]}}"
+        )
+    };
+    refused(&cluster(&endpoint("localhost")), &[("bad-address", "socket_address.address")]);
+    refused(&cluster("type: LOGICAL_DNS"), &[("invalid", "load_assignment")]);
+    let dns =
+        accepted(&cluster(&format!("type: LOGICAL_DNS, dns_refresh_rate: 7s, {}", endpoint("localhost"))));
+    let Discovery::LogicalDns(dns) = &dns.clusters[0].discovery else { panic!() };
+    assert_eq!(
+        (dns.refresh_rate, dns.failure_refresh),
+        (Duration::from_secs(7), (Duration::from_secs(7), None))
+    );
+    let rate = "type: STRICT_DNS, dns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}";
+    refused(&cluster(rate), &[("invalid", "dns_failure_refresh_rate.max_interval")]);
+    refused(&cluster("lb_policy: LOAD_BALANCING_POLICY_CONFIG"), &[("required", "load_balancing_policy")]);
+    refused(
+        "static_resources: {clusters: [{name: a}, {name: a}]}",
+        &[("duplicate-name", "clusters[1].name")],
+    );
+    let typed = "cluster_type: {name: d, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_lookup_family: V4_ONLY}}";
+    let typed = accepted(&cluster(typed));
+    let Discovery::StrictDns(dns) = &typed.clusters[0].discovery else { panic!() };
+    assert_eq!(dns.family, DnsFamily::V4Only);
+    let breakers = "circuit_breakers: {thresholds: [{priority: HIGH, max_requests: 7}, {priority: HIGH, max_requests: 8}]}";
+    let breakers = accepted(&cluster(breakers)).clusters[0].circuit_breakers;
+    assert_eq!((breakers[0].max_requests, breakers[1].max_requests), (1024, 7));
+}
+
+#[test]
+fn upstream_protocols_in_both_spellings() {
+    let typed = |key: &str, options: &str| {
+        cluster(&format!(
+            "typed_extension_protocol_options: {{{key}: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {options}}}}}"
+        ))
+    };
+    let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let explicit = "explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 5}}";
+    for yaml in [typed(key, explicit), cluster("http2_protocol_options: {max_concurrent_streams: 5}")] {
+        let lowered = accepted_or_deprecated(&yaml);
+        let UpstreamProtocol::Http2(options) = &lowered.clusters[0].protocol else { panic!("{yaml}") };
+        assert_eq!(options.max_concurrent_streams, 5);
+    }
+    refused(&typed("foo", explicit), &[("invalid", "[\"foo\"]")]);
+    let downstream = accepted(&typed(key, "use_downstream_protocol_config: {http2_protocol_options: {}}"));
+    assert!(matches!(downstream.clusters[0].protocol, UpstreamProtocol::SameAsDownstream(_)));
+    let only_http1 = accepted(&typed(key, "use_downstream_protocol_config: {}"));
+    assert!(matches!(only_http1.clusters[0].protocol, UpstreamProtocol::Http1));
+    let stream = format!("{explicit}, common_http_protocol_options: {{max_stream_duration: 1s}}");
+    refused(&typed(key, &stream), &[("unsupported-field", "max_stream_duration")]);
+}
+
+fn accepted_or_deprecated(yaml: &str) -> Bootstrap {
+    let (lowered, findings) = lower(yaml);
+    assert!(findings.iter().all(|finding| finding.code == crate::Code::DEPRECATED), "{findings:#?}");
+    lowered.unwrap()
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let (lowered, findings) = lower(&format!(
+        "stats_flush_interval: 400s\nstatic_resources: {{clusters: [{{name: a}}, {{name: a}}], listeners: [{{{}}}]}}",
+        "filter_chains: []"
+    ));
+    assert!(lowered.is_none());
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code.0).collect();
+    assert!(codes.len() >= 3 && codes.contains(&"duplicate-name"), "{findings:#?}");
+}

@@ -105,7 +105,7 @@ pub struct FilterChainMatch {
     pub application_protocols: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SourceType {
     #[default]
     Any,
