@@ -2,12 +2,14 @@
 
 pub mod body;
 pub mod filter;
+pub mod forwarding;
 pub mod h1;
 pub mod headers;
 pub mod message;
 pub mod name;
 pub mod path;
 pub mod reply;
+pub mod response_headers;
 pub mod route;
 pub mod stream;
 

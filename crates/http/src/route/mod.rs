@@ -11,13 +11,14 @@ use proxy_config::settings::{
 };
 use proxy_runtime::Snapshot;
 
+use crate::forwarding::only_value;
 use crate::message::{Request, Response};
 use crate::name::HeaderId;
 
 mod apply;
 mod domains;
 mod index;
-mod joined;
+pub(crate) mod joined;
 mod matching;
 mod redirect;
 mod rewrite;
@@ -123,7 +124,7 @@ impl RouteTable {
             RequireTls::ExternalOnly => !request.headers.contains(HeaderId::X_ENVOY_INTERNAL),
             RequireTls::All => true,
         };
-        let secure = request.headers.value(HeaderId::X_FORWARDED_PROTO) == Some(b"https");
+        let secure = only_value(&request.headers, HeaderId::X_FORWARDED_PROTO) == Some(b"https");
         (wanted && !secure).then(|| redirect::to_https(request))
     }
 
@@ -161,6 +162,6 @@ fn resolve_route(route: &Route, resolve: &mut dyn FnMut(&Arc<str>) -> ClusterId)
 #[cfg(test)]
 mod apply_tests;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use proxy_config::settings::{DirectResponse, Redirect, RedirectPath, RedirectSch
 use super::rewrite::replace_in_path;
 use super::{ChosenRoute, Text};
 use crate::body::Body;
+use crate::forwarding::only_value;
 use crate::h1::write::set_content_length;
 use crate::message::{Request, Response};
 use crate::name::HeaderId;
@@ -97,7 +98,7 @@ fn kept_host<'r>(request: &'r Request, scheme: &[u8], new_port: bool) -> &'r [u8
     let Some(colon) = colon else {
         return host;
     };
-    let old = request.headers.value(HeaderId::X_FORWARDED_PROTO).unwrap_or_default();
+    let old = only_value(&request.headers, HeaderId::X_FORWARDED_PROTO).unwrap_or_default();
     let own_port = match old {
         b"http" => &host[colon..] == b":80",
         b"https" => &host[colon..] == b":443",

@@ -1,0 +1,297 @@
+//! What the connection manager does to every request before filters see it (Envoy's
+//! `ConnectionManagerUtility::mutateRequestHeaders`): hop-by-hop headers go, the client's address is found, headers that
+//! only trusted peers may send are removed, and the request learns where it came from.
+//!
+//! Runs once per request: a header that is absent costs a bit test, and nothing is allocated.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proxy_config::settings::{Cidr, HttpConnectionManager};
+use smallvec::SmallVec;
+
+use crate::headers::Headers;
+use crate::message::{Request, Scheme, Version};
+use crate::name::HeaderId;
+use crate::route::joined;
+
+pub mod nominated;
+pub mod timeouts;
+
+pub use nominated::{InvalidNomination, remove_nominated};
+pub use timeouts::{Timeouts, remove_router_headers, take_timeouts};
+
+/// What is known of the connection and the process.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardingContext<'a> {
+    /// Address of the direct peer; `None` for UNIX sockets.
+    pub peer: Option<IpAddr>,
+    /// The scheme of the connection: HTTPS when it is encrypted.
+    pub scheme: Scheme,
+    /// This machine's own address, which stands for a loopback peer in `x-forwarded-for`, as in Envoy.
+    pub local_address: Option<IpAddr>,
+    /// `internal_address_config.cidr_ranges`; empty trusts nobody, the default since Envoy 1.36.
+    pub internal_addresses: &'a [Cidr],
+    /// Drawn per request, for the request id.
+    pub random: u128,
+}
+
+/// What was found out about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The address that counts as the client's: of the peer, or from `x-forwarded-for` where that is trusted.
+    pub client: Option<IpAddr>,
+    /// The client is internal: it may send `x-envoy-*` headers.
+    pub is_internal: bool,
+}
+
+/// Makes `request` ready for filters. Whether it asks for an upgrade has to be decided before.
+///
+/// Fails where `connection` nominates headers that must not be removed; Envoy answers 400 then.
+pub fn prepare_request(
+    request: &mut Request,
+    settings: &HttpConnectionManager,
+    context: &ForwardingContext<'_>,
+) -> Result<Forwarded, InvalidNomination> {
+    let headers = &mut request.headers;
+    remove_nominated(headers)?;
+    for id in HOP_BY_HOP {
+        headers.remove(id);
+    }
+    keep_only_trailers(headers);
+
+    let trusted = Trusted::find(headers, settings, context);
+    if settings.use_remote_address && !settings.skip_xff_append {
+        append_forwarded_for(headers, context);
+    }
+    set_forwarded_proto(headers, settings, context.scheme);
+    let is_internal = trusted.is_single
+        && trusted
+            .address
+            .is_some_and(|ip| context.internal_addresses.iter().any(|range| range.contains(ip)));
+    let is_edge = !is_internal && settings.use_remote_address;
+    if is_internal {
+        headers.append(HeaderId::X_ENVOY_INTERNAL, b"true");
+    }
+    sanitize(headers, is_internal, is_edge);
+    let client = trusted.address.or(context.peer);
+    if let Some(client) = client.filter(|_| is_edge) {
+        headers.set(HeaderId::X_ENVOY_EXTERNAL_ADDRESS, &address_text(client));
+    }
+    if settings.generate_request_id {
+        set_request_id(headers, is_edge, settings.preserve_external_request_id, context.random);
+    }
+    if request.version != Version::Http2 {
+        request.scheme = forwarded_scheme(&request.headers).unwrap_or(context.scheme);
+    }
+    Ok(Forwarded { client, is_internal })
+}
+
+/// The protocol that an HTTP/1 request asks to change to. A wish for h2c is ignored, as in Envoy.
+pub fn requested_upgrade(request: &Request) -> Option<&[u8]> {
+    let protocol = request.headers.value(HeaderId::UPGRADE).filter(|protocol| !protocol.is_empty())?;
+    let asked = nominated::tokens(&request.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    (asked && !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocol)
+}
+
+/// The value of a header that stands in one line. Several lines are one list to Envoy, which is none of the values
+/// that are looked for.
+pub(crate) fn only_value(headers: &Headers, id: HeaderId) -> Option<&[u8]> {
+    let mut values = headers.values(id);
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// The address that counts as the client's, before `x-forwarded-for` is appended to.
+struct Trusted {
+    address: Option<IpAddr>,
+    /// No proxy stood between: only then the client can be internal.
+    is_single: bool,
+}
+
+impl Trusted {
+    fn find(headers: &Headers, settings: &HttpConnectionManager, context: &ForwardingContext<'_>) -> Trusted {
+        let hops = settings.xff_trusted_hops;
+        if !settings.use_remote_address {
+            return forwarded_for(headers, hops);
+        }
+        let from_header = hops.checked_sub(1).and_then(|skip| forwarded_for(headers, skip).address);
+        Trusted {
+            address: from_header.or(context.peer),
+            is_single: !headers.contains(HeaderId::X_FORWARDED_FOR),
+        }
+    }
+}
+
+/// The last address in `x-forwarded-for` after the last `skip` ones were left out.
+fn forwarded_for(headers: &Headers, skip: u32) -> Trusted {
+    let mut lines = headers.values(HeaderId::X_FORWARDED_FOR);
+    let (Some(first), second) = (lines.next(), lines.next()) else {
+        return Trusted { address: None, is_single: false };
+    };
+    let last_of = |list: &[u8]| {
+        let entry = list.rsplit(|&b| b == b',').nth(skip as usize)?;
+        std::str::from_utf8(entry.trim_ascii()).ok()?.parse::<IpAddr>().ok()
+    };
+    let address = match second {
+        None => last_of(first),
+        Some(_) => last_of(&joined::join(headers.values(HeaderId::X_FORWARDED_FOR))),
+    };
+    let is_single = second.is_none() && skip == 0 && !first.contains(&b',');
+    Trusted { address, is_single: is_single && address.is_some() }
+}
+
+fn append_forwarded_for(headers: &mut Headers, context: &ForwardingContext<'_>) {
+    let Some(peer) = context.peer else {
+        return;
+    };
+    // The one loopback address, not its whole network: what Envoy compares with.
+    let loopback = peer == IpAddr::V4(Ipv4Addr::LOCALHOST) || peer == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let address = if loopback { context.local_address.unwrap_or(peer) } else { peer };
+    let address = address_text(address);
+    if !headers.contains(HeaderId::X_FORWARDED_FOR) {
+        headers.append(HeaderId::X_FORWARDED_FOR, &address);
+        return;
+    }
+    let mut all = joined::join(headers.values(HeaderId::X_FORWARDED_FOR));
+    if !all.is_empty() {
+        all.push(b',');
+    }
+    all.extend_from_slice(&address);
+    headers.set(HeaderId::X_FORWARDED_FOR, &all);
+}
+
+/// What an untrusted peer says of its protocol is replaced; what is missing is added.
+fn set_forwarded_proto(headers: &mut Headers, settings: &HttpConnectionManager, scheme: Scheme) {
+    let untrusted = settings.use_remote_address && settings.xff_trusted_hops == 0;
+    if untrusted || !headers.contains(HeaderId::X_FORWARDED_PROTO) {
+        headers.set(HeaderId::X_FORWARDED_PROTO, scheme.as_str().as_bytes());
+    }
+}
+
+fn forwarded_scheme(headers: &Headers) -> Option<Scheme> {
+    match only_value(headers, HeaderId::X_FORWARDED_PROTO)? {
+        proto if proto.eq_ignore_ascii_case(b"http") => Some(Scheme::Http),
+        proto if proto.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
+        _ => None,
+    }
+}
+
+/// Removes what only trusted peers may say.
+fn sanitize(headers: &mut Headers, is_internal: bool, is_edge: bool) {
+    if is_edge {
+        for id in NOT_FROM_OUTSIDE {
+            headers.remove(id);
+        }
+    }
+    if !is_internal {
+        for id in NOT_FROM_EXTERNAL {
+            headers.remove(id);
+        }
+    }
+    // Names without an id, in one pass. Client certificates are not forwarded: `SANITIZE` is the default.
+    headers.remove_if(|name, _| match name {
+        b"x-forwarded-client-cert" => true,
+        b"x-envoy-upstream-stream-duration-ms" => !is_internal,
+        b"x-envoy-original-host" => is_edge,
+        _ => false,
+    });
+}
+
+/// `te` may only say `trailers` upstream.
+fn keep_only_trailers(headers: &mut Headers) {
+    if !headers.contains(HeaderId::TE) {
+        return;
+    }
+    let trailers = headers
+        .values(HeaderId::TE)
+        .any(|line| line.split(|&b| b == b',').any(|coding| coding.trim_ascii() == b"trailers"));
+    headers.remove(HeaderId::TE);
+    if trailers {
+        headers.append(HeaderId::TE, b"trailers");
+    }
+}
+
+/// `x-request-id`: kept from inside, or where `preserve_external_request_id` says so; made otherwise.
+fn set_request_id(headers: &mut Headers, is_edge: bool, preserve: bool, random: u128) {
+    let known = headers.value(HeaderId::X_REQUEST_ID).filter(|id| !id.is_empty());
+    match known {
+        Some(_) if !is_edge => {}
+        Some(id) if preserve => {
+            // The 15th character of a UUID says why a request is traced, which is not for strangers to decide.
+            if id.len() == 36 && id[14] != b'4' {
+                let mut id: SmallVec<[u8; 36]> = SmallVec::from_slice(id);
+                id[14] = b'4';
+                headers.set(HeaderId::X_REQUEST_ID, &id);
+            }
+        }
+        _ => headers.set(HeaderId::X_REQUEST_ID, &uuid(random)),
+    }
+}
+
+/// A version 4 UUID (RFC 9562, section 5.4) as text.
+fn uuid(random: u128) -> [u8; 36] {
+    const VERSION: u128 = 0xf << 76;
+    const VARIANT: u128 = 0x3 << 62;
+    let value = random & !(VERSION | VARIANT) | 0x4 << 76 | 0x2 << 62;
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (i, place) in text.iter_mut().enumerate() {
+        if !matches!(i, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *place = b"0123456789abcdef"[(value >> shift) as usize & 15];
+        }
+    }
+    text
+}
+
+/// An IPv4 address that came over an IPv6 socket is written as IPv4.
+fn address_text(address: IpAddr) -> SmallVec<[u8; ADDRESS_BYTES]> {
+    let mut text = [0; ADDRESS_BYTES];
+    let mut rest = &mut text[..];
+    write!(rest, "{}", address.to_canonical()).expect("no address is longer than ADDRESS_BYTES");
+    let written = ADDRESS_BYTES - rest.len();
+    SmallVec::from_slice(&text[..written])
+}
+
+/// The longest IPv6 address has 45 characters.
+const ADDRESS_BYTES: usize = 48;
+
+const HOP_BY_HOP: [HeaderId; 6] = [
+    HeaderId::CONNECTION,
+    HeaderId::UPGRADE,
+    HeaderId::KEEP_ALIVE,
+    HeaderId::PROXY_CONNECTION,
+    HeaderId::TRANSFER_ENCODING,
+    HeaderId::X_ENVOY_INTERNAL,
+];
+
+/// Removed from what comes from clients to an edge proxy (`use_remote_address`).
+const NOT_FROM_OUTSIDE: [HeaderId; 4] = [
+    HeaderId::X_ENVOY_DECORATOR_OPERATION,
+    HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
+    HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_NODE,
+    HeaderId::X_ENVOY_ORIGINAL_PATH,
+];
+
+/// Removed from all that does not come from an internal address.
+const NOT_FROM_EXTERNAL: [HeaderId; 14] = [
+    HeaderId::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS,
+    HeaderId::X_ENVOY_FORCE_TRACE,
+    HeaderId::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT,
+    HeaderId::X_ENVOY_IP_TAGS,
+    HeaderId::X_ENVOY_MAX_RETRIES,
+    HeaderId::X_ENVOY_ORIGINAL_URL,
+    HeaderId::X_ENVOY_RETRIABLE_HEADER_NAMES,
+    HeaderId::X_ENVOY_RETRIABLE_STATUS_CODES,
+    HeaderId::X_ENVOY_RETRY_GRPC_ON,
+    HeaderId::X_ENVOY_RETRY_ON,
+    HeaderId::X_ENVOY_UPSTREAM_ALT_STAT_NAME,
+    HeaderId::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS,
+    HeaderId::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE,
+    HeaderId::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS,
+];
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
