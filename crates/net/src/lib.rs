@@ -3,6 +3,7 @@
 mod accept;
 mod address;
 pub mod buffer;
+mod chain_match;
 mod connect;
 mod connection;
 mod filter;
@@ -12,6 +13,7 @@ pub mod sockopt;
 
 pub use accept::{AcceptHooks, AcceptOptions, accept_loop};
 pub use address::{Address, AddressError, PipePath};
+pub use chain_match::ChainMatcher;
 pub use connect::{ConnectOptions, connect};
 pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};
 pub use filter::{CloseReason, Limit, ListenerFilter, LocalBoxFuture, NetworkFilter, NextNetwork, Refuse};
