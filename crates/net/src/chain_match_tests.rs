@@ -105,7 +105,8 @@ fn server_names_match_exactly_then_by_the_longest_suffix() {
         ("a.b.example.com", 0),
         ("example.com", 2),
         ("com", 3),
-        (".com", 3),
+        // As in Envoy, where the key of a wildcard is its suffix.
+        (".com", 2),
         ("other.org.", 3),
         ("", 3),
     ] {
