@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::{Headers, Message, PATIENCE};
 
@@ -22,9 +23,13 @@ pub enum Cut {
 trait Socket: Read + Write + Send {
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     fn duplicate(&self) -> io::Result<Box<dyn Socket>>;
+    fn set_write_patience(&self, patience: Duration) -> io::Result<()>;
 }
 
 impl Socket for TcpStream {
+    fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_write_timeout(Some(patience))
+    }
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         TcpStream::shutdown(self, how)
     }
@@ -34,6 +39,9 @@ impl Socket for TcpStream {
 }
 
 impl Socket for UnixStream {
+    fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_write_timeout(Some(patience))
+    }
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         UnixStream::shutdown(self, how)
     }
@@ -87,6 +95,13 @@ impl Wire {
     #[must_use]
     pub fn duplicate(&self) -> Self {
         Self { socket: self.socket.duplicate().unwrap(), unread: Vec::new(), local: self.local }
+    }
+
+    /// Gives a peer that does not read this long before a write fails.
+    #[must_use]
+    pub fn write_patience(self, patience: Duration) -> Self {
+        self.socket.set_write_patience(patience).unwrap();
+        self
     }
 
     /// Writes all of `bytes`; a peer that is gone is a failed test.
