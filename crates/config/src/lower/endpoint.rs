@@ -10,7 +10,7 @@ use crate::settings::{
 };
 use crate::{Code, Path};
 
-/// What `load_assignment` of the cluster at `path` holds.
+/// What `load_assignment` of the cluster at `path` holds; any kind of host if its type has an error.
 pub(super) fn localities(
     context: &mut Context<'_>,
     path: &Path<'_>,
@@ -27,24 +27,28 @@ pub(super) fn localities(
             context.error(&here, Code::INVALID, message);
         }
     }
+    let known = |field: &str| !context.findings.explains(&path.field(field));
+    let hosts = match discovery {
+        Discovery::Static if known("type") && known("cluster_type") => Hosts::Ip,
+        _ => Hosts::Names,
+    };
     let each = messages.iter().enumerate();
-    each.map(|(index, message)| locality(context, &endpoints.index(index), message, discovery)).collect()
+    each.map(|(index, message)| locality(context, &endpoints.index(index), message, hosts)).collect()
 }
 
 fn locality(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: &endpoint_v3::LocalityLbEndpoints,
-    discovery: &Discovery,
+    hosts: Hosts,
 ) -> LocalityEndpoints {
     if message.priority > MAX_PRIORITY {
         context.error(&path.field("priority"), Code::OUT_OF_RANGE, "a priority from 0 to 128 is expected");
     }
     let here = path.field("lb_endpoints");
     let each = message.lb_endpoints.iter().enumerate();
-    let endpoints: Vec<_> = each
-        .filter_map(|(index, message)| endpoint(context, &here.index(index), message, discovery))
-        .collect();
+    let endpoints: Vec<_> =
+        each.filter_map(|(index, message)| endpoint(context, &here.index(index), message, hosts)).collect();
     let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
     if total > u64::from(u32::MAX) {
         context.error(&here, Code::OUT_OF_RANGE, "the sum of the weights exceeds 4294967295");
@@ -64,7 +68,7 @@ fn endpoint(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: &endpoint_v3::LbEndpoint,
-    discovery: &Discovery,
+    hosts: Hosts,
 ) -> Option<Endpoint> {
     use endpoint_v3::lb_endpoint::HostIdentifier;
     let health = match value::enumeration(context, &path.field("health_status"), message.health_status) {
@@ -87,10 +91,6 @@ fn endpoint(
             context.missing(path, "an endpoint is required");
             return None;
         }
-    };
-    let hosts = match discovery {
-        Discovery::Static => Hosts::Ip,
-        Discovery::StrictDns(_) | Discovery::LogicalDns(_) => Hosts::Names,
     };
     let here = here.field("address");
     let address = address::address(context, &here, message.address.as_ref(), hosts)?;

@@ -4,7 +4,7 @@
 //!
 //! Message rules and the support table are checked before this on the same message; here belongs what
 //! needs more than one field, or what only building the settings can tell. A problem found by both is
-//! reported once. Every function answers `None` exactly when the message has an error of its own.
+//! reported once. The functions for one resource answer `None` exactly when lowering it found an error.
 
 mod address;
 mod any;
@@ -82,7 +82,7 @@ impl<S: Into<Arc<str>>> FromIterator<S> for ClusterNames {
     }
 }
 
-/// Lowers a whole bootstrap; see the module.
+/// Lowers a whole bootstrap; `None` also when reading it left errors in `findings`.
 pub fn bootstrap(
     message: &bootstrap_v3::Bootstrap,
     options: &LowerOptions,
@@ -91,7 +91,7 @@ pub fn bootstrap(
     let names = bootstrap::cluster_names(message);
     let mut context = Context::new(options, Some(&names), findings);
     let lowered = bootstrap::lower(&mut context, &Path::root(), message);
-    context.finish(lowered)
+    context.finish(lowered).filter(|_| !findings.has_errors())
 }
 
 /// Lowers one listener, as the file has it or as discovery delivers it. With `clusters`, static routes
@@ -174,10 +174,15 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// A required part is missing. Silent if that only follows from an error reported already.
+    /// A required part is missing. Silent if that only follows from an error reported already, or if a
+    /// field beside it has a name that does not exist: it is likely the one, misspelt.
     fn missing(&mut self, path: &Path<'_>, message: impl fmt::Display) {
         self.failed = true;
-        if !self.findings.explains(path) {
+        let here = path.to_string();
+        let parent = |path: &str| path.rsplit_once('.').map(|(parent, _)| parent.to_owned());
+        let misspelt =
+            |finding: &Finding| finding.code == Code::UNKNOWN_FIELD && parent(&finding.path) == parent(&here);
+        if !self.findings.explains(path) && !self.findings.iter().any(misspelt) {
             self.findings.error(path, Code::REQUIRED, message);
         }
     }

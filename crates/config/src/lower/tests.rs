@@ -264,9 +264,9 @@ fn domains_are_unique_in_any_case() {
     assert_eq!(domains, &expected);
     refused(
         &hosts("{name: v, domains: [a]}, {name: w, domains: [b, A]}"),
-        &[("duplicate-name", "virtual_hosts[1].domains[1]")],
+        &[("invalid", "virtual_hosts[1].domains[1]")],
     );
-    refused(&hosts("{name: v, domains: ['*', '*']}"), &[("duplicate-name", "domains[1]")]);
+    refused(&hosts("{name: v, domains: ['*', '*']}"), &[("invalid", "domains[1]")]);
     accepted(&hosts("{name: v, domains: [a]}, {name: v, domains: [b]}"));
 }
 
@@ -413,6 +413,15 @@ fn clusters_are_checked() {
     let breakers = "circuit_breakers: {thresholds: [{priority: HIGH, max_requests: 7}, {priority: HIGH, max_requests: 8}]}";
     let breakers = accepted(&cluster(breakers)).clusters[0].circuit_breakers;
     assert_eq!((breakers[0].max_requests, breakers[1].max_requests), (1024, 7));
+}
+
+#[test]
+fn what_only_follows_from_an_error_is_not_said() {
+    let chain = format!("filter_chains: [{{filters: [{TCP}]}}]");
+    refused(&listeners(&format!("{{adress: {{}}, {chain}}}")), &[("unknown-field", "listeners[0].adress")]);
+    let host = "load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 1}}}}]}]}";
+    refused(&cluster(&format!("type: STRICT_DSN, {host}")), &[("unknown-enum-value", "clusters[0].type")]);
+    refused(&cluster(&format!("type: EDS, {host}")), &[("unsupported-value", "clusters[0].type")]);
 }
 
 #[test]
