@@ -166,6 +166,18 @@ fn an_internal_request_is_marked_and_may_set_its_timeout() {
 }
 
 #[test]
+fn no_address_is_internal_unless_configured() {
+    for address in ["10.0.0.1", "127.0.0.1", "192.168.1.1"] {
+        let lines = format!(
+            "x-forwarded-for: {address}\r\nx-envoy-internal: true\r\nx-envoy-upstream-rq-timeout-ms: 3000\r\n"
+        );
+        let (request, _) = exchange(same, &lines);
+        assert_eq!(request.header("x-envoy-internal"), None, "{address}");
+        assert_eq!(request.header("x-envoy-expected-rq-timeout-ms"), Some("15000"), "{address}");
+    }
+}
+
+#[test]
 fn trusted_hops_name_the_client() {
     let (request, _) = exchange(
         |bootstrap| bootstrap.filter_with("{use_remote_address: true, xff_num_trusted_hops: 1}"),
@@ -201,13 +213,6 @@ fn request_ids_can_be_left_out_kept_and_told() {
     );
     assert_eq!(request.header("x-request-id"), Some("mine"));
     assert_eq!(response.header("x-request-id"), Some("mine"));
-}
-
-#[test]
-fn via_is_appended_to_requests_and_set_on_responses() {
-    let (request, response) = exchange(|bootstrap| bootstrap.filter_with("via: proxy"), "via: a\r\n");
-    assert_eq!(request.header("via"), Some("a, proxy"));
-    assert_eq!(response.header("via"), Some("proxy"));
 }
 
 #[test]

@@ -183,19 +183,6 @@ fn without_reuse_port_both_workers_still_serve() {
 }
 
 #[test]
-fn a_listener_that_does_not_bind_takes_no_connection() {
-    let proxy = Proxy::start(
-        &Bootstrap::empty()
-            .listener("main", direct_response_chain("unbound"))
-            .listener_with(
-                "{bind_to_port: false, address: {socket_address: {address: 127.0.0.1, port_value: 1}}}",
-            )
-            .listener("other", direct_response_chain("bound")),
-    );
-    assert_eq!(ask(&mut Wire::connect(proxy.listener("other"))), "bound");
-}
-
-#[test]
 fn connections_are_spread_over_workers() {
     let bootstrap = Bootstrap::empty().listener("main", direct_response_chain("x"));
     let proxy = Proxy::start(&bootstrap.listener_with("stat_prefix: main"));
