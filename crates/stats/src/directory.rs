@@ -5,7 +5,8 @@
 
 use std::hash::BuildHasher;
 use std::sync::Weak;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
@@ -79,8 +80,8 @@ impl Directory {
             scope_index: HashTable::new(),
             scope_free: Vec::new(),
             generations: 0,
-            // Slot 0 belongs to nobody: increments of stats for which there was no slot go there. One block between the
-            // halves stays unused, so that no extent spans both.
+            // The first block of each half stays unused: slot 0 means "none" in `fill`, see `no_slot` for the other;
+            // and so no extent spans both halves.
             pools: [Blocks::new(0, half, 1), Blocks::new(half, half * 2, 1)],
             texts: HashMap::new(),
             quarantine: Vec::new(),
@@ -161,23 +162,27 @@ impl Directory {
     /// The slot of `prefix of scope` + `suffix`: the existing one, or a new one owned by `scope`.
     pub(crate) fn resolve(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
         let suffix = &*bounded(suffix);
-        if let Some(slot) = self.find_in(segment, scope, suffix, kind) {
+        let known = self.suffixes.find(suffix);
+        if let Some(slot) = known.and_then(|known| self.find_in(segment, self.owning(scope)?, known, kind)) {
             return slot;
         }
         let mut name = std::mem::take(&mut self.full_name);
         name.clear();
-        let own = self.prefix(scope);
-        let own_length = own.len();
-        name.push_str(own);
+        name.push_str(self.prefix(scope));
+        let own = name.len();
         name.push_str(suffix);
-        let found = self.find_split(segment, &name, own_length, kind);
+        let found = self.find_split(segment, &name, own, kind);
         self.full_name = name;
-        match found {
-            Some((owner, slot)) => {
-                self.lend(owner, scope);
-                slot
+        if let Some((owner, slot)) = found {
+            self.lend(owner, scope);
+            return slot;
+        }
+        match known.or_else(|| self.suffixes.intern(suffix)) {
+            Some(suffix) => self.add_slot(segment, scope, suffix, kind),
+            None => {
+                self.refused += 1;
+                no_slot(segment)
             }
-            None => self.add_slot(segment, scope, suffix, kind),
         }
     }
 
@@ -198,18 +203,29 @@ impl Directory {
         std::iter::once(0).chain(dots).filter(|at| *at != except).find_map(|at| {
             let (prefix, suffix) = name.split_at(at);
             let scope = self.find_scope(prefix)?;
-            Some((scope, self.find_in(segment, scope, suffix, kind)?))
+            let entry = self.owning(scope)?;
+            let suffix = self.suffixes.find(suffix)?;
+            Some((scope, self.find_in(segment, entry, suffix, kind)?))
         })
     }
 
-    fn find_in(&self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> Option<u32> {
-        let entry = self.entry(scope).filter(|entry| entry.fill != [0; 2])?;
-        let suffix = self.suffixes.find(suffix)?;
+    /// The scope's entry if it has slots.
+    fn owning(&self, scope: u32) -> Option<&ScopeEntry> {
+        self.entry(scope).filter(|entry| entry.fill != [0; 2])
+    }
+
+    fn find_in(&self, segment: &Segment, entry: &ScopeEntry, suffix: u32, kind: MetricKind) -> Option<u32> {
         let wanted = suffix << 2 | kind.class();
         if let Some(rare) = entry.rare.as_deref().filter(|rare| !rare.index.is_empty()) {
             return rare.index.get(&wanted).copied();
         }
-        entry.extents().flat_map(Extent::slots).find(|slot| key(segment, *slot) == Some(wanted))
+        entry.extents().find_map(|extent| {
+            let slots = extent.slots();
+            let descriptors = &segment.descriptors()[slots.start as usize..slots.end as usize];
+            let matches = |descriptor: u32| descriptor >> 4 == suffix && key(descriptor) == Some(wanted);
+            let at = descriptors.iter().position(|descriptor| matches(descriptor.load(Relaxed)))?;
+            Some(slots.start + at as u32)
+        })
     }
 
     fn lend(&mut self, owner: u32, borrower: u32) {
@@ -221,11 +237,7 @@ impl Directory {
         }
     }
 
-    fn add_slot(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
-        let Some(suffix) = self.suffixes.intern(suffix) else {
-            self.refused += 1;
-            return NO_SLOT;
-        };
+    fn add_slot(&mut self, segment: &Segment, scope: u32, suffix: u32, kind: MetricKind) -> u32 {
         let visible =
             self.suffixes.publish(suffix, segment, &mut self.arena) && self.publish_scope(segment, scope);
         let slot = (if visible { self.next_slot(segment, scope, 0) } else { None })
@@ -233,7 +245,7 @@ impl Directory {
         let Some(slot) = slot else {
             self.suffixes.forget_unused(suffix, &mut self.arena);
             self.refused += 1;
-            return NO_SLOT;
+            return no_slot(segment);
         };
         self.suffixes.hold(suffix);
         segment.descriptors()[slot as usize].store(suffix << 4 | kind.code(), Release);
@@ -265,12 +277,11 @@ impl Directory {
         if blocks * BLOCK_SLOTS <= SCANNED_SLOTS {
             return;
         }
+        let key = |slot: u32| key(segment.descriptors()[slot as usize].load(Relaxed));
         let mut index = std::mem::take(&mut entry.rare.get_or_insert_default().index);
         if index.is_empty() {
-            index.extend(
-                entry.extents().flat_map(Extent::slots).filter_map(|slot| Some((key(segment, slot)?, slot))),
-            );
-        } else if let Some(key) = key(segment, slot) {
+            index.extend(entry.extents().flat_map(Extent::slots).filter_map(|slot| Some((key(slot)?, slot))));
+        } else if let Some(key) = key(slot) {
             index.insert(key, slot);
         }
         entry.rare.get_or_insert_default().index = index;
@@ -378,7 +389,7 @@ impl Directory {
     /// Sets a text readout, for us and for readers of the file.
     pub(crate) fn set_text(&mut self, segment: &Segment, slot: u32, value: &str) {
         let value = &value[..value.floor_char_boundary(crate::layout::MAX_TEXT)];
-        let visible = slot != NO_SLOT && slot < segment.geometry().slots;
+        let visible = slot < segment.geometry().slots;
         let place = if visible { self.arena.store(segment, value) } else { None };
         let _change = Change::begin(segment);
         let packed = place.map_or(0, |place| u64::from(place.offset) << 32 | u64::from(place.length));
@@ -425,7 +436,9 @@ struct Change<'a>(&'a Segment);
 
 impl<'a> Change<'a> {
     fn begin(segment: &'a Segment) -> Change<'a> {
-        segment.header()[word::SEQUENCE].fetch_add(1, Acquire);
+        segment.header()[word::SEQUENCE].fetch_add(1, Relaxed);
+        // What follows must not be seen before the sequence is odd.
+        fence(SeqCst);
         Change(segment)
     }
 }
@@ -436,11 +449,14 @@ impl Drop for Change<'_> {
     }
 }
 
-fn key(segment: &Segment, slot: u32) -> Option<u32> {
-    let descriptor = segment.descriptors()[slot as usize].load(Relaxed);
+/// What a slot is found by: suffix and class. None if it is empty.
+fn key(descriptor: u32) -> Option<u32> {
     Some(descriptor >> 4 << 2 | MetricKind::from_code(descriptor & 15)?.class())
 }
 
-/// Where stats without a slot count.
-const NO_SLOT: u32 = 0;
+/// Where stats without a slot count: the first private slot, which always has memory and never an owner.
+fn no_slot(segment: &Segment) -> u32 {
+    segment.geometry().slots
+}
+
 const SCANNED_SLOTS: u32 = 128;

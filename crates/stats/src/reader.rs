@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 
 use nix::errno::Errno;
 use nix::fcntl::{FlockArg, OFlag};
@@ -161,10 +163,12 @@ impl Reader {
     ) -> Result<(), ReadError> {
         for attempt in 1..=ATTEMPTS {
             let before = self.header_word(word::SEQUENCE)?;
+            fence(SeqCst);
             if before != names.sequence || names.suffixes.len() > CACHED_NAMES {
                 *names = Names { sequence: before, ..Names::default() };
             }
             let result = self.read_slice(slice, names, start, count);
+            fence(SeqCst);
             let settled = before.is_multiple_of(2) || attempt > ATTEMPTS / 2;
             if settled && self.header_word(word::SEQUENCE)? == before {
                 return result;

@@ -8,6 +8,8 @@ use crate::names::{bounded, sanitized};
 use crate::store::Shared;
 
 /// Stats under one prefix. They live until the last clone, child scope and [`TextReadout`] of it is gone.
+/// A [`Counter`] or [`Gauge`] does not keep them alive: hold the scope beside them, as
+/// [`stats_block!`](crate::stats_block) does; `root.scope("a").counter("b")` is gone at the end of the statement.
 /// Two scopes of the same prefix are the same scope. Making and dropping one takes the store's lock.
 #[derive(Clone)]
 pub struct Scope(Arc<ScopeInner>);
