@@ -28,8 +28,9 @@ pub enum LocalReply {
     ResponseTimeout,
     RequestTimeout,
     RequestHeadersTimeout,
-    StreamIdleTimeout,
-    MaxDuration,
+    /// `request_complete` decides between 504 and 408, as in Envoy.
+    StreamIdleTimeout { request_complete: bool },
+    MaxDuration { request_complete: bool },
     UpgradeRefused,
     /// The path could not be normalised or holds what the configuration refuses.
     BadPath,
@@ -47,8 +48,9 @@ impl LocalReply {
             UpstreamProtocolError => 502,
             ResponseTimeout => 504,
             RequestTimeout | RequestHeadersTimeout => 408,
-            StreamIdleTimeout => 408,
-            MaxDuration => 408,
+            StreamIdleTimeout { request_complete } | MaxDuration { request_complete } => {
+                if request_complete { 504 } else { 408 }
+            }
             UpgradeRefused => 403,
             BadPath => 400,
             RequestTooLarge => 413,
@@ -81,8 +83,8 @@ impl LocalReply {
             }
             ResponseTimeout => "upstream request timeout",
             RequestTimeout | RequestHeadersTimeout => "request timeout",
-            StreamIdleTimeout => "stream timeout",
-            MaxDuration => "downstream duration timeout",
+            StreamIdleTimeout { .. } => "stream timeout",
+            MaxDuration { .. } => "downstream duration timeout",
             Downstream(HeadError::Malformed(_)) => "Bad Request",
             Downstream(HeadError::TransferCoding) => "Not Implemented",
             Downstream(HeadError::Version) => "Upgrade Required",
@@ -104,8 +106,8 @@ impl LocalReply {
             UpstreamReset => ResponseFlags::UPSTREAM_REMOTE_RESET,
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
-            StreamIdleTimeout => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            MaxDuration => ResponseFlags::DURATION_TIMEOUT,
+            StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            MaxDuration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             RequestTimeout | RequestHeadersTimeout | UpgradeRefused | BadPath | RequestTooLarge => return None,
         })
@@ -127,8 +129,8 @@ impl LocalReply {
             ResponseTimeout => "response_timeout",
             RequestTimeout => "request_overall_timeout",
             RequestHeadersTimeout => "request_header_timeout",
-            StreamIdleTimeout => "stream_idle_timeout",
-            MaxDuration => "max_duration_timeout",
+            StreamIdleTimeout { .. } => "stream_idle_timeout",
+            MaxDuration { .. } => "max_duration_timeout",
             UpgradeRefused => "upgrade_failed",
             BadPath => "path_normalization_failed",
             RequestTooLarge => "request_payload_too_large",

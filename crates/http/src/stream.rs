@@ -76,19 +76,21 @@ pub enum StreamTimer {
 }
 
 impl StreamTimer {
-    /// The limit whose index is `index`.
-    pub fn from_index(index: usize) -> StreamTimer {
-        match index {
+    /// The limit whose index is `index`; `None` for those of the connection.
+    pub fn from_index(index: usize) -> Option<StreamTimer> {
+        Some(match index {
             0 => StreamTimer::Idle,
             1 => StreamTimer::Request,
             2 => StreamTimer::Response,
-            _ => StreamTimer::Duration,
-        }
+            3 => StreamTimer::Duration,
+            _ => return None,
+        })
     }
 }
 
-/// The four limits of [`StreamTimer`] over one wheel entry.
-pub type StreamDeadlines = Deadlines<4>;
+/// The limits of [`StreamTimer`] over one wheel entry, and behind them room for those of an HTTP/1 connection, which
+/// has one stream at a time and shares the entry with it.
+pub type StreamDeadlines = Deadlines<7>;
 
 /// One request and its response.
 pub struct StreamInfo {
@@ -106,6 +108,9 @@ pub struct StreamInfo {
     cluster: RefCell<Option<Arc<str>>>,
     /// Where the request came from, after `x-forwarded-for` has been trusted or not.
     client: Cell<Option<IpAddr>>,
+    internal: Cell<bool>,
+    /// The request id to put into the response, where asked for.
+    response_id: RefCell<Option<Rc<[u8]>>>,
     pub bytes_received: Cell<u64>,
     pub bytes_sent: Cell<u64>,
 }
@@ -125,6 +130,8 @@ impl StreamInfo {
             route: RefCell::new(None),
             cluster: RefCell::new(None),
             client: Cell::new(None),
+            internal: Cell::new(false),
+            response_id: RefCell::new(None),
             bytes_received: Cell::new(0),
             bytes_sent: Cell::new(0),
         }
@@ -170,6 +177,11 @@ impl StreamInfo {
         }
     }
 
+    /// The stream has ended: lifts its limits.
+    pub fn clear_timeouts(&self) {
+        (0..4).for_each(|timer| self.deadlines.clear(timer));
+    }
+
     pub fn is_request_complete(&self) -> bool {
         self.request_complete.get()
     }
@@ -211,6 +223,24 @@ impl StreamInfo {
 
     pub fn client(&self) -> Option<IpAddr> {
         self.client.get()
+    }
+
+    /// The request came from an internal address (`x-envoy-internal`).
+    pub fn is_internal(&self) -> bool {
+        self.internal.get()
+    }
+
+    pub fn set_internal(&self, internal: bool) {
+        self.internal.set(internal);
+    }
+
+    /// `x-request-id` for the response.
+    pub fn response_id(&self) -> Option<Rc<[u8]>> {
+        self.response_id.borrow().clone()
+    }
+
+    pub fn set_response_id(&self, id: Rc<[u8]>) {
+        *self.response_id.borrow_mut() = Some(id);
     }
 
     pub fn set_client(&self, client: Option<IpAddr>) {

@@ -1,7 +1,18 @@
 #![doc = include_str!("../DESIGN.md")]
 
+mod accept;
 pub mod admin;
+mod clusters;
 pub mod control_socket;
+pub mod default_config;
+mod discovery;
+mod listeners;
 pub mod logging;
+mod memory;
 pub mod options;
+pub mod run;
+mod resources;
+mod server_stats;
 pub mod signals;
+mod state;
+mod tcp_pending;

@@ -1,1 +1,17 @@
 #![doc = include_str!("../DESIGN.md")]
+
+mod balancer;
+pub mod breaker;
+pub mod cluster;
+pub mod connect;
+pub mod dns;
+pub mod h1;
+pub mod host;
+pub mod names;
+pub mod pool;
+pub mod stats;
+pub mod tcp;
+
+pub use cluster::{Cluster, ClusterInfo, ClusterMap, WorkerHost};
+pub use host::{Host, HostAttributes, HostSet, HostStat};
+pub use names::ClusterNames;

@@ -73,39 +73,40 @@ impl Outgoing {
         self.written == self.ahead.len() && self.chunk.is_empty() && self.behind.is_empty()
     }
 
-    /// Pulls `body` and writes until the message is done. `moved` is told when bytes were taken from the body.
-    pub fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut Io,
-        body: &mut Body,
-        mut moved: impl FnMut(usize),
-    ) -> Poll<Result<(), SendError>> {
+    /// Pulls `body` and writes until the message is done.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, io: &mut Io, body: &mut Body) -> Poll<Result<(), SendError>> {
         loop {
-            let mut waiting = false;
-            while !self.finished && self.chunk.is_empty() && self.behind.is_empty() && self.ahead.len() < FULL {
-                match body.poll_frame(cx) {
-                    Poll::Pending => {
-                        waiting = true;
-                        break;
-                    }
-                    Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
-                        moved(chunk.len());
-                        self.push(chunk);
-                    }
-                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(&trailers)),
-                    Poll::Ready(None) => self.finish(None),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(SendError::Body(error))),
-                }
-            }
-            ready!(self.poll_flush(io, cx)).map_err(SendError::Io)?;
+            let filled = self.poll_fill(cx, body, |_| ())?;
+            ready!(self.poll_flush(cx, io))?;
+            ready!(filled);
             if self.finished {
                 return Poll::Ready(Ok(()));
             }
-            if waiting {
-                return Poll::Pending;
+        }
+    }
+
+    /// Takes from `body` what can be written now; `Ready` when there is enough to write or the body has ended,
+    /// `Pending` when more may come: what is there is to be flushed in both cases. Apart from [`Outgoing::poll_flush`]
+    /// for those whose body reads from the very socket that is written to.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        mut moved: impl FnMut(usize),
+    ) -> Result<Poll<()>, SendError> {
+        while !self.finished && self.chunk.is_empty() && self.behind.is_empty() && self.ahead.len() < FULL {
+            match body.poll_frame(cx) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
+                    moved(chunk.len());
+                    self.push(chunk);
+                }
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(&trailers)),
+                Poll::Ready(None) => self.finish(None),
+                Poll::Ready(Some(Err(error))) => return Err(SendError::Body(error)),
             }
         }
+        Ok(Poll::Ready(()))
     }
 
     fn push(&mut self, chunk: Chunk) {
@@ -141,19 +142,19 @@ impl Outgoing {
     }
 
     /// Writes what is there.
-    pub fn poll_flush(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<Result<(), SendError>> {
         while !self.is_flushed() {
             let ahead = &self.ahead[self.written..];
             let count = if self.chunk.is_empty() && self.behind.is_empty() {
-                ready!(io.poll_write(cx, ahead))?
+                ready!(io.poll_write(cx, ahead)).map_err(SendError::Io)?
             } else if ahead.is_empty() && self.behind.is_empty() {
-                ready!(io.poll_write(cx, self.chunk.as_slice()))?
+                ready!(io.poll_write(cx, self.chunk.as_slice())).map_err(SendError::Io)?
             } else {
                 let parts = [IoSlice::new(ahead), IoSlice::new(self.chunk.as_slice()), IoSlice::new(self.behind)];
-                ready!(io.poll_write_vectored(cx, &parts))?
+                ready!(io.poll_write_vectored(cx, &parts)).map_err(SendError::Io)?
             };
             if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                return Poll::Ready(Err(SendError::Io(io::ErrorKind::WriteZero.into())));
             }
             self.advance(count);
         }

@@ -99,8 +99,11 @@ pub const COMPONENTS: &[Component] = &[
     Component { name: "upstream", targets: &["proxy_upstream", "proxy_server::clusters"] },
 ];
 
-/// The component that `target` logs under: the one with the longest prefix of whole path segments.
+/// The component that `target` logs under: the one of that name, or the one with the longest prefix of whole path segments.
 pub(super) fn component_of(target: &str) -> &'static str {
+    if let Some(named) = COMPONENTS.iter().find(|component| component.name == target) {
+        return named.name;
+    }
     let covers = |prefix: &str| {
         target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
@@ -188,7 +191,9 @@ impl Levels {
     }
 
     pub(super) fn targets(&self) -> Targets {
-        let mut targets = Targets::new();
+        // An event may also name its component as target.
+        let named = self.0.iter().map(|(name, level)| (*name, level.filter()));
+        let mut targets = Targets::new().with_targets(named);
         for (component, (_, level)) in COMPONENTS.iter().zip(&self.0) {
             match component.name {
                 MISC => targets = targets.with_default(level.filter()),
@@ -222,6 +227,7 @@ mod tests {
             ("proxy_server", "main"),
             ("h2::codec", "http2"),
             ("h2o", "misc"),
+            ("main", "main"),
             ("mio::poll", "misc"),
         ] {
             assert_eq!(component_of(target), component, "{target}");
@@ -250,5 +256,7 @@ mod tests {
         assert!(targets.would_enable("proxy_upstream", &tracing::Level::WARN));
         assert!(!targets.would_enable("proxy_upstream", &tracing::Level::INFO));
         assert!(!targets.would_enable("mio", &tracing::Level::ERROR));
+        assert!(targets.would_enable("dns", &tracing::Level::TRACE));
+        assert!(!targets.would_enable("main", &tracing::Level::INFO));
     }
 }

@@ -1,0 +1,84 @@
+//! The HTTP connection manager: from a connection's bytes to requests, through filters, to responses.
+//!
+//! [`respond`] is what happens to a request whatever its version; [`h1`] and [`h2`] speak to the client.
+
+mod h1;
+mod respond;
+mod stats;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::settings;
+use proxy_http::filter::HttpFilter;
+use proxy_http::route::RouteTable;
+use proxy_net::{CloseReason, Connection, LocalBoxFuture, NetworkFilter, NextNetwork};
+use proxy_runtime::{Drain, SlotReader};
+use proxy_upstream::ClusterMap;
+
+use crate::router::Router;
+pub use stats::HttpStats;
+
+/// What a connection manager needs of its worker.
+pub struct ManagerContext {
+    pub clusters: Rc<ClusterMap>,
+    pub routes: SlotReader<RouteTable>,
+    /// This machine's own address: see [`proxy_http::forwarding::ForwardingContext`].
+    pub local_address: Option<IpAddr>,
+    pub stats: Arc<HttpStats>,
+    /// Tells connections to close after their next response.
+    pub drain: Drain,
+    /// Tells idle connections to close now.
+    pub closing: Drain,
+}
+
+/// One worker's instance for a filter chain.
+#[derive(Clone)]
+pub struct HttpConnectionManager(Rc<Manager>);
+
+pub(crate) struct Manager {
+    settings: Arc<settings::HttpConnectionManager>,
+    filters: Vec<Box<dyn HttpFilter>>,
+    router: Router,
+    routes: SlotReader<RouteTable>,
+    local_address: Option<IpAddr>,
+    stats: Arc<HttpStats>,
+    drain: Drain,
+    closing: Drain,
+}
+
+impl HttpConnectionManager {
+    pub fn new(settings: Arc<settings::HttpConnectionManager>, context: ManagerContext) -> HttpConnectionManager {
+        let router_settings = settings.filters.iter().rev().map(|f| match &f.config {
+            settings::HttpFilterConfig::Router(router) => Arc::clone(router),
+        });
+        let router_settings = router_settings.into_iter().next().unwrap_or_default();
+        HttpConnectionManager(Rc::new(Manager {
+            router: Router::new(router_settings, context.clusters, Arc::clone(&context.stats)),
+            filters: Vec::new(),
+            settings,
+            routes: context.routes,
+            local_address: context.local_address,
+            stats: context.stats,
+            drain: context.drain,
+            closing: context.closing,
+        }))
+    }
+}
+
+impl NetworkFilter for HttpConnectionManager {
+    fn serve<'a>(
+        &'a self,
+        connection: Connection,
+        _next: NextNetwork<'a>,
+    ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
+        Box::pin(async move {
+            match self.0.settings.codec {
+                settings::CodecType::Http1 => h1::serve(&self.0, connection, false).await,
+                settings::CodecType::Auto => h1::serve(&self.0, connection, true).await,
+                settings::CodecType::Http2 => h1::serve(&self.0, connection, true).await,
+            }
+        })
+    }
+}

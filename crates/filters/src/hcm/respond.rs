@@ -1,0 +1,258 @@
+//! What happens to a request whatever version it came in: preparation, route, filters, router, finishing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proxy_http::filter::{Filtered, Flow, Reset, TerminalFilter};
+use proxy_http::forwarding::{ForwardingContext, prepare_request};
+use proxy_http::h1::head::HeadError;
+use proxy_http::path::{PathAction, normalize_path};
+use proxy_http::reply::LocalReply;
+use proxy_http::response_headers::{ResponseContext, prepare_response};
+use proxy_http::route::{LookupContext, RouteEntry};
+use proxy_http::{HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version};
+use proxy_runtime::clock;
+use proxy_stats::GaugeGuard;
+
+use super::{HttpStats, Manager};
+
+/// What the codec found out about a request besides the request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    pub(super) upgrade: bool,
+    pub(super) connect: bool,
+}
+
+impl Manager {
+    /// Takes a request to its response. Dropping the future cancels everything below.
+    pub(super) async fn respond(
+        &self,
+        stream: &Rc<StreamInfo>,
+        mut request: Request,
+        arrival: Arrival,
+    ) -> Result<Response, Reset> {
+        let reply = match self.prepare(stream, &mut request, arrival) {
+            Some(reply) => Some(reply),
+            None => self.filter_request(stream, &mut request).await?,
+        };
+        let response = match reply {
+            Some(reply) => reply,
+            None => wait(self.router.serve(stream, request)).await?,
+        };
+        Ok(self.finish(stream, response).await)
+    }
+
+    /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
+    fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
+        let stats = &self.stats.manager;
+        if arrival.upgrade || arrival.connect {
+            stats.downstream_rq_ws_on_non_ws_route.inc();
+            return Some(LocalReply::UpgradeRefused.response(stream));
+        }
+        match normalize_path(request, &self.settings.path) {
+            PathAction::Continue => {}
+            PathAction::Reject => {
+                stats.downstream_rq_failed_path_normalization.inc();
+                return Some(LocalReply::BadPath.response(stream));
+            }
+            PathAction::Redirect => {
+                stats.downstream_rq_redirected_with_normalized_path.inc();
+                let mut response = Response::new(307);
+                response.headers.append(HeaderId::LOCATION, request.path());
+                return Some(response);
+            }
+        }
+        let context = ForwardingContext {
+            peer: stream.connection.remote.ip().map(|address| address.ip()),
+            scheme: Scheme::Http,
+            local_address: self.local_address,
+            internal_addresses: &[],
+            random: fastrand::u128(..),
+        };
+        let Ok(forwarded) = prepare_request(request, &self.settings, &context) else {
+            return Some(LocalReply::Downstream(HeadError::Malformed("connection")).response(stream));
+        };
+        stream.set_client(forwarded.client);
+        stream.set_internal(forwarded.is_internal);
+        let force_trace = request.headers.contains(HeaderId::X_ENVOY_FORCE_TRACE);
+        if (self.settings.request_id_in_response || force_trace)
+            && let Some(id) = request.headers.value(HeaderId::X_REQUEST_ID)
+        {
+            stream.set_response_id(id.into());
+        }
+        let table = self.routes.get();
+        if let Some(redirect) = table.tls_redirect(request) {
+            return Some(redirect);
+        }
+        let lookup = LookupContext { random: fastrand::u64(..) };
+        if let Some((virtual_host, route)) = table.find(request, &lookup) {
+            stream.set_route(Some(RouteEntry { table, virtual_host, route }));
+        }
+        None
+    }
+
+    async fn filter_request(&self, stream: &Rc<StreamInfo>, request: &mut Request) -> Result<Option<Response>, Reset> {
+        for filter in &self.filters {
+            if let Flow::Reply(response) = wait(filter.request(stream, request)).await? {
+                return Ok(Some(response));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs the response through all filters in reverse and puts in what the connection manager adds.
+    pub(super) async fn finish(&self, stream: &Rc<StreamInfo>, mut response: Response) -> Response {
+        for filter in self.filters.iter().rev() {
+            if wait(filter.response(stream, &mut response)).await.is_err() {
+                response = LocalReply::UpstreamReset.response(stream);
+            }
+        }
+        let id = stream.response_id();
+        let context = ResponseContext {
+            date: &clock::http_date(),
+            request_id: id.as_deref(),
+            force_trace: id.is_some(),
+        };
+        prepare_response(&mut response, &self.settings, &context);
+        response
+    }
+
+    /// Puts the connection manager's limits on a new stream.
+    pub(super) fn set_stream_timeouts(&self, stream: &StreamInfo, now: Instant) {
+        let settings = &self.settings;
+        stream.set_timeout(StreamTimer::Idle, settings.stream_idle_timeout, now);
+        if settings.request_timeout.is_some() {
+            stream.set_timeout(StreamTimer::Request, settings.request_timeout, now);
+        }
+        if settings.max_stream_duration.is_some() {
+            stream.set_timeout(StreamTimer::Duration, settings.max_stream_duration, now);
+        }
+    }
+
+    /// Notes which limit passed.
+    pub(super) fn note_timeout(&self, stream: &StreamInfo, timer: StreamTimer) {
+        let stats = &self.stats.manager;
+        match timer {
+            StreamTimer::Idle => {
+                stats.downstream_rq_idle_timeout.inc();
+                stream.set_flag(ResponseFlags::STREAM_IDLE_TIMEOUT);
+            }
+            StreamTimer::Request => stats.downstream_rq_timeout.inc(),
+            StreamTimer::Response => {
+                stream.set_flag(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+                self.router.count_timeout(stream);
+            }
+            StreamTimer::Duration => {
+                stats.downstream_rq_max_duration_reached.inc();
+                stream.set_flag(ResponseFlags::DURATION_TIMEOUT);
+            }
+        }
+    }
+
+    /// The answer to a request for which a limit passed before anything was answered.
+    pub(super) async fn timed_out(&self, stream: &Rc<StreamInfo>, timer: StreamTimer) -> Response {
+        self.note_timeout(stream, timer);
+        let request_complete = stream.is_request_complete();
+        let reply = match timer {
+            StreamTimer::Idle => LocalReply::StreamIdleTimeout { request_complete },
+            StreamTimer::Request => LocalReply::RequestTimeout,
+            StreamTimer::Response => LocalReply::ResponseTimeout,
+            StreamTimer::Duration => LocalReply::MaxDuration { request_complete },
+        };
+        // What the limit cut off may not be started again by those that wait on it.
+        stream.clear_timeouts();
+        self.finish(stream, reply.response(stream)).await
+    }
+}
+
+async fn wait<T>(filtered: Filtered<'_, T>) -> T {
+    match filtered {
+        Filtered::Now(value) => value,
+        Filtered::Later(future) => future.await,
+    }
+}
+
+/// Counts a stream for as long as it lives, and how it ended.
+pub(super) struct StreamGuard {
+    stats: Arc<HttpStats>,
+    stream: Rc<StreamInfo>,
+    manager: Rc<Manager>,
+    status: Option<u16>,
+    end: End,
+    _active: GaugeGuard,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Dropped before it was known.
+    Aborted,
+    Completed,
+    ResetByPeer,
+    ResetByUs,
+}
+
+impl StreamGuard {
+    pub(super) fn new(manager: &Rc<Manager>, stream: &Rc<StreamInfo>) -> StreamGuard {
+        let stats = &manager.stats.manager;
+        stats.downstream_rq_total.inc();
+        match stream.version {
+            Version::Http2 => stats.downstream_rq_http2_total.inc(),
+            Version::Http10 | Version::Http11 => stats.downstream_rq_http1_total.inc(),
+        }
+        StreamGuard {
+            stats: Arc::clone(&manager.stats),
+            stream: Rc::clone(stream),
+            manager: Rc::clone(manager),
+            status: None,
+            end: End::Aborted,
+            _active: GaugeGuard::new(stats.downstream_rq_active),
+        }
+    }
+
+    pub(super) fn response_started(&mut self, status: u16) {
+        self.status = Some(status);
+        if !self.stream.is_request_complete() {
+            self.stats.manager.downstream_rq_response_before_rq_complete.inc();
+        }
+    }
+
+    /// The response went out whole.
+    pub(super) fn completed(&mut self) {
+        self.end = End::Completed;
+    }
+
+    pub(super) fn reset_by_peer(&mut self) {
+        self.end = End::ResetByPeer;
+    }
+
+    pub(super) fn reset_by_us(&mut self) {
+        self.end = End::ResetByUs;
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let stats = &self.stats.manager;
+        match self.end {
+            End::Completed => {}
+            End::ResetByUs => {
+                if self.stream.version == Version::Http2 {
+                    stats.downstream_rq_tx_reset.inc();
+                }
+            }
+            End::Aborted | End::ResetByPeer => {
+                self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                if self.stream.version == Version::Http2 {
+                    stats.downstream_rq_rx_reset.inc();
+                }
+            }
+        }
+        if let Some(status) = self.status {
+            self.stats.count_response(status);
+        }
+        for filter in &self.manager.filters {
+            filter.end(&self.stream);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The router: carries out what the route says, and speaks to the chosen host.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proxy_config::settings::{self, HostRewrite, Priority, RouteAction};
+use proxy_http::filter::{Filtered, Reset, TerminalFilter};
+use proxy_http::forwarding::{remove_router_headers, take_timeouts};
+use proxy_http::h1::head::ResponseHead;
+use proxy_http::reply::LocalReply;
+use proxy_http::response_headers::set_service_time;
+use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
+use proxy_http::{Body, Request, Response, StreamInfo, StreamTimer};
+use proxy_runtime::clock;
+use proxy_stats::GaugeGuard;
+use proxy_upstream::breaker::{BreakerGuard, Resource};
+use proxy_upstream::connect::ConnectError;
+use proxy_upstream::h1::{Exchange, ExchangeError};
+use proxy_upstream::pool::AcquireError;
+use proxy_upstream::{Cluster, ClusterMap, HostStat, WorkerHost};
+
+use crate::hcm::HttpStats;
+
+/// `envoy.filters.http.router`.
+pub struct Router {
+    settings: Arc<settings::Router>,
+    clusters: Rc<ClusterMap>,
+    stats: Arc<HttpStats>,
+}
+
+impl TerminalFilter for Router {
+    fn serve<'a>(&'a self, stream: &'a Rc<StreamInfo>, request: Request) -> Filtered<'a, Result<Response, Reset>> {
+        let Some(entry) = stream.route() else {
+            self.stats.router.no_route.inc();
+            return Filtered::Now(Ok(LocalReply::NoRoute.response(stream)));
+        };
+        let chosen = entry.chosen();
+        match &chosen.route().action {
+            RouteAction::Forward(_) => Filtered::Later(Box::pin(self.forward(stream, request, entry.clone()))),
+            RouteAction::Redirect(redirect) => {
+                self.stats.router.rq_redirect.inc();
+                let mut response = chosen.redirect_response(redirect, &request);
+                chosen.apply_response(None, &mut response);
+                Filtered::Now(Ok(response))
+            }
+            RouteAction::Direct(direct) => {
+                self.stats.router.rq_direct_response.inc();
+                let mut response = chosen.direct_response(direct);
+                chosen.apply_response(None, &mut response);
+                Filtered::Now(Ok(response))
+            }
+            RouteAction::NonForwarding => {
+                self.stats.router.no_route.inc();
+                Filtered::Now(Ok(LocalReply::NoRoute.response(stream)))
+            }
+        }
+    }
+}
+
+impl Router {
+    pub fn new(settings: Arc<settings::Router>, clusters: Rc<ClusterMap>, stats: Arc<HttpStats>) -> Router {
+        Router { settings, clusters, stats }
+    }
+
+    /// The route's time limit passed.
+    pub(crate) fn count_timeout(&self, stream: &StreamInfo) {
+        if let Some(cluster) = stream.cluster().and_then(|name| self.clusters.find(&name)) {
+            cluster.info.stats.upstream_rq_timeout.inc();
+            cluster.count_response(504, stream.is_internal());
+        }
+    }
+
+    async fn forward(
+        &self,
+        stream: &Rc<StreamInfo>,
+        mut request: Request,
+        entry: RouteEntry,
+    ) -> Result<Response, Reset> {
+        let chosen = entry.chosen();
+        let Some(forward) = chosen.forward() else { return Err(Reset) };
+        let Some(selected) = chosen.select_cluster(&request, fastrand::u64(..)) else { return Err(Reset) };
+        let weighted = selected.weighted;
+        let cluster = match selected.cluster {
+            SelectedCluster::Id(id) => self.clusters.get(id),
+            SelectedCluster::Name(name) => std::str::from_utf8(name).ok().and_then(|name| self.clusters.find(name)),
+        };
+        let Some(cluster) = cluster else {
+            self.stats.router.no_cluster.inc();
+            return Ok(LocalReply::NoCluster(forward.cluster_not_found_status).response(stream));
+        };
+        self.stats.router.rq_total.inc();
+        stream.set_cluster(Arc::clone(&cluster.info.settings.name));
+        let suppress = self.settings.suppress_envoy_headers;
+        let timeouts = take_timeouts(&mut request, forward.timeout, &self.settings);
+        remove_router_headers(&mut request.headers);
+        let now = clock::now();
+        if let Some(idle) = forward.idle_timeout {
+            stream.set_timeout(StreamTimer::Idle, idle, now);
+        }
+        if let Some(duration) = forward.max_stream_duration {
+            stream.set_timeout(StreamTimer::Duration, duration, now);
+        }
+        stream.set_timeout(StreamTimer::Response, timeouts.global, now);
+        chosen.apply_request(weighted, &mut request, !suppress);
+        let mut response = match self.send(stream, &cluster, forward, &mut request).await {
+            Ok(response) => response,
+            Err(Failure::Reply(reply)) => {
+                let response = reply.response(stream);
+                cluster.count_response(response.status, stream.is_internal());
+                response
+            }
+            Err(Failure::ClientGone) => return Err(Reset),
+        };
+        chosen.apply_response(weighted, &mut response);
+        Ok(response)
+    }
+
+    /// Sends the request to a host and waits for the head of its response.
+    async fn send(
+        &self,
+        stream: &Rc<StreamInfo>,
+        cluster: &Rc<Cluster>,
+        forward: &settings::Forward,
+        request: &mut Request,
+    ) -> Result<Response, Failure> {
+        let started = clock::now();
+        let mut again = Retry::of(request);
+        loop {
+            let Some(host) = cluster.pick() else {
+                cluster.info.stats.upstream_cx_none_healthy.inc();
+                return Err(Failure::Reply(LocalReply::NoHealthyUpstream));
+            };
+            if matches!(forward.host_rewrite, Some(HostRewrite::Auto)) && !host.host.hostname.is_empty() {
+                let keep = !self.settings.suppress_envoy_headers;
+                replace_host(request, host.host.hostname.as_bytes(), forward.append_x_forwarded_host, keep);
+            }
+            let acquired = host.acquire(forward.priority).await.map_err(acquire_failure)?;
+            let active = ActiveRequest::begin(&host, forward.priority)?;
+            let mut exchange = Exchange::new(acquired.client, request);
+            match poll_fn(|cx| exchange.poll_head(cx)).await {
+                Ok(head) => return Ok(self.response(stream, cluster, exchange, head, active, started)),
+                Err(ExchangeError::Closed { heard: false }) if acquired.reused && again.may(&exchange) => {
+                    // The host closed the connection while it lay idle; that is no failure of the request's.
+                    cluster.info.stats.upstream_rq_retry.inc();
+                    again.restore(request);
+                }
+                Err(error) => {
+                    active.failed();
+                    return Err(match error {
+                        ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
+                        ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
+                        ExchangeError::RequestBody(_) => Failure::ClientGone,
+                    });
+                }
+            }
+        }
+    }
+
+    fn response(
+        &self,
+        stream: &Rc<StreamInfo>,
+        cluster: &Cluster,
+        exchange: Exchange,
+        mut head: ResponseHead,
+        active: ActiveRequest,
+        started: Instant,
+    ) -> Response {
+        let now = clock::refresh();
+        stream.touch(now);
+        cluster.count_response(head.status, stream.is_internal());
+        active.answered(head.status);
+        let headers = std::mem::take(&mut head.headers);
+        let body = exchange.into_body(&head, Box::new(active));
+        let mut response = Response { status: head.status, headers, body };
+        if !self.settings.suppress_envoy_headers {
+            set_service_time(&mut response.headers, now.saturating_duration_since(started));
+        }
+        response
+    }
+}
+
+/// Why there is no response from a host.
+enum Failure {
+    Reply(LocalReply),
+    /// The client is gone, or its body was at fault.
+    ClientGone,
+}
+
+fn acquire_failure(error: AcquireError) -> Failure {
+    Failure::Reply(match error {
+        AcquireError::Overflow => LocalReply::Overflow,
+        AcquireError::Connect(ConnectError::TimedOut) => LocalReply::ConnectTimeout,
+        AcquireError::Connect(ConnectError::Failed(_)) => LocalReply::ConnectFailure,
+    })
+}
+
+/// Whether a request may be sent once more when a reused connection turns out to be closed.
+struct Retry {
+    left: bool,
+    idempotent: bool,
+    /// The body was empty: sending the head again is sending all of it.
+    bodiless: bool,
+}
+
+impl Retry {
+    fn of(request: &Request) -> Retry {
+        Retry { left: true, idempotent: request.method.is_idempotent(), bodiless: request.body.is_empty() }
+    }
+
+    /// None of it was written, or doing it twice is the same as once.
+    fn may(&mut self, exchange: &Exchange) -> bool {
+        self.bodiless && (self.idempotent || !exchange.has_written()) && std::mem::take(&mut self.left)
+    }
+
+    fn restore(&self, request: &mut Request) {
+        request.body = Body::Empty;
+    }
+}
+
+/// Counts a request at a host until its response has ended.
+struct ActiveRequest {
+    host: Rc<WorkerHost>,
+    answered: Cell<bool>,
+    _breaker: BreakerGuard,
+    _active: GaugeGuard,
+}
+
+impl ActiveRequest {
+    fn begin(host: &Rc<WorkerHost>, priority: Priority) -> Result<ActiveRequest, Failure> {
+        let stats = &host.cluster.stats;
+        let Some(breaker) = host.cluster.breakers.acquire(priority, Resource::Requests) else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(Failure::Reply(LocalReply::Overflow));
+        };
+        stats.upstream_rq_total.inc();
+        host.add(HostStat::RqTotal, 1);
+        host.add(HostStat::RqActive, 1);
+        Ok(ActiveRequest {
+            host: Rc::clone(host),
+            answered: Cell::new(false),
+            _breaker: breaker,
+            _active: GaugeGuard::new(stats.upstream_rq_active),
+        })
+    }
+
+    fn answered(&self, status: u16) {
+        self.answered.set(true);
+        self.host.add(if status < 500 { HostStat::RqSuccess } else { HostStat::RqError }, 1);
+    }
+
+    fn failed(&self) {
+        self.answered.set(true);
+        self.host.add(HostStat::RqError, 1);
+    }
+}
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.host.add(HostStat::RqActive, -1);
+        if !self.answered.get() {
+            self.host.cluster.stats.upstream_rq_cancelled.inc();
+        }
+    }
+}
+

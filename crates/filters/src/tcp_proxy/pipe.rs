@@ -1,0 +1,163 @@
+//! Kernel pipes for `splice(2)`: what moves through one is never copied to this process.
+//!
+//! Pipes are pooled per thread and held only while bytes are in them, as buffers are. Their number is limited, because
+//! each costs two descriptors and, when full, a quarter of a megabyte of kernel memory; who gets none uses buffers.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use proxy_net::Io;
+use tokio::io::Interest;
+
+/// A pipe of this thread's; goes back to the pool when dropped empty.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    ends: Option<Ends>,
+    /// Bytes inside.
+    filled: u32,
+}
+
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Ends>,
+    /// All pipes of this thread, in use or not.
+    total: usize,
+}
+
+/// What is asked of the system per pipe, in bytes; it may grant less, down to a page.
+const PIPE_SIZE: usize = 256 * 1024;
+
+/// Pipes per thread, in use or not.
+const PIPES: usize = 256;
+
+/// Pipes per thread that are kept although nobody uses them.
+const IDLE_PIPES: usize = 32;
+
+impl Pipe {
+    /// An empty pipe. `None` when the thread has its share already or descriptors have run out.
+    pub(super) fn take() -> Option<Self> {
+        let ends = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if let Some(ends) = pool.idle.pop() {
+                return Some(ends);
+            }
+            if pool.total >= PIPES {
+                return None;
+            }
+            let ends = Ends::open().ok()?;
+            pool.total += 1;
+            Some(ends)
+        });
+        Some(Self { ends: ends.ok().flatten(), filled: 0 }).filter(|pipe| pipe.ends.is_some())
+    }
+
+    /// Bytes inside.
+    pub(super) fn len(&self) -> usize {
+        self.filled as usize
+    }
+
+    /// Moves what `source` has into the empty pipe. `Ready(Ok(0))` is end of file.
+    ///
+    /// # Errors
+    /// As `splice(2)`.
+    pub(super) fn poll_fill(&mut self, source: &Io, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // With bytes inside, a full pipe and an idle source could not be told apart.
+        debug_assert_eq!(self.filled, 0);
+        let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        loop {
+            ready!(source.poll_read_ready(context))?;
+            let moved = source.try_io(Interest::READABLE, || {
+                Ok(splice(source, None, &ends.write, None, PIPE_SIZE, flags())?)
+            });
+            match moved {
+                Ok(count) => {
+                    // A splice moves at most what it was asked for.
+                    self.filled = u32::try_from(count).unwrap_or(u32::MAX);
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Moves bytes on to `sink`; the count may be less than there are, never 0.
+    ///
+    /// # Errors
+    /// As `splice(2)`.
+    pub(super) fn poll_drain(&mut self, sink: &Io, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let held = self.filled as usize;
+        loop {
+            ready!(sink.poll_write_ready(context))?;
+            let mut count = 0;
+            let moved = sink.try_io(Interest::WRITABLE, || {
+                count = splice(&ends.read, None, sink, None, held, flags())?;
+                // Less than asked for: the sink is full, and telling so now saves the call that would find out.
+                if count > 0 && count < held { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            if count > 0 {
+                self.filled = self.filled.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+                return Poll::Ready(Ok(count));
+            }
+            match moved {
+                Ok(()) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(ends) = self.ends.take() else { return };
+        let empty = self.filled == 0;
+        // What is not kept is closed after the borrow.
+        let _surplus = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if empty && pool.idle.len() < IDLE_PIPES {
+                pool.idle.push(ends);
+                return None;
+            }
+            pool.total -= 1;
+            Some(ends)
+        });
+    }
+}
+
+impl Ends {
+    fn open() -> io::Result<Self> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        // A smaller pipe works too, in more steps.
+        let _granted = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE as i32));
+        Ok(Self { read, write })
+    }
+}
+
+fn flags() -> SpliceFFlags {
+    SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Pipes of this thread: in existence, and idle among them.
+#[cfg(test)]
+pub(super) fn pooled() -> (usize, usize) {
+    POOL.with(|pool| (pool.borrow().total, pool.borrow().idle.len()))
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::new(Pool::default());
+}

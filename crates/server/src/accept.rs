@@ -1,0 +1,241 @@
+//! A listener on a worker: accepts, chooses the filter chain and serves connections.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::settings;
+use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext};
+use crate::tcp_pending::{TcpProxy, TcpStats};
+use proxy_http::route::{ClusterId, RouteTable};
+use proxy_net::{
+    AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io, ListenSocket, NetworkFilter, NextNetwork,
+    accept_loop,
+};
+use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
+use proxy_stats::{Counter, Gauge, GaugeGuard, ImportMode, Scope, stats_block};
+use proxy_upstream::ClusterMap;
+
+stats_block! {
+    /// `listener.<address>.*`.
+    pub struct ListenerStats {
+        counters: downstream_cx_destroy, downstream_cx_overflow, downstream_cx_total, downstream_global_cx_overflow,
+            downstream_listener_filter_error, downstream_listener_filter_remote_close, downstream_pre_cx_timeout,
+            no_filter_chain_match, downstream_accept_error;
+        gauges: downstream_cx_active: Accumulate, downstream_pre_cx_active: Accumulate;
+    }
+}
+
+/// Tells listeners apart, also a new one from the one it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u32);
+
+/// What every worker needs to make its own instance of a listener.
+pub struct ListenerPlan {
+    pub settings: Arc<settings::Listener>,
+    pub matcher: ChainMatcher,
+    pub chains: Vec<ChainPlan>,
+    pub default_chain: Option<ChainPlan>,
+    pub stats: ListenerStats,
+    pub local_address: Option<IpAddr>,
+    pub scope: Scope,
+    /// The local address of every connection, unless the socket is bound to all of them.
+    pub fixed_address: Option<Address>,
+}
+
+pub struct ChainPlan {
+    pub filters: Vec<FilterPlan>,
+}
+
+pub enum FilterPlan {
+    TcpProxy { settings: Arc<settings::TcpProxy>, clusters: Vec<(ClusterId, u32)>, stats: Arc<TcpStats> },
+    Http { settings: Arc<settings::HttpConnectionManager>, routes: SlotReader<RouteTable>, stats: Arc<HttpStats> },
+}
+
+/// A worker's instance.
+struct Listener {
+    plan: Arc<ListenerPlan>,
+    name: Rc<str>,
+    chains: Vec<Rc<[Rc<dyn NetworkFilter>]>>,
+    default_chain: Option<Rc<[Rc<dyn NetworkFilter>]>>,
+    accepting: Drain,
+    drain: Drain,
+    closing: Drain,
+    /// One guard per connection.
+    open: Drain,
+    ids: Rc<ConnectionIds>,
+    cx_total: Counter,
+    cx_active: Gauge,
+    _scope: Scope,
+}
+
+/// A worker's listeners.
+#[derive(Default)]
+struct Listeners {
+    active: RefCell<HashMap<ListenerId, Rc<Listener>>>,
+    /// Removed or replaced, with connections left.
+    retired: RefCell<Vec<Rc<Listener>>>,
+}
+
+fn listeners() -> Rc<Listeners> {
+    worker_local::get().unwrap_or_else(|| {
+        let listeners = Rc::<Listeners>::default();
+        worker_local::insert(Rc::clone(&listeners));
+        listeners
+    })
+}
+
+/// Starts to accept on `socket`.
+pub fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, socket: ListenSocket) {
+    let (Some(clusters), Some(ids)) = (worker_local::get::<ClusterMap>(), worker_local::get::<ConnectionIds>()) else {
+        return;
+    };
+    let scope = plan.scope.scope(&format!("worker_{}.", worker.0));
+    let (drain, closing) = (Drain::new(), Drain::new());
+    let build = |chain: &ChainPlan| -> Rc<[Rc<dyn NetworkFilter>]> {
+        chain.filters.iter().map(|f| build_filter(f, &plan, &clusters, &drain, &closing)).collect()
+    };
+    let listener = Rc::new(Listener {
+        name: Rc::from(&*plan.settings.name),
+        chains: plan.chains.iter().map(build).collect(),
+        default_chain: plan.default_chain.as_ref().map(build),
+        accepting: Drain::new(),
+        drain,
+        closing,
+        open: Drain::new(),
+        ids,
+        cx_total: scope.counter("downstream_cx_total"),
+        cx_active: scope.gauge("downstream_cx_active", ImportMode::Accumulate),
+        _scope: scope,
+        plan,
+    });
+    listeners().active.borrow_mut().insert(id, Rc::clone(&listener));
+    let options = AcceptOptions {
+        max_connections_to_accept_per_socket_event: listener.plan.settings.accepts_per_event,
+        drain: listener.accepting.guard(),
+        empty_queue_at_end: true,
+    };
+    let hooks = Hooks(Rc::clone(&listener));
+    tokio::task::spawn_local(async move {
+        let accepting = accept_loop(socket, options, move |io, peer| accepted(&listener, io, peer), hooks);
+        if let Err(error) = accepting.await {
+            tracing::error!(target: "listener", %error, "a worker cannot accept connections");
+        }
+    });
+}
+
+struct Hooks(Rc<Listener>);
+
+impl AcceptHooks for Hooks {
+    fn failed(&mut self, error: &io::Error) {
+        self.0.plan.stats.downstream_accept_error.inc();
+        tracing::debug!(target: "listener", listener = %self.0.name, %error, "accept failed");
+    }
+}
+
+fn build_filter(
+    filter: &FilterPlan,
+    plan: &ListenerPlan,
+    clusters: &Rc<ClusterMap>,
+    drain: &Drain,
+    closing: &Drain,
+) -> Rc<dyn NetworkFilter> {
+    match filter {
+        FilterPlan::TcpProxy { settings, clusters: targets, stats } => {
+            Rc::new(TcpProxy::new(Arc::clone(settings), targets.clone(), Rc::clone(clusters), Arc::clone(stats)))
+        }
+        FilterPlan::Http { settings, routes, stats } => {
+            let context = ManagerContext {
+                clusters: Rc::clone(clusters),
+                routes: routes.clone(),
+                local_address: plan.local_address,
+                stats: Arc::clone(stats),
+                drain: drain.clone(),
+                closing: closing.clone(),
+            };
+            Rc::new(HttpConnectionManager::new(Arc::clone(settings), context))
+        }
+    }
+}
+
+fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
+    let stats = &listener.plan.stats;
+    stats.downstream_cx_total.inc();
+    listener.cx_total.inc();
+    let local = match &listener.plan.fixed_address {
+        Some(address) => address.clone(),
+        // Fails only when the peer is gone already.
+        None => io.local_address().unwrap_or_else(|_| peer.clone()),
+    };
+    let id = listener.ids.next();
+    let name = Rc::clone(&listener.name);
+    let info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
+    let connection = Connection::new(io, Rc::new(info));
+    let chain = match listener.plan.matcher.find(&connection.info) {
+        Some(index) => listener.chains.get(index),
+        None => listener.default_chain.as_ref(),
+    };
+    let Some(chain) = chain.map(Rc::clone) else {
+        stats.no_filter_chain_match.inc();
+        stats.downstream_cx_destroy.inc();
+        return;
+    };
+    let listener = Rc::clone(listener);
+    tokio::task::spawn_local(async move {
+        let _open = listener.open.guard();
+        let _active = (GaugeGuard::new(listener.plan.stats.downstream_cx_active), GaugeGuard::new(listener.cx_active));
+        if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
+            tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
+        }
+        listener.plan.stats.downstream_cx_destroy.inc();
+    });
+}
+
+fn with(id: ListenerId, action: impl FnOnce(&Listener)) {
+    let listener = listeners().active.borrow().get(&id).cloned();
+    if let Some(listener) = listener {
+        action(&listener);
+    }
+}
+
+/// Asks connections to close after their next response; `stop` also stops accepting.
+pub fn drain(id: ListenerId, stop: bool) {
+    with(id, |listener| {
+        listener.drain.close();
+        if stop {
+            listener.accepting.close();
+        }
+    });
+}
+
+/// Takes [`drain`] back for connections.
+pub fn undrain(id: ListenerId) {
+    with(id, |listener| listener.drain.reopen());
+}
+
+/// The listener was removed or replaced: it ends with its last connection.
+pub fn retire(id: ListenerId) {
+    drain(id, true);
+    let listeners = listeners();
+    let mut retired = listeners.retired.borrow_mut();
+    retired.retain(|listener| listener.open.guards() > 0);
+    retired.extend(listeners.active.borrow_mut().remove(&id));
+}
+
+/// Ends all connections in good order; resolves when the last one is gone.
+pub async fn close_all() {
+    let listeners = listeners();
+    let mut all: Vec<_> = listeners.active.borrow().values().cloned().collect();
+    all.extend(listeners.retired.borrow().iter().cloned());
+    for listener in &all {
+        listener.accepting.close();
+        listener.drain.close();
+        listener.closing.close();
+    }
+    for listener in all {
+        listener.open.close_and_wait().await;
+    }
+}

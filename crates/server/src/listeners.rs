@@ -1,0 +1,293 @@
+//! The listener manager: sockets bound on main, filter chains built and connections accepted on the workers.
+//!
+//! An updated listener starts before the one it replaces drains: it gets duplicates of the old one's sockets when the
+//! address stays, so no connection is refused in between.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::settings::{self, NetworkFilterConfig};
+use proxy_filters::hcm::HttpStats;
+use crate::tcp_pending::TcpStats;
+use proxy_http::route::RouteTable;
+use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
+use proxy_runtime::{OnAllWorkers, Slot, Workers};
+use proxy_stats::{Scope, stats_block};
+use proxy_upstream::ClusterNames;
+
+use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan, ListenerStats};
+
+stats_block! {
+    /// `listener_manager.*`.
+    pub struct ListenerManagerStats {
+        counters: listener_added, listener_create_failure, listener_create_success, listener_in_place_updated,
+            listener_modified, listener_removed, listener_stopped;
+        gauges: total_filter_chains_draining: NeverImport, total_listeners_active: NeverImport,
+            total_listeners_draining: NeverImport, total_listeners_warming: NeverImport, workers_started: NeverImport;
+    }
+}
+
+/// All listeners of the process.
+pub struct ListenerManager {
+    workers: Rc<Workers>,
+    root: Scope,
+    stats: ListenerManagerStats,
+    names: ClusterNames,
+    local_address: Option<IpAddr>,
+    listeners: RefCell<Vec<Entry>>,
+    next_id: Cell<u32>,
+    started: Cell<bool>,
+}
+
+/// A listener as main knows it.
+struct Entry {
+    id: ListenerId,
+    settings: Arc<settings::Listener>,
+    address: Address,
+    /// Duplicates of the workers' sockets, in their order: for updates, and to open before the workers start.
+    sockets: Vec<ListenSocket>,
+    plan: Arc<ListenerPlan>,
+    routes: Vec<(String, Slot<RouteTable>)>,
+}
+
+/// Why a listener could not be added or updated.
+#[derive(Debug, thiserror::Error)]
+#[error("listener '{name}': {source}")]
+pub struct ListenerError {
+    name: Arc<str>,
+    source: BindError,
+}
+
+impl ListenerManager {
+    pub fn new(workers: Rc<Workers>, root: Scope, names: ClusterNames) -> Rc<Self> {
+        let scope = root.scope("listener_manager.");
+        Rc::new(ListenerManager {
+            workers,
+            stats: ListenerManagerStats::new(&scope),
+            root,
+            names,
+            local_address: local_address(),
+            listeners: RefCell::default(),
+            next_id: Cell::new(0),
+            started: Cell::new(false),
+        })
+    }
+
+    /// Adds a listener, or updates the one of that name. It accepts once [`ListenerManager::start`] has been called.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; the listener of that name that was there goes on.
+    pub fn add(&self, settings: Arc<settings::Listener>) -> Result<(), ListenerError> {
+        let entry = self.build(Arc::clone(&settings)).map_err(|source| {
+            self.stats.listener_create_failure.add(self.workers.count() as u64);
+            ListenerError { name: Arc::clone(&settings.name), source }
+        })?;
+        if self.started.get() {
+            self.listen(&entry).map_err(|source| ListenerError { name: Arc::clone(&settings.name), source })?;
+        }
+        let mut listeners = self.listeners.borrow_mut();
+        let old = listeners.iter().position(|l| l.settings.name == settings.name);
+        match old {
+            Some(at) => {
+                self.stats.listener_modified.inc();
+                let old = std::mem::replace(&mut listeners[at], entry);
+                drop(listeners);
+                self.retire(old);
+            }
+            None => {
+                self.stats.listener_added.inc();
+                listeners.push(entry);
+                drop(listeners);
+            }
+        }
+        self.stats.total_listeners_active.set(self.listeners.borrow().len() as u64);
+        Ok(())
+    }
+
+    /// Removes a listener: it stops accepting, its connections drain. False when there is none of the name.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut listeners = self.listeners.borrow_mut();
+        let Some(at) = listeners.iter().position(|l| *l.settings.name == *name) else { return false };
+        let old = listeners.remove(at);
+        drop(listeners);
+        self.stats.listener_removed.inc();
+        self.stats.total_listeners_active.set(self.listeners.borrow().len() as u64);
+        self.retire(old);
+        true
+    }
+
+    /// Starts accepting on all listeners.
+    ///
+    /// # Errors
+    /// When a socket cannot listen.
+    pub fn start(&self) -> Result<(), ListenerError> {
+        self.started.set(true);
+        for entry in self.listeners.borrow().iter() {
+            let name = &entry.settings.name;
+            self.listen(entry).map_err(|source| ListenerError { name: Arc::clone(name), source })?;
+        }
+        self.stats.workers_started.set(1);
+        Ok(())
+    }
+
+    /// Replaces a route configuration of that name wherever a connection manager uses it. Resolves when every worker
+    /// routes by it; `None` when nobody uses it.
+    pub fn update_routes(&self, routes: Arc<settings::RouteConfiguration>) -> Option<OnAllWorkers> {
+        let table = Arc::new(RouteTable::new(Arc::clone(&routes), &mut |name| self.names.id(name)));
+        let mut last = None;
+        for entry in self.listeners.borrow().iter() {
+            for (_, slot) in entry.routes.iter().filter(|(name, _)| *name == routes.name) {
+                last = Some(slot.publish(Arc::clone(&table)));
+            }
+        }
+        last
+    }
+
+    /// Name and bound address of every listener.
+    pub fn list(&self) -> Vec<(Arc<str>, Address)> {
+        self.listeners.borrow().iter().map(|l| (Arc::clone(&l.settings.name), l.address.clone())).collect()
+    }
+
+    /// Tells connections to close after their next response; `stop` also stops accepting.
+    pub fn drain(&self, inbound_only: bool, stop: bool) {
+        for entry in self.listeners.borrow_mut().iter_mut() {
+            if inbound_only && entry.settings.traffic_direction != settings::TrafficDirection::Inbound {
+                continue;
+            }
+            let id = entry.id;
+            if stop {
+                self.stats.listener_stopped.add(self.workers.count() as u64);
+                entry.sockets.clear();
+            }
+            self.workers.post_all(move || accept::drain(id, stop));
+        }
+    }
+
+    /// `/healthcheck/fail` and `/healthcheck/ok`: connections are asked to go elsewhere, or not any more.
+    pub fn set_healthy(&self, healthy: bool) {
+        for entry in self.listeners.borrow().iter().filter(|l| !l.settings.drain_modify_only) {
+            let id = entry.id;
+            self.workers.post_all(move || if healthy { accept::undrain(id) } else { accept::drain(id, false) });
+        }
+    }
+
+    /// Stops accepting and ends connections in good order; resolves when none is left on any worker.
+    pub async fn shut_down(&self) {
+        self.drain(false, true);
+        let (sender, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
+        self.workers.post_all(move || {
+            let sender = sender.clone();
+            tokio::task::spawn_local(async move {
+                accept::close_all().await;
+                drop(sender);
+            });
+        });
+        // Resolves with `None` when the last worker has dropped its sender.
+        all_gone.recv().await;
+    }
+
+    fn retire(&self, old: Entry) {
+        let id = old.id;
+        self.workers.post_all(move || accept::retire(id));
+    }
+
+    fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BindError> {
+        let sockets = self.sockets(&settings)?;
+        let address = sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
+        let label = settings.stat_prefix.clone().unwrap_or_else(|| address.to_string()).replace(':', "_");
+        let scope = self.root.scope(&format!("listener.{label}."));
+        let mut routes = Vec::new();
+        let mut chain = |chain: &Arc<settings::FilterChain>| ChainPlan {
+            filters: chain.filters.iter().map(|f| self.plan_filter(f, &scope, &mut routes)).collect(),
+        };
+        let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
+        let plan = Arc::new(ListenerPlan {
+            matcher: ChainMatcher::new(&matches),
+            chains: settings.chains.iter().map(&mut chain).collect(),
+            default_chain: settings.default_chain.as_ref().map(&mut chain),
+            stats: ListenerStats::new(&scope),
+            local_address: self.local_address,
+            settings: Arc::clone(&settings),
+            scope: scope.clone(),
+            fixed_address: address.ip().is_none_or(|ip| !ip.ip().is_unspecified()).then(|| address.clone()),
+        });
+        let id = ListenerId(self.next_id.get());
+        self.next_id.set(id.0 + 1);
+        self.stats.listener_create_success.add(self.workers.count() as u64);
+        Ok(Entry { id, settings, address, sockets, plan, routes })
+    }
+
+    /// The sockets of the listener that has the name and address now, or new ones.
+    fn sockets(&self, settings: &settings::Listener) -> Result<Vec<ListenSocket>, BindError> {
+        let listeners = self.listeners.borrow();
+        if let Some(old) = listeners.iter().find(|l| l.settings.name == settings.name)
+            && old.settings.address == settings.address
+            && let Ok(sockets) = old.sockets.iter().map(ListenSocket::duplicate).collect()
+        {
+            return Ok(sockets);
+        }
+        ListenSocket::bind_all(&socket_options(settings), self.workers.count())
+    }
+
+    fn plan_filter(
+        &self,
+        filter: &settings::NetworkFilter,
+        listener: &Scope,
+        routes: &mut Vec<(String, Slot<RouteTable>)>,
+    ) -> FilterPlan {
+        match &filter.config {
+            NetworkFilterConfig::TcpProxy(settings) => FilterPlan::TcpProxy {
+                stats: Arc::new(TcpStats::new(&self.root, &settings.stat_prefix)),
+                clusters: settings.clusters.iter().map(|c| (self.names.id(&c.name), c.weight)).collect(),
+                settings: Arc::clone(settings),
+            },
+            NetworkFilterConfig::HttpConnectionManager(settings) => {
+                let table = RouteTable::new(Arc::clone(&settings.routes), &mut |name| self.names.id(name));
+                let slot = Slot::new(&self.workers, Arc::new(table));
+                let reader = slot.reader();
+                routes.push((settings.routes.name.clone(), slot));
+                FilterPlan::Http {
+                    stats: Arc::new(HttpStats::new(&self.root, listener, &settings.stat_prefix)),
+                    routes: reader,
+                    settings: Arc::clone(settings),
+                }
+            }
+        }
+    }
+
+    /// Opens the sockets and hands each worker its own.
+    fn listen(&self, entry: &Entry) -> Result<(), BindError> {
+        let options = socket_options(&entry.settings);
+        for (worker, socket) in self.workers.indexes().zip(&entry.sockets) {
+            socket.listen(&options)?;
+            let create = |source| BindError::Create { address: entry.address.clone(), source };
+            let socket = socket.duplicate().map_err(create)?;
+            let (id, plan) = (entry.id, Arc::clone(&entry.plan));
+            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan, socket)));
+        }
+        Ok(())
+    }
+}
+
+/// The first IPv4 address of this machine that is not a loopback one, which Envoy takes for its own.
+fn local_address() -> Option<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    let addresses = interfaces.filter_map(|interface| Some(IpAddr::from(interface.address?.as_sockaddr_in()?.ip())));
+    addresses.into_iter().find(|ip| !ip.is_loopback())
+}
+
+fn socket_options(settings: &settings::Listener) -> ListenSocketOptions {
+    let mut options = ListenSocketOptions::new(Address::from(&settings.address));
+    options.reuse_port = settings.reuse_port;
+    options.backlog = settings.backlog.unwrap_or(options.backlog);
+    options.freebind = settings.freebind.then_some(true);
+    options.transparent = settings.transparent.then_some(true);
+    options.ipv4_compat = settings.ipv4_compat;
+    options.socket_options = settings.socket_options.clone();
+    if let settings::SocketAddress::Pipe { mode, .. } = settings.address {
+        options.mode = mode;
+    }
+    options
+}

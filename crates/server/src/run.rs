@@ -1,0 +1,267 @@
+//! From options to a serving process and to its end. Main's loop.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proxy_config::lower::LowerOptions;
+use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
+use proxy_control::BaseId;
+use proxy_net::ConnectionIds;
+use proxy_runtime::{Workers, WorkersOptions, worker_local};
+use proxy_stats::{Backing, Store, StoreOptions, ThreadIndex};
+use proxy_upstream::dns::Resolver;
+use proxy_upstream::{ClusterMap, ClusterNames};
+use tokio::sync::mpsc;
+
+use crate::admin::{self, Admin, AdminState, DrainListeners, ShutDown};
+use crate::clusters::ClusterManager;
+use crate::control_socket::ControlSocket;
+use crate::listeners::ListenerManager;
+use crate::logging::{self, Log};
+use crate::options::{ConfigSource, Mode, Options};
+use crate::signals::{Action, Ending, Signals};
+use crate::resources::Resources;
+use crate::server_stats;
+use crate::state::{Command, State};
+
+/// Why a proxy did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Everything wrong with the configuration has been printed.
+    #[error("the configuration has errors")]
+    Config,
+    #[error(transparent)]
+    Log(#[from] logging::LogError),
+    #[error(transparent)]
+    Control(#[from] crate::control_socket::ControlError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error(transparent)]
+    Listener(#[from] crate::listeners::ListenerError),
+    #[error("stats: {0}")]
+    Stats(#[from] proxy_stats::StatsError),
+    #[error(transparent)]
+    Workers(#[from] proxy_runtime::StartError),
+    #[error("cannot start the main loop: {0}")]
+    Loop(#[from] std::io::Error),
+}
+
+/// Runs until told to end.
+///
+/// # Errors
+/// When it cannot start. What was wrong with the configuration has been printed then.
+pub fn run(options: Options) -> Result<ExitCode, RunError> {
+    let configuration = load(&options)?;
+    if options.mode == Mode::Validate {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (log, _flushed_at_end) = logging::start(&options.log)?;
+    raise_descriptor_limit();
+    let runtime = proxy_runtime::local_runtime()?;
+    runtime.block_on(serve(Rc::new(options), configuration, log))
+}
+
+fn load(options: &Options) -> Result<Configuration, RunError> {
+    let (file, yaml_override) = match &options.config {
+        ConfigSource::File { path, overlay } => (Some(path.clone()), overlay.clone()),
+        ConfigSource::Inline { yaml } | ConfigSource::Built { yaml } => (None, Some(yaml.clone())),
+    };
+    let inputs = LoadInputs {
+        file,
+        yaml_override,
+        options: LoadOptions { allow_unsupported: options.allow_unsupported },
+    };
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let lowering = LowerOptions {
+        service_node: given(&options.node.id),
+        service_cluster: given(&options.node.cluster),
+        service_zone: given(&options.node.zone),
+        ..LowerOptions::default()
+    };
+    let mut stderr = std::io::stderr().lock();
+    let mut tell = |findings: &[Finding]| {
+        // Nobody to tell if standard error is gone.
+        findings.iter().for_each(|finding| drop(writeln!(stderr, "{finding}")));
+    };
+    match proxy_config::load(&inputs, &lowering) {
+        Ok(configuration) => {
+            tell(&configuration.warnings);
+            Ok(configuration)
+        }
+        Err(findings) => {
+            tell(&findings);
+            Err(RunError::Config)
+        }
+    }
+}
+
+/// As many descriptors as the system allows: a proxy's connections are descriptors.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(target: "main", %error, "cannot raise the limit of open files");
+    }
+}
+
+async fn serve(
+    options: Rc<Options>,
+    configuration: Configuration,
+    log: Log,
+) -> Result<ExitCode, RunError> {
+    let started = Instant::now();
+    let resources = Resources::new(configuration.message.into(), &configuration.settings);
+    let bootstrap = configuration.settings;
+    let mut signals = Signals::new()?;
+    let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
+    let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
+    let store = create_store(&options, concurrency, control.instance().generation().0)?;
+    let workers = start_workers(concurrency, &store)?;
+    let node = Arc::new(bootstrap.node);
+    let names = ClusterNames::default();
+    let resolver = Resolver::new()
+        .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
+        .ok();
+    let clusters = ClusterManager::new(Rc::clone(&workers), store.root(), names.clone(), resolver);
+    let listeners = ListenerManager::new(Rc::clone(&workers), store.root(), names);
+    let (commands, mut commanded) = mpsc::unbounded_channel();
+    let state = Rc::new(State {
+        clusters: Rc::clone(&clusters),
+        listeners: Rc::clone(&listeners),
+        store,
+        node,
+        resources,
+        started,
+        listening: Cell::new(false),
+        healthy: Cell::new(true),
+        commands,
+    });
+    let admin = Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(&options));
+    let _admin_port = match &bootstrap.admin {
+        Some(settings) => Some(admin.serve(admin::bind(&settings.address, options.admin_address_path.as_deref()).await?)),
+        None => None,
+    };
+    control.serve(&admin)?;
+    clusters.add(bootstrap.clusters);
+    for listener in bootstrap.listeners {
+        listeners.add(listener)?;
+    }
+    server_stats::keep(&state.store.root(), options.concurrency.get(), Rc::clone(&state));
+    let mut ending = Ending::default();
+    let opening = open_when_warm(Rc::clone(&state));
+    tokio::pin!(opening);
+    let mut opened = false;
+    loop {
+        tokio::select! {
+            result = &mut opening, if !opened => {
+                opened = true;
+                result?;
+            }
+            signal = signals.next() => match ending.handle(signal) {
+                Action::ShutDown => break,
+                Action::ExitNow(code) => return Ok(ExitCode::from(code)),
+                Action::ReopenLogs => log.reopen(),
+                Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
+            },
+            Some(command) = commanded.recv() => match command {
+                Command::ShutDown(ShutDown::Now) => {
+                    let _ = tokio::time::timeout(ADMIN_GRACE, admin.finish()).await;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                Command::ShutDown(ShutDown::Drained) => {
+                    ending.begin();
+                    break;
+                }
+                Command::Drain(request) => drain(&listeners, request, options.drain_time),
+            },
+        }
+    }
+    Ok(shut_down(&state, &options, &mut signals, &mut ending, &admin).await)
+}
+
+/// Opens the listeners when every cluster knows its hosts, as Envoy does.
+async fn open_when_warm(state: Rc<State>) -> Result<(), RunError> {
+    state.clusters.warmed().await;
+    state.listeners.start()?;
+    state.listening.set(true);
+    for (name, address) in state.listeners.list() {
+        tracing::info!(target: "main", %name, %address, "listening");
+    }
+    tracing::info!(target: "main", after = ?state.started.elapsed(), "serving");
+    Ok(())
+}
+
+fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, drain_time: Duration) {
+    let stop_now = !request.graceful && !request.skip_exit;
+    listeners.drain(request.inbound_only, stop_now);
+    if request.graceful && !request.skip_exit {
+        let listeners = Rc::clone(listeners);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(drain_time).await;
+            listeners.drain(request.inbound_only, true);
+        });
+    }
+}
+
+/// Drains for at most `--shutdown-time-s`; a second request to end cuts that short.
+async fn shut_down(
+    state: &State,
+    options: &Options,
+    signals: &mut Signals,
+    ending: &mut Ending,
+    admin: &Admin,
+) -> ExitCode {
+    tracing::info!(target: "main", limit = ?options.shutdown_time, "shutting down");
+    state.healthy.set(false);
+    let deadline = tokio::time::sleep(options.shutdown_time);
+    tokio::pin!(deadline);
+    let drained = state.listeners.shut_down();
+    tokio::pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => break,
+            () = &mut deadline => {
+                tracing::info!(target: "main", "connections are left, the time is over");
+                break;
+            }
+            signal = signals.next() => if let Action::ExitNow(code) = ending.handle(signal) {
+                return ExitCode::from(code);
+            },
+        }
+    }
+    let _ = tokio::time::timeout(ADMIN_GRACE, admin.finish()).await;
+    ExitCode::SUCCESS
+}
+
+fn create_store(options: &Options, concurrency: u16, generation: u64) -> Result<Store, RunError> {
+    let base_id: BaseId = options.base_id;
+    let store = Store::create(StoreOptions {
+        path: Some(options.shm_dir.join(format!("proxyd_{base_id}_{generation}"))),
+        threads: usize::from(concurrency) + 1,
+        generation,
+        base_id: base_id.0,
+    })?;
+    if let Backing::FileRefused(error) | Backing::FileFull(error) = store.backing() {
+        tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
+    }
+    store.bind_thread(ThreadIndex(0));
+    Ok(store)
+}
+
+fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {
+    let store = store.clone();
+    let workers = Workers::try_start(WorkersOptions { concurrency }, move |index| {
+        store.bind_thread(ThreadIndex(index.0 + 1));
+        worker_local::insert(Rc::<ClusterMap>::default());
+        worker_local::insert(Rc::new(ConnectionIds::new(index, concurrency)));
+    })?;
+    Ok(Rc::new(workers))
+}
+
+/// How long answers of the admin port may take at the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);

@@ -1,0 +1,140 @@
+//! The process as the admin handlers see it.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proxy_config::settings::{Node, SocketAddress};
+use proxy_net::{Address, PipePath};
+use proxy_stats::{Store, Walk};
+use proxy_upstream::HostStat;
+use tokio::sync::mpsc;
+
+use crate::admin::{
+    AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus,
+    ListenerStatus, Memory, ServerState, ServerStatus, ShutDown,
+};
+use crate::clusters::ClusterManager;
+use crate::listeners::ListenerManager;
+use crate::memory;
+use crate::resources::Resources;
+
+/// What main holds together.
+pub struct State {
+    pub clusters: Rc<ClusterManager>,
+    pub listeners: Rc<ListenerManager>,
+    pub store: Store,
+    pub node: Arc<Node>,
+    pub resources: Resources,
+    pub started: Instant,
+    pub listening: Cell<bool>,
+    pub healthy: Cell<bool>,
+    /// Graceful draining without an end of its own: asked for over admin.
+    pub commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What the admin handlers ask of the main loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    ShutDown(ShutDown),
+    Drain(DrainListeners),
+}
+
+impl AdminState for State {
+    fn server(&self) -> ServerStatus {
+        let state = if !self.healthy.get() {
+            ServerState::Draining
+        } else if self.clusters.is_warming() {
+            ServerState::PreInitializing
+        } else if !self.listening.get() {
+            ServerState::Initializing
+        } else {
+            ServerState::Live
+        };
+        let uptime = self.started.elapsed();
+        ServerStatus { state, uptime, uptime_all_epochs: uptime, node: (*self.node).clone() }
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let list = self.listeners.list();
+        list.into_iter().map(|(name, address)| ListenerStatus { name, address: socket_address(&address) }).collect()
+    }
+
+    fn clusters(&self) -> Vec<Arc<str>> {
+        self.clusters.names()
+    }
+
+    fn cluster(&self, name: &str) -> Option<ClusterStatus> {
+        let (info, hosts) = self.clusters.get(name)?;
+        let host = |host: &Arc<proxy_upstream::Host>| HostStatus {
+            address: socket_address(&host.address),
+            hostname: host.hostname.clone(),
+            health: host.health,
+            weight: host.weight,
+            region: host.region.to_string(),
+            zone: host.zone.to_string(),
+            sub_zone: host.sub_zone.to_string(),
+            priority: host.priority,
+            counters: HostCounters {
+                cx_active: host.total(HostStat::CxActive),
+                cx_connect_fail: host.total(HostStat::CxConnectFail),
+                cx_total: host.total(HostStat::CxTotal),
+                rq_active: host.total(HostStat::RqActive),
+                rq_error: host.total(HostStat::RqError),
+                rq_pending_active: 0,
+                rq_success: host.total(HostStat::RqSuccess),
+                rq_timeout: host.total(HostStat::RqTimeout),
+                rq_total: host.total(HostStat::RqTotal),
+            },
+        };
+        Some(ClusterStatus {
+            name: Arc::clone(&info.settings.name),
+            alt_stat_name: info.settings.alt_stat_name.clone(),
+            added_via_api: false,
+            circuit_breakers: info.settings.circuit_breakers,
+            hosts: hosts.hosts.iter().map(host).collect(),
+        })
+    }
+
+    fn stats(&self) -> Walk {
+        self.store.walk()
+    }
+
+    fn config_dump(&self) -> ConfigDump {
+        self.resources.dump()
+    }
+
+    fn memory(&self) -> Memory {
+        memory::read()
+    }
+
+    fn set_healthy(&self, healthy: bool) {
+        self.healthy.set(healthy);
+        self.listeners.set_healthy(healthy);
+    }
+
+    fn drain_listeners(&self, request: DrainListeners) {
+        // The receiver is the main loop; when it has ended, there is nothing left to drain.
+        let _ = self.commands.send(Command::Drain(request));
+    }
+
+    fn shut_down(&self, how: ShutDown) {
+        let _ = self.commands.send(Command::ShutDown(how));
+    }
+}
+
+/// For what shows addresses; the mode of a pipe is not known here.
+fn socket_address(address: &Address) -> SocketAddress {
+    let pipe = |path: &OsStr, abstract_name| SocketAddress::Pipe { path: path.into(), abstract_name, mode: 0 };
+    match address {
+        Address::Ip(address) => SocketAddress::Ip(*address),
+        Address::Pipe(path) => match &**path {
+            PipePath::File(path) => pipe(path.as_os_str(), false),
+            PipePath::Abstract(name) => pipe(OsStr::from_bytes(&[b"@", &**name].concat()), true),
+            PipePath::Unnamed => pipe(OsStr::new(""), false),
+        },
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening a connection to a host, and what is counted while it lives.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use proxy_net::Io;
+use proxy_runtime::{Timer, clock};
+
+use crate::breaker::BreakerGuard;
+use crate::cluster::WorkerHost;
+use crate::host::HostStat;
+
+/// Why a host could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("connecting timed out")]
+    TimedOut,
+    #[error("connecting failed: {0}")]
+    Failed(#[from] io::Error),
+}
+
+/// Which side ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestroyedBy {
+    Us,
+    Peer,
+}
+
+/// Counts one connection to a host for as long as it lives.
+pub struct ConnectionGuard {
+    pub host: Rc<WorkerHost>,
+    pub opened: Instant,
+    destroyed_by: Cell<DestroyedBy>,
+    active_request: Cell<bool>,
+    _breaker: BreakerGuard,
+}
+
+impl ConnectionGuard {
+    fn new(host: &Rc<WorkerHost>, breaker: BreakerGuard) -> ConnectionGuard {
+        host.cluster.stats.upstream_cx_active.inc();
+        host.cluster.stats.upstream_cx_total.inc();
+        host.add(HostStat::CxActive, 1);
+        host.add(HostStat::CxTotal, 1);
+        host.pool.open.set(host.pool.open.get() + 1);
+        ConnectionGuard {
+            host: Rc::clone(host),
+            opened: clock::now(),
+            destroyed_by: Cell::new(DestroyedBy::Us),
+            active_request: Cell::new(false),
+            _breaker: breaker,
+        }
+    }
+
+    /// Says who ends the connection; told before it is dropped.
+    pub fn set_destroyed_by(&self, by: DestroyedBy) {
+        self.destroyed_by.set(by);
+    }
+
+    /// Says whether a request is under way.
+    pub fn set_active_request(&self, active: bool) {
+        self.active_request.set(active);
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let stats = &self.host.cluster.stats;
+        stats.upstream_cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        let active = self.active_request.get();
+        if active {
+            stats.upstream_cx_destroy_with_active_rq.inc();
+        }
+        match (self.destroyed_by.get(), active) {
+            (DestroyedBy::Us, false) => stats.upstream_cx_destroy_local.inc(),
+            (DestroyedBy::Peer, false) => stats.upstream_cx_destroy_remote.inc(),
+            (DestroyedBy::Us, true) => {
+                stats.upstream_cx_destroy_local.inc();
+                stats.upstream_cx_destroy_local_with_active_rq.inc();
+            }
+            (DestroyedBy::Peer, true) => {
+                stats.upstream_cx_destroy_remote.inc();
+                stats.upstream_cx_destroy_remote_with_active_rq.inc();
+            }
+        }
+        self.host.add(HostStat::CxActive, -1);
+        self.host.pool.connection_closed();
+    }
+}
+
+/// Opens a connection within the cluster's `connect_timeout`. `http1` counts it as one of HTTP/1.
+///
+/// # Errors
+/// When the host refuses, is out of reach or too slow; counted.
+pub async fn connect(
+    host: &Rc<WorkerHost>,
+    permit: BreakerGuard,
+    http1: bool,
+) -> Result<(Io, ConnectionGuard), ConnectError> {
+    let settings = &host.cluster.settings;
+    let guard = ConnectionGuard::new(host, permit);
+    if http1 {
+        host.cluster.stats.upstream_cx_http1_total.inc();
+    }
+    let timer = Timer::new();
+    timer.set(clock::refresh() + settings.connect_timeout);
+    let failed = |error: ConnectError| {
+        host.cluster.stats.upstream_cx_connect_fail.inc();
+        host.add(HostStat::CxConnectFail, 1);
+        tracing::debug!(target: "upstream", cluster = %settings.name, host = %host.host.address, %error, "connect failed");
+        Err(error)
+    };
+    tokio::select! {
+        biased;
+        connected = proxy_net::connect(&host.host.address, &host.cluster.connect) => match connected {
+            Ok(io) => Ok((io, guard)),
+            Err(error) => {
+                guard.set_destroyed_by(DestroyedBy::Peer);
+                failed(error.into())
+            }
+        },
+        () = timer.expired() => {
+            host.cluster.stats.upstream_cx_connect_timeout.inc();
+            failed(ConnectError::TimedOut)
+        }
+    }
+}

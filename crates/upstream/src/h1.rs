@@ -1,0 +1,298 @@
+//! HTTP/1.1 to a host: a connection, and one exchange of request and response on it.
+//!
+//! Plain I/O that belongs to the task of the stream: one poll sends more of the request and reads more of the
+//! response, so that a body still flows up while the answer streams down.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use proxy_http::body::{Body, BodyError, BodyStream, Frame};
+use proxy_http::h1::body::BodyDecoder;
+use proxy_http::h1::head::{Framing, HeadError, HeadLimits, ResponseHead, may_be_complete, parse_response};
+use proxy_http::h1::outgoing::{Outgoing, SendError};
+use proxy_http::h1::write::write_request_head;
+use proxy_http::{HeaderId, Method, Request};
+use proxy_net::Io;
+use proxy_net::buffer::ReadBuffer;
+
+use crate::cluster::WorkerHost;
+use crate::connect::{ConnectionGuard, DestroyedBy};
+
+/// An open connection.
+pub struct Client {
+    io: Io,
+    read: ReadBuffer,
+    guard: ConnectionGuard,
+    /// Requests sent on it so far.
+    pub requests: u32,
+    pub idle_since: Instant,
+}
+
+impl Client {
+    pub(crate) fn new(io: Io, guard: ConnectionGuard) -> Client {
+        Client { io, read: ReadBuffer::default(), requests: 0, idle_since: guard.opened, guard }
+    }
+
+    pub fn opened(&self) -> Instant {
+        self.guard.opened
+    }
+
+    pub fn host(&self) -> &Rc<WorkerHost> {
+        &self.guard.host
+    }
+
+    /// Whether an idle connection may be used: not closed by the peer, and nothing unasked-for came.
+    /// Costs no system call unless there is something to read.
+    pub(crate) fn is_fresh(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.io.poll_read_ready(cx).is_pending() {
+            return true;
+        }
+        match self.read.poll_fill(&mut self.io, cx, false) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(count)) => {
+                if count > 0 {
+                    self.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
+                } else {
+                    self.guard.set_destroyed_by(DestroyedBy::Peer);
+                }
+                false
+            }
+            Poll::Ready(Err(_)) => {
+                self.guard.set_destroyed_by(DestroyedBy::Peer);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn destroyed_by(&self, by: DestroyedBy) {
+        self.guard.set_destroyed_by(by);
+    }
+
+    pub(crate) fn idle_timed_out(&self) {
+        self.guard.host.cluster.stats.upstream_cx_idle_timeout.inc();
+    }
+}
+
+/// Why an exchange gave no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The host closed the connection; `heard`: after it had begun to answer.
+    #[error("the upstream closed the connection")]
+    Closed { heard: bool },
+    #[error("malformed response: {0}")]
+    Malformed(HeadError),
+    /// The request's own body failed: the client is gone, or at fault.
+    #[error("request body: {0}")]
+    RequestBody(BodyError),
+}
+
+/// One request and its response on a connection.
+pub struct Exchange {
+    client: Client,
+    outgoing: Outgoing,
+    body: Body,
+    /// Writing failed: the request will not be whole, but an answer may have been sent before.
+    write_failed: bool,
+    sent_before: u64,
+    read_before: u64,
+    to_head: bool,
+    seen: usize,
+    limits: HeadLimits,
+}
+
+impl Exchange {
+    /// Begins to send `request`, whose body is left [`Body::Empty`].
+    pub fn new(mut client: Client, request: &mut Request) -> Exchange {
+        client.requests += 1;
+        client.guard.set_active_request(true);
+        let settings = &client.guard.host.cluster.settings;
+        let limits = HeadLimits {
+            bytes: settings.max_response_header_bytes as usize,
+            lines: settings.max_response_headers as usize,
+        };
+        let body = std::mem::replace(&mut request.body, Body::Empty);
+        let framing = request_framing(request, &body);
+        let mut outgoing = Outgoing::default();
+        outgoing.start(framing, |out| write_request_head(request, out));
+        Exchange {
+            sent_before: 0,
+            read_before: client.read.total(),
+            to_head: request.method == Method::Head,
+            client,
+            outgoing,
+            body,
+            write_failed: false,
+            seen: 0,
+            limits,
+        }
+    }
+
+    /// Whether any byte of the request has left, so that the host may have acted on it.
+    pub fn has_written(&self) -> bool {
+        self.outgoing.total() > 0
+    }
+
+    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
+        let _ = self.poll_send(cx)?;
+        loop {
+            if !self.client.read.is_empty() {
+                match self.parse()? {
+                    Some(head) if (100..200).contains(&head.status) => {
+                        if head.status == 101 {
+                            return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed("101 unasked for"))));
+                        }
+                        continue;
+                    }
+                    Some(head) => return Poll::Ready(Ok(head)),
+                    None => {}
+                }
+            }
+            let client = &mut self.client;
+            if client.read.is_full() {
+                client.read.reserve(self.limits.bytes);
+            }
+            match ready!(client.read.poll_fill(&mut client.io, cx, false)) {
+                Ok(count) if count > 0 => {}
+                Ok(_) | Err(_) => {
+                    let heard = !client.read.is_empty();
+                    client.guard.set_destroyed_by(DestroyedBy::Peer);
+                    return Poll::Ready(Err(ExchangeError::Closed { heard }));
+                }
+            }
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<ResponseHead>, ExchangeError> {
+        let data = self.client.read.data();
+        if self.seen > 0 && !may_be_complete(data, self.seen) && data.len() <= self.limits.bytes {
+            self.seen = data.len();
+            return Ok(None);
+        }
+        match parse_response(data, self.limits, self.to_head) {
+            Ok(Some((head, length))) => {
+                self.client.read.consume(length);
+                self.seen = 0;
+                Ok(Some(head))
+            }
+            Ok(None) => {
+                self.seen = data.len();
+                Ok(None)
+            }
+            Err(error) => {
+                self.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
+                Err(ExchangeError::Malformed(error))
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, ExchangeError> {
+        if self.outgoing.is_done() || self.write_failed {
+            return Ok(Poll::Ready(()));
+        }
+        let polled = self.outgoing.poll_send(cx, &mut self.client.io, &mut self.body);
+        let sent = self.outgoing.total();
+        self.client.guard.host.cluster.stats.upstream_cx_tx_bytes_total.add(sent - self.sent_before);
+        self.sent_before = sent;
+        match polled {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(SendError::Io(_))) => {
+                self.write_failed = true;
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(SendError::Body(error))) => Err(ExchangeError::RequestBody(error)),
+        }
+    }
+
+    fn count_read(&mut self) {
+        let total = self.client.read.total();
+        self.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(total - self.read_before);
+        self.read_before = total;
+    }
+
+    /// The response's body; takes the connection along, and gives it back to the pool at the end.
+    pub fn into_body(mut self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+        let decoder = BodyDecoder::new(head.framing);
+        self.count_read();
+        if decoder.is_done() {
+            self.finish(head.close);
+            return Body::Empty;
+        }
+        Body::Stream(Box::new(ResponseBody { exchange: Some(self), decoder, close: head.close, _guard: guard }))
+    }
+
+    /// The response is complete.
+    fn finish(mut self, close: bool) {
+        self.count_read();
+        let whole = self.outgoing.is_done() && self.client.read.is_empty();
+        if !self.client.read.is_empty() {
+            self.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
+        }
+        self.client.guard.set_active_request(false);
+        if whole && !close {
+            let host = Rc::clone(&self.client.guard.host);
+            host.release(self.client);
+        } else if close {
+            self.client.guard.set_destroyed_by(DestroyedBy::Peer);
+        }
+    }
+}
+
+/// A response body that arrives from the host.
+struct ResponseBody {
+    exchange: Option<Exchange>,
+    decoder: BodyDecoder,
+    close: bool,
+    _guard: Box<dyn std::any::Any>,
+}
+
+impl BodyStream for ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+        if let Err(ExchangeError::RequestBody(error)) = exchange.poll_send(cx) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let client = &mut exchange.client;
+        let frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read));
+        exchange.count_read();
+        match &frame {
+            Some(Err(BodyError::Closed | BodyError::Io(_))) => client_closed(&mut self.exchange),
+            Some(Err(_)) => {}
+            _ if self.decoder.is_done() => {
+                if let Some(exchange) = self.exchange.take() {
+                    exchange.finish(self.close);
+                }
+            }
+            _ => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+}
+
+fn client_closed(exchange: &mut Option<Exchange>) {
+    if let Some(exchange) = exchange.take() {
+        exchange.client.guard.set_destroyed_by(DestroyedBy::Peer);
+    }
+}
+
+/// How the request's body goes out: with the length the client gave, or in chunks.
+fn request_framing(request: &mut Request, body: &Body) -> Framing {
+    if let Some(length) = body.remaining() {
+        if length > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch) {
+            if !request.headers.contains(HeaderId::CONTENT_LENGTH) {
+                proxy_http::h1::write::set_content_length(&mut request.headers, length);
+            }
+        }
+        return if length == 0 { Framing::None } else { Framing::Length(length) };
+    }
+    request.headers.remove(HeaderId::CONTENT_LENGTH);
+    request.headers.append(HeaderId::TRANSFER_ENCODING, b"chunked");
+    Framing::Chunked
+}
+

@@ -1,0 +1,106 @@
+//! Connections for streams of bytes: never pooled, one per downstream connection.
+//!
+//! Counted as Envoy's TCP pool counts: the connection is a pending request until it is made, and a request while it
+//! lives.
+
+use proxy_config::settings::Priority;
+use proxy_net::Io;
+use proxy_stats::GaugeGuard;
+
+use crate::breaker::{BreakerGuard, Resource};
+use crate::cluster::Cluster;
+use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy, connect};
+use crate::host::HostStat;
+use crate::stats::ClusterStats;
+
+/// Why no connection could be made. Counted.
+#[derive(Debug, thiserror::Error)]
+pub enum TcpConnectError {
+    /// No host may be used.
+    #[error("no healthy upstream")]
+    NoHealthyUpstream,
+    /// A circuit breaker is open.
+    #[error("circuit breaker open")]
+    Overflow,
+    /// Every attempt failed; this is the last one's error.
+    #[error(transparent)]
+    Connect(ConnectError),
+}
+
+/// Counts one connection while it carries a stream.
+pub struct TcpGuard {
+    // Before the connection's own guard: its request ends with it.
+    _request: GaugeGuard,
+    connection: ConnectionGuard,
+}
+
+impl TcpGuard {
+    fn new(connection: ConnectionGuard) -> Self {
+        let stats = &connection.host.cluster.stats;
+        stats.upstream_rq_total.inc();
+        connection.host.add(HostStat::RqTotal, 1);
+        connection.host.add(HostStat::RqActive, 1);
+        connection.set_active_request(true);
+        Self { _request: GaugeGuard::new(stats.upstream_rq_active), connection }
+    }
+
+    /// The stats of the cluster, for bytes.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.connection.host.cluster.stats
+    }
+
+    /// The upstream host ended the connection; otherwise we did.
+    pub fn ended_by_peer(&self) {
+        self.connection.set_destroyed_by(DestroyedBy::Peer);
+    }
+}
+
+impl Drop for TcpGuard {
+    fn drop(&mut self) {
+        self.connection.host.add(HostStat::RqActive, -1);
+    }
+}
+
+impl Cluster {
+    /// Connects to a host, each attempt to the one whose turn it is then; each within the cluster's `connect_timeout`.
+    ///
+    /// # Errors
+    /// When there is no host, a circuit breaker is open, or `max_attempts` have failed.
+    pub async fn connect_tcp(&self, max_attempts: u32) -> Result<(Io, TcpGuard), TcpConnectError> {
+        let stats = &self.info.stats;
+        let mut left = max_attempts.max(1);
+        loop {
+            let permit = self.tcp_permit()?;
+            let Some(host) = self.pick() else {
+                stats.upstream_cx_none_healthy.inc();
+                return Err(TcpConnectError::NoHealthyUpstream);
+            };
+            let Some(pending) = self.info.breakers.acquire(Priority::Default, Resource::PendingRequests) else {
+                stats.upstream_rq_pending_overflow.inc();
+                return Err(TcpConnectError::Overflow);
+            };
+            stats.upstream_rq_pending_total.inc();
+            let active = GaugeGuard::new(stats.upstream_rq_pending_active);
+            let connected = connect(&host, permit, false).await;
+            drop((pending, active));
+            let error = match connected {
+                Ok((io, guard)) => return Ok((io, TcpGuard::new(guard))),
+                Err(error) => error,
+            };
+            stats.upstream_rq_pending_failure_eject.inc();
+            left -= 1;
+            if left == 0 {
+                stats.upstream_cx_connect_attempts_exceeded.inc();
+                return Err(TcpConnectError::Connect(error));
+            }
+        }
+    }
+
+    /// Unlike HTTP, a stream cannot wait for another's connection, so a full cluster refuses at once.
+    fn tcp_permit(&self) -> Result<BreakerGuard, TcpConnectError> {
+        self.info.breakers.acquire(Priority::Default, Resource::Connections).ok_or_else(|| {
+            self.info.stats.upstream_cx_overflow.inc();
+            TcpConnectError::Overflow
+        })
+    }
+}
