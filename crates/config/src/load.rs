@@ -214,13 +214,14 @@ fn read_bounded(path: &FilePath) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Names its file, having no place to do it.
 fn unreadable(name: &str, why: &str) -> Box<Finding> {
     Box::new(Finding {
         severity: Severity::Error,
         code: Code::UNREADABLE,
         path: String::new(),
         place: None,
-        message: format!("{name}: {why}"),
+        message: format!("cannot read {name}: {why}"),
     })
 }
 
