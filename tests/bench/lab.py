@@ -158,8 +158,9 @@ def raise_missing(program):
     raise SystemExit(f"{program} is not installed")
 
 
-def envoy_config(admin, http, tcp, backend):
-    """One file for proxyd and Envoy: HTTP on one port, TCP on another, both to the backend."""
+def envoy_config(admin, http, tcp, backend, http2=False):
+    """One file for proxyd and Envoy: HTTP on one port, TCP on another, both to the backend; `http2` speaks HTTP/2
+    to it."""
     base = "type.googleapis.com/envoy.extensions.filters"
 
     def listener(name, port, filter_name, typed):
@@ -190,6 +191,10 @@ def envoy_config(admin, http, tcp, backend):
         "load_assignment": {"cluster_name": "backend", "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": {"thresholds": [limits]},
     }
+    if http2:
+        kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        options = {"@type": f"type.googleapis.com/{kind}", "explicit_http_config": {"http2_protocol_options": {}}}
+        cluster["typed_extension_protocol_options"] = {kind: options}
     return json.dumps(
         {
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
@@ -208,10 +213,10 @@ def envoy_config(admin, http, tcp, backend):
 class EnvoyLike:
     """proxyd or Envoy on `envoy_config`."""
 
-    def __init__(self, name, binary, backend, workers=1):
+    def __init__(self, name, binary, backend, workers=1, http2=False):
         self.admin, self.http, self.tcp = free_port(), free_port(), free_port()
         self.h2 = self.http
-        config = envoy_config(self.admin, self.http, self.tcp, backend)
+        config = envoy_config(self.admin, self.http, self.tcp, backend, http2)
         if name == "envoy":
             command = [binary, "--disable-hot-restart", "-l", "error"]
         else:
