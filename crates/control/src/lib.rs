@@ -6,5 +6,6 @@ mod lock;
 mod run_dir;
 
 pub use client::{Answer, AskError, Client};
+pub use hyper::Method;
 pub use instance::{BaseId, ClaimError, FindError, Found, Generation, Instance, find, find_one};
 pub use run_dir::{RunDir, RunDirError};

@@ -1,0 +1,131 @@
+//! The command line as it is typed. Knows nothing but clap: manual pages and completions are made from it as well.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Operates proxyd: validates configurations, shows and steers running instances
+///
+/// Exits with 0 if all is well, 1 if not, 2 if it was not called right or a file cannot be read.
+#[derive(Debug, Parser)]
+#[command(name = "proxyctl", version, about, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Checks files without running them
+    #[command(subcommand)]
+    Validate(Validate),
+
+    /// Shows what is running: state, configuration, listeners
+    ///
+    /// Without --base-id, all instances of the run directory.
+    Status(Where),
+
+    /// Drains the listeners of an instance: connections are ended as they become idle
+    Drain(Drain),
+
+    /// Drains an instance and waits for its end
+    Stop(Stop),
+
+    /// Shows log levels, or changes them while the instance runs
+    LogLevel(LogLevel),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Validate {
+    /// Says everything that is wrong with configuration files, by line and column
+    Config(ValidateConfig),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateConfig {
+    /// Bootstrap files: YAML, JSON or protobuf binary, by suffix
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// What proxyd does not implement is a warning, not an error
+    #[arg(long)]
+    pub(crate) allow_unsupported: bool,
+
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which instance.
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The instance with this base-id [default: the only one that runs]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) base_id: Option<u32>,
+
+    /// Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) run_dir: Option<PathBuf>,
+
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    #[command(flatten)]
+    pub(crate) instance: Where,
+
+    /// Stops to accept at once, instead of after the drain time
+    #[arg(long)]
+    pub(crate) now: bool,
+
+    /// Drains connections, but never stops to accept
+    #[arg(long, conflicts_with = "now")]
+    pub(crate) keep_listening: bool,
+
+    /// Only listeners whose traffic direction is inbound
+    #[arg(long)]
+    pub(crate) inbound_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) instance: Where,
+
+    /// Ends it at once, with its connections
+    #[arg(long)]
+    pub(crate) now: bool,
+
+    /// Seconds to wait for the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout_s: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogLevel {
+    /// New level of everything: trace, debug, info, warning, error, critical or off
+    #[arg(value_name = "LEVEL")]
+    pub(crate) level: Option<String>,
+
+    /// New levels of single components
+    #[arg(long, value_name = "NAME:LEVEL,...")]
+    pub(crate) component: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

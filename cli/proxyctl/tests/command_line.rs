@@ -1,0 +1,144 @@
+//! The program as it is called: exit codes, and an instance that is played by the test.
+
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use proxy_control::{BaseId, Instance, RunDir};
+use serde_json::Value;
+
+fn proxyctl(run_dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proxyctl"));
+    command.args(arguments).arg("--run-dir").arg(run_dir).output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// An instance that answers each request in turn, and tells what it was asked. Ends after the last.
+fn instance(
+    run_dir: &Path,
+    base_id: u32,
+    answers: &'static [(u16, &'static str)],
+) -> JoinHandle<Vec<String>> {
+    let run_dir = Arc::new(RunDir::create(run_dir).unwrap());
+    let instance = Instance::claim(run_dir, BaseId(base_id)).unwrap();
+    let listener: UnixListener = instance.listen().unwrap();
+    listener.set_nonblocking(false).unwrap();
+    thread::spawn(move || {
+        let answer = |(status, body): &(u16, &str)| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            let request = lines.next().unwrap();
+            lines.find(String::is_empty);
+            let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            request.trim_end_matches(" HTTP/1.1").to_owned()
+        };
+        let asked = answers.iter().map(answer).collect();
+        drop(instance);
+        asked
+    })
+}
+
+const SERVER_INFO: &str = r#"{"version": "proxyd/1.2.3/Distribution/RELEASE/none", "state": "LIVE",
+    "uptime_current_epoch": "5s", "command_line_options": {"concurrency": 2, "config_path": "envoy.yaml"}}"#;
+const LISTENERS: &str = r#"{"listener_statuses": [{"name": "main",
+    "local_address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}}}]}"#;
+
+#[test]
+fn nothing_that_runs_is_an_error_that_says_where_was_looked() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    for arguments in [&["status"][..], &["drain"], &["stop"], &["log-level"]] {
+        let (code, _, error) = said(&proxyctl(&run_dir, arguments));
+        assert_eq!(code, Some(1));
+        assert!(error.starts_with("proxyctl: no instance is running") && error.contains("/run"), "{error}");
+    }
+    let (code, _, error) = said(&proxyctl(&run_dir, &["status", "--base-id", "x"]));
+    assert_eq!(code, Some(2), "{error}");
+}
+
+#[test]
+fn status_shows_what_runs() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    let one = instance(&run_dir, 3, &[(200, SERVER_INFO), (200, LISTENERS)]);
+    let (code, text, error) = said(&proxyctl(&run_dir, &["status"]));
+    assert_eq!(code, Some(0), "{error}");
+    let expected = format!(
+        "base-id 3, generation 1: LIVE\n  version   1.2.3\n  up for    5s\n  workers   2\n  config    envoy.yaml\n  \
+         control   {}/3.1.sock\n  listener  main at 127.0.0.1:80\n",
+        run_dir.display()
+    );
+    assert_eq!(text, expected);
+    one.join().unwrap();
+    let one = instance(&run_dir, 3, &[(200, SERVER_INFO), (200, LISTENERS)]);
+    let (_, text, _) = said(&proxyctl(&run_dir, &["status", "--json"]));
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&all[0]["generation"], &all[0]["server_info"]["state"]), (&2.into(), &"LIVE".into()));
+    one.join().unwrap();
+}
+
+#[test]
+fn stop_waits_for_the_end() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    let one = instance(&run_dir, 0, &[(200, "OK\n")]);
+    let (code, text, error) = said(&proxyctl(&run_dir, &["stop"]));
+    assert_eq!((code, text.as_str()), (Some(0), "base-id 0, generation 1: stopped\n"), "{error}");
+    assert_eq!(one.join().unwrap(), ["POST /shutdown"]);
+}
+
+#[test]
+fn one_that_does_not_end_is_an_error() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    let one = instance(&run_dir, 0, &[(200, "OK\n"), (200, "OK\n")]);
+    let (code, _, error) = said(&proxyctl(&run_dir, &["stop", "--now", "--timeout-s", "0"]));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("base-id 0, generation 1 still runs after 0 s"), "{error}");
+    said(&proxyctl(&run_dir, &["drain", "--now", "--inbound-only"]));
+    assert_eq!(one.join().unwrap(), ["POST /quitquitquit", "POST /drain_listeners?inboundonly"]);
+}
+
+#[test]
+fn which_of_several_must_be_said() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    let (one, two) = (instance(&run_dir, 1, &[(200, "OK\n")]), instance(&run_dir, 2, &[(200, "OK\n")]));
+    let (code, _, error) = said(&proxyctl(&run_dir, &["drain"]));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("choose one with --base-id: 1, 2"), "{error}");
+    for base_id in ["1", "2"] {
+        assert_eq!(said(&proxyctl(&run_dir, &["drain", "--base-id", base_id])).0, Some(0));
+    }
+    assert_eq!(one.join().unwrap(), ["POST /drain_listeners?graceful"]);
+    two.join().unwrap();
+}
+
+#[test]
+fn log_levels_are_shown_and_changed() {
+    let parent = tempfile::tempdir().unwrap();
+    let run_dir = parent.path().join("run");
+    const LEVELS: &str = "active loggers:\n  dns: debug\n  main: info\n\n";
+    let one =
+        instance(&run_dir, 0, &[(200, LEVELS), (200, ""), (400, "error: unknown logger name\n\nusage")]);
+    let (_, text, _) = said(&proxyctl(&run_dir, &["log-level"]));
+    assert_eq!(text, "dns            debug\nmain           info\n");
+    assert_eq!(said(&proxyctl(&run_dir, &["log-level", "debug"])).0, Some(0));
+    let (code, _, error) = said(&proxyctl(&run_dir, &["log-level", "--component", "x:debug"]));
+    assert_eq!(code, Some(1));
+    assert!(error.contains("answered 400: error: unknown logger name"), "{error}");
+    assert_eq!(
+        one.join().unwrap(),
+        ["POST /logging", "POST /logging?level=debug", "POST /logging?paths=x:debug"]
+    );
+}

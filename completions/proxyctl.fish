@@ -1,0 +1,71 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_proxyctl_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_proxyctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_proxyctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_proxyctl_using_subcommand
+    set -l cmd (__fish_proxyctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -s V -l version -d 'Print version'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "validate" -d 'Checks files without running them'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "stop" -d 'Drains an instance and waits for its end'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and not __fish_seen_subcommand_from config help" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and not __fish_seen_subcommand_from config help" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and not __fish_seen_subcommand_from config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l allow-unsupported -d 'What proxyd does not implement is a warning, not an error'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from help" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand status" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand status" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand status" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l now -d 'Stops to accept at once, instead of after the drain time'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l keep-listening -d 'Drains connections, but never stops to accept'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l inbound-only -d 'Only listeners whose traffic direction is inbound'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l timeout-s -d 'Seconds to wait for the end' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l now -d 'Ends it at once, with its connections'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l component -d 'New levels of single components' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "validate" -d 'Checks files without running them'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "stop" -d 'Drains an instance and waits for its end'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from validate" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
