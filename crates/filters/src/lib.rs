@@ -2,5 +2,6 @@
 
 pub mod hcm;
 pub mod router;
+pub mod tcp_proxy;
 
 pub use hcm::HttpConnectionManager;

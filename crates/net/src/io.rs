@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::address::Address;
@@ -46,6 +46,23 @@ impl Io {
     /// When the event loop is going away.
     pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_stream!(self, stream => stream.poll_read_ready(context))
+    }
+
+    /// Ready when a write would not wait: for room or an error.
+    ///
+    /// # Errors
+    /// When the event loop is going away.
+    pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_write_ready(context))
+    }
+
+    /// Runs a system call of the caller's on this stream's descriptor (see [`AsFd`]), such as `splice(2)`. Its
+    /// `WouldBlock` clears the readiness named by `interest`, so that the next `poll_*_ready` waits.
+    ///
+    /// # Errors
+    /// The call's; `WouldBlock` also, without calling, when the stream is not ready.
+    pub fn try_io<T>(&self, interest: Interest, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        on_stream!(self, stream => stream.try_io(interest, call))
     }
 
     /// Writes some of `bytes`; the count may be less.

@@ -75,7 +75,8 @@ impl Cluster {
                 stats.upstream_cx_none_healthy.inc();
                 return Err(TcpConnectError::NoHealthyUpstream);
             };
-            let Some(pending) = self.info.breakers.acquire(Priority::Default, Resource::PendingRequests) else {
+            let Some(pending) = self.info.breakers.acquire(Priority::Default, Resource::PendingRequests)
+            else {
                 stats.upstream_rq_pending_overflow.inc();
                 return Err(TcpConnectError::Overflow);
             };

@@ -99,18 +99,15 @@ impl Pipe {
         let held = self.filled as usize;
         loop {
             ready!(sink.poll_write_ready(context))?;
-            let mut count = 0;
-            let moved = sink.try_io(Interest::WRITABLE, || {
-                count = splice(&ends.read, None, sink, None, held, flags())?;
-                // Less than asked for: the sink is full, and telling so now saves the call that would find out.
-                if count > 0 && count < held { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            if count > 0 {
-                self.filled = self.filled.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
-                return Poll::Ready(Ok(count));
-            }
+            // A short count is no proof that the sink is full: a signal makes one too.
+            let moved =
+                sink.try_io(Interest::WRITABLE, || Ok(splice(&ends.read, None, sink, None, held, flags())?));
             match moved {
-                Ok(()) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.filled = self.filled.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+                    return Poll::Ready(Ok(count));
+                }
                 Err(error) if is_transient(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -1,0 +1,122 @@
+//! `envoy.filters.network.tcp_proxy`: a downstream connection's bytes to a cluster and back.
+//!
+//! [`TcpProxy`] chooses the cluster and connects; a [`session::Session`] then watches a [`relay::Relay`] to its end. A
+//! draining worker leaves streams of bytes alone: nothing in them says where they may be cut.
+
+mod direction;
+mod pipe;
+mod relay;
+mod session;
+mod stats;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::settings;
+use proxy_http::route::ClusterId;
+use proxy_net::{CloseReason, Connection, Limit, LocalBoxFuture, NetworkFilter, NextNetwork};
+use proxy_runtime::Timer;
+use proxy_upstream::tcp::TcpConnectError;
+use proxy_upstream::{Cluster, ClusterMap};
+
+use relay::Relay;
+use session::Session;
+pub use stats::{TcpCounters, TcpStats};
+
+/// One worker's instance for a filter chain.
+pub struct TcpProxy {
+    settings: Arc<settings::TcpProxy>,
+    targets: Vec<(ClusterId, u32)>,
+    /// Sum of the weights.
+    total: u64,
+    clusters: Rc<ClusterMap>,
+    stats: Arc<TcpStats>,
+}
+
+impl TcpProxy {
+    /// `targets` are the numbers and weights of `settings.clusters`.
+    pub fn new(
+        settings: Arc<settings::TcpProxy>,
+        targets: Vec<(ClusterId, u32)>,
+        clusters: Rc<ClusterMap>,
+        stats: Arc<TcpStats>,
+    ) -> TcpProxy {
+        let total = targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        TcpProxy { settings, targets, total, clusters, stats }
+    }
+
+    async fn open(&self, connection: Connection) -> Result<Session, CloseReason> {
+        self.stats.counters.downstream_cx_total.inc();
+        let ends = self.settings.max_duration.map(|limit| connection.info.started + limit);
+        let Some(cluster) = self.choose(fastrand::u64(..)) else {
+            self.stats.counters.downstream_cx_no_route.inc();
+            return Err(CloseReason::NoRoute("cluster not found"));
+        };
+        let timer = Timer::new();
+        if let Some(ends) = ends {
+            timer.set(ends);
+        }
+        let (io, guard) = tokio::select! {
+            biased;
+            connected = cluster.connect_tcp(self.settings.max_connect_attempts) => connected.map_err(refusal)?,
+            () = timer.expired() => {
+                self.stats.counters.max_downstream_connection_duration.inc();
+                return Err(CloseReason::Timeout(Limit::Duration));
+            }
+        };
+        let relay = Relay::new(connection.io, connection.prefix, io);
+        Ok(Session::new(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends))
+    }
+
+    fn choose(&self, random: u64) -> Option<Rc<Cluster>> {
+        let index = weighted(self.targets.iter().map(|(_, weight)| *weight), random % self.total.max(1))?;
+        self.clusters.get(self.targets.get(index)?.0)
+    }
+}
+
+impl NetworkFilter for TcpProxy {
+    fn serve<'a>(
+        &'a self,
+        connection: Connection,
+        _next: NextNetwork<'a>,
+    ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
+        Box::pin(async move {
+            // Boxed apart, so that a connection does not keep the memory that connecting took.
+            let mut session = Box::pin(self.open(connection)).await?;
+            poll_fn(|context| session.poll(context)).await
+        })
+    }
+}
+
+/// The first index at which the weights up to and including it exceed `point`.
+fn weighted(weights: impl Iterator<Item = u32>, mut point: u64) -> Option<usize> {
+    for (index, weight) in weights.enumerate() {
+        match point.checked_sub(u64::from(weight)) {
+            Some(rest) => point = rest,
+            None => return Some(index),
+        }
+    }
+    None
+}
+
+fn refusal(error: TcpConnectError) -> CloseReason {
+    CloseReason::NoUpstream(match error {
+        TcpConnectError::NoHealthyUpstream => "no healthy upstream",
+        TcpConnectError::Overflow => "circuit breaker open",
+        TcpConnectError::Connect(_) => "connecting failed",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_shares() {
+        let weights = [3, 0, 2];
+        let chosen: Vec<_> = (0..6).map(|point| weighted(weights.into_iter(), point)).collect();
+        assert_eq!(chosen, [Some(0), Some(0), Some(0), Some(2), Some(2), None]);
+        assert_eq!(weighted([].into_iter(), 0), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! A relay with its clocks and counters: what a proxied connection is once its upstream is connected.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use proxy_net::{CloseReason, Limit};
+use proxy_runtime::{Deadlines, clock};
+use proxy_stats::GaugeGuard;
+use proxy_upstream::tcp::TcpGuard;
+
+use super::relay::{End, Relay, Side, Totals};
+use super::stats::{Share, TcpStats};
+
+/// One proxied connection.
+pub(super) struct Session {
+    // First to be dropped: a stream is closed before it stops being counted.
+    relay: Relay,
+    counted: Totals,
+    deadlines: Deadlines<2>,
+    idle_timeout: Option<Duration>,
+    upstream: TcpGuard,
+    stats: Arc<TcpStats>,
+    received: Share,
+    to_send: Share,
+    flushing: Option<GaugeGuard>,
+}
+
+/// Deadlines by number.
+const IDLE: usize = 0;
+const DURATION: usize = 1;
+
+impl Session {
+    /// `ends` is when the connection is closed whatever happens on it.
+    pub(super) fn new(
+        relay: Relay,
+        upstream: TcpGuard,
+        stats: Arc<TcpStats>,
+        idle_timeout: Option<Duration>,
+        ends: Option<Instant>,
+    ) -> Self {
+        let deadlines = Deadlines::new();
+        if let Some(ends) = ends {
+            deadlines.set(DURATION, ends);
+        }
+        let counters = &stats.counters;
+        let received = Share::new(counters.downstream_cx_rx_bytes_buffered);
+        let to_send = Share::new(counters.downstream_cx_tx_bytes_buffered);
+        let counted = Totals::default();
+        let session = Self {
+            relay,
+            counted,
+            deadlines,
+            idle_timeout,
+            upstream,
+            stats,
+            received,
+            to_send,
+            flushing: None,
+        };
+        session.restart_idle();
+        session
+    }
+
+    /// Relays until both sides are done, one fails or a deadline passes.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        let relayed = self.relay.poll_relay(context);
+        self.count();
+        if let Poll::Ready(end) = relayed {
+            return Poll::Ready(self.ended(end));
+        }
+        match self.deadlines.poll_expired(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(IDLE) => {
+                self.stats.counters.idle_timeout.inc();
+                Poll::Ready(Err(CloseReason::Timeout(Limit::Idle)))
+            }
+            Poll::Ready(_) => {
+                self.stats.counters.max_downstream_connection_duration.inc();
+                Poll::Ready(Err(CloseReason::Timeout(Limit::Duration)))
+            }
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Result<(), CloseReason> {
+        let by = match end {
+            End::Finished { last } => last,
+            End::Failed { side, .. } => side,
+        };
+        if by == Side::Upstream {
+            self.upstream.ended_by_peer();
+        }
+        match end {
+            End::Finished { .. } => Ok(()),
+            End::Failed { side: Side::Downstream, error } => Err(CloseReason::Downstream(error)),
+            End::Failed { side: Side::Upstream, error } => Err(CloseReason::Upstream(error)),
+        }
+    }
+
+    /// Adds what happened since the last call.
+    fn count(&mut self) {
+        let now = self.relay.totals();
+        if now == self.counted {
+            return;
+        }
+        let before = std::mem::replace(&mut self.counted, now);
+        let (tcp, cluster) = (&self.stats.counters, self.upstream.stats());
+        tcp.downstream_cx_rx_bytes_total.add(now.up.read - before.up.read);
+        cluster.upstream_cx_tx_bytes_total.add(now.up.written - before.up.written);
+        cluster.upstream_cx_rx_bytes_total.add(now.down.read - before.down.read);
+        tcp.downstream_cx_tx_bytes_total.add(now.down.written - before.down.written);
+        tcp.downstream_flow_control_paused_reading_total.add(now.up.paused - before.up.paused);
+        tcp.downstream_flow_control_resumed_reading_total.add(now.up.resumed - before.up.resumed);
+        let (received, to_send) = self.relay.pending();
+        self.received.set(received);
+        self.to_send.set(to_send);
+        if self.relay.is_flushing_upstream() && self.flushing.is_none() && received > 0 {
+            tcp.upstream_flush_total.inc();
+            self.flushing = Some(GaugeGuard::new(tcp.upstream_flush_active));
+        }
+        self.restart_idle();
+    }
+
+    fn restart_idle(&self) {
+        if let Some(timeout) = self.idle_timeout {
+            self.deadlines.set(IDLE, clock::now() + timeout);
+        }
+    }
+}
