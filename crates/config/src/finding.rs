@@ -200,8 +200,8 @@ impl Findings {
 
     /// As `error` or `warning`, with the severity decided by the caller.
     pub fn add(&mut self, severity: Severity, path: &Path<'_>, code: Code, message: impl fmt::Display) {
-        if self.list.len() >= MAX_FINDINGS {
-            return self.omit(severity);
+        if !self.has_room(severity) {
+            return;
         }
         let place = self.locator.place(path);
         self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
@@ -215,8 +215,8 @@ impl Findings {
         code: Code,
         message: impl fmt::Display,
     ) {
-        if self.list.len() >= MAX_FINDINGS {
-            return self.omit(severity);
+        if !self.has_room(severity) {
+            return;
         }
         let place = self.locator.key_place(path);
         self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
@@ -225,7 +225,7 @@ impl Findings {
     /// Whether an error is known already from which one at `path` would only follow: at `path` or below
     /// it, or because the message around it could not be read at all.
     pub fn explains(&self, path: &Path<'_>) -> bool {
-        if self.errors == 0 || self.list.len() >= MAX_FINDINGS {
+        if self.errors == 0 || self.is_full() {
             return false;
         }
         let around = path.parent.map(Path::to_string);
@@ -239,15 +239,19 @@ impl Findings {
 
     /// Adds a finding that knows its place already.
     pub fn push(&mut self, finding: Finding) {
-        if self.list.len() >= MAX_FINDINGS {
-            return self.omit(finding.severity);
+        if self.has_room(finding.severity) {
+            self.list.push(finding);
+            self.errors += usize::from(finding.severity == Severity::Error);
         }
-        self.errors += usize::from(finding.severity == Severity::Error);
-        self.list.push(finding);
     }
 
     pub fn has_errors(&self) -> bool {
         self.errors > 0
+    }
+
+    /// Nothing more is kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_FINDINGS
     }
 
     pub fn is_empty(&self) -> bool {
@@ -283,9 +287,19 @@ impl Findings {
         self.list
     }
 
-    fn omit(&mut self, severity: Severity) {
-        self.errors += usize::from(severity == Severity::Error);
+    /// Whether one more is kept; else it is counted. An error takes the place of a warning.
+    fn has_room(&mut self, severity: Severity) -> bool {
+        if !self.is_full() {
+            return true;
+        }
         self.omitted += 1;
+        let warning = self.list.iter().rposition(|finding| finding.severity == Severity::Warning);
+        if let (Severity::Error, Some(warning)) = (severity, warning) {
+            self.list.swap_remove(warning);
+            return true;
+        }
+        self.errors += usize::from(severity == Severity::Error);
+        false
     }
 }
 
@@ -316,6 +330,12 @@ mod tests {
         assert!(!findings.has_errors());
         findings.error(&Path::root(), Code::INVALID, "bad");
         assert!(findings.has_errors());
-        assert_eq!(findings.into_vec().len(), MAX_FINDINGS + 1);
+        for _ in 0..MAX_FINDINGS {
+            findings.warning(&Path::root(), Code::DEPRECATED, "old");
+        }
+        let all = findings.into_vec();
+        assert_eq!(all.len(), MAX_FINDINGS + 1);
+        assert!(all.iter().any(|finding| finding.code == Code::INVALID));
+        assert!(all[MAX_FINDINGS].message.starts_with("1001 more"), "{}", all[MAX_FINDINGS].message);
     }
 }

@@ -114,8 +114,10 @@ fn lower_readable(
     lower::bootstrap(bootstrap, &LowerOptions { allow_unsupported, ..lowering.clone() }, findings)
 }
 
+/// Whether there is a message to go on with.
 fn is_readable(findings: &Findings) -> bool {
-    !findings.iter().any(|finding| matches!(finding.code, Code::SYNTAX | Code::UNREADABLE))
+    let hopeless = findings.is_full() && findings.has_errors();
+    !hopeless && !findings.iter().any(|finding| matches!(finding.code, Code::SYNTAX | Code::UNREADABLE))
 }
 
 /// Reads and checks a bootstrap against the v3 API and the table of what is supported. Never fails:
@@ -155,13 +157,20 @@ pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
     if is_readable(&findings) {
         check::check(message, &bytes, &Path::root(), &inputs.options, &mut findings);
     }
-    let bootstrap = Bootstrap::decode(bytes.as_slice()).unwrap_or_else(|error| {
-        if !findings.has_errors() {
-            findings.error(&Path::root(), Code::SYNTAX, format_args!("not a valid bootstrap: {error}"));
-        }
-        Bootstrap::default()
-    });
+    let bootstrap = decode(&bytes, &mut findings);
     Loaded { bootstrap, bytes, findings, unreadable }
+}
+
+/// The decoded message may be hundreds of times as large as its text, so it is left alone where nothing
+/// more could be said about it.
+fn decode(bytes: &[u8], findings: &mut Findings) -> Bootstrap {
+    if !is_readable(findings) {
+        return Bootstrap::default();
+    }
+    Bootstrap::decode(bytes).unwrap_or_else(|error| {
+        findings.error(&Path::root(), Code::SYNTAX, format_args!("not a valid bootstrap: {error}"));
+        Bootstrap::default()
+    })
 }
 
 /// Holds a message that came by discovery or in binary form against the v3 API and the table of what
