@@ -240,8 +240,8 @@ impl Findings {
     /// Adds a finding that knows its place already.
     pub fn push(&mut self, finding: Finding) {
         if self.has_room(finding.severity) {
-            self.list.push(finding);
             self.errors += usize::from(finding.severity == Severity::Error);
+            self.list.push(finding);
         }
     }
 
