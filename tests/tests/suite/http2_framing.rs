@@ -145,8 +145,8 @@ fn a_body_that_does_not_fit_its_length_never_completes() {
         let (backend, proxy) = serving();
         let mut wire = open(&proxy);
         let lines = [&[(":method", "POST")][..], &GET[1..], &[("content-length", "5")]].concat();
-        wire.send(frame(HEADERS, END_HEADERS, 1, &block(&lines)));
-        wire.send(frame(DATA, END_STREAM, 1, body.as_bytes()));
+        wire.send_if_open(frame(HEADERS, END_HEADERS, 1, &block(&lines)));
+        wire.send_if_open(frame(DATA, END_STREAM, 1, body.as_bytes()));
         println!("{body}: {:?}", fate(&mut wire));
         assert_still_serving(&backend, &proxy);
     }
