@@ -109,14 +109,5 @@ fn refusal(error: TcpConnectError) -> CloseReason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_shares() {
-        let weights = [3, 0, 2];
-        let chosen: Vec<_> = (0..6).map(|point| weighted(weights.into_iter(), point)).collect();
-        assert_eq!(chosen, [Some(0), Some(0), Some(0), Some(2), Some(2), None]);
-        assert_eq!(weighted([].into_iter(), 0), None);
-    }
-}
+#[path = "proxy_tests.rs"]
+mod tests;
