@@ -30,7 +30,7 @@ pub use config::{
     Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, tcp_filter_chain, yaml,
 };
 pub use message::{Headers, Message};
-pub use program::{Program, on_envoy, proxyctl, proxyd, workspace_root};
+pub use program::{BaseId, Program, on_envoy, proxyctl, proxyd, workspace_root};
 pub use proxy::{Proxy, Signal};
 pub use wait::{PATIENCE, eventually};
 pub use wire::{Cut, Wire};

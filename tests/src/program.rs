@@ -1,9 +1,10 @@
 //! Which programs are under test, and how they are started.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fmt, fs};
 
 /// The proxy that the suite runs.
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ impl Program {
 
     /// A command that serves `config`, keeps its files under `directory` and writes its admin address to
     /// `directory/admin`. Two workers, so that nothing passes only because it has one.
-    pub(crate) fn serve(&self, config: &Path, directory: &Path, base_id: u32) -> Command {
+    pub(crate) fn serve(&self, config: &Path, directory: &Path, base_id: &BaseId) -> Command {
         let mut command = match self {
             Self::Envoy(path) => {
                 let mut command = Command::new(path);
@@ -48,6 +49,38 @@ impl Program {
         command.arg("-c").arg(config).args(["--concurrency", "2"]);
         command.arg("--admin-address-path").arg(directory.join("admin"));
         command
+    }
+}
+
+/// A base-id that tells this instance from others of the host; what a killed instance leaves in shared memory goes
+/// with it.
+#[derive(Debug)]
+pub struct BaseId(u32);
+
+impl BaseId {
+    /// Different within this run, unlikely to meet another run's.
+    #[must_use]
+    pub fn unused() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let run = std::process::id() % 20_000;
+        Self(run * 1_000 + NEXT.fetch_add(1, Ordering::SeqCst) % 1_000)
+    }
+}
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl Drop for BaseId {
+    fn drop(&mut self) {
+        let prefix = format!("proxyd_{self}_");
+        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal;
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 pub use nix::sys::signal::Signal;
 
-use crate::{Bootstrap, Message, PATIENCE, Program, Wire, eventually};
+use crate::{BaseId, Bootstrap, Message, PATIENCE, Program, Wire, eventually};
 
 /// A proxy process with its own directory.
 pub struct Proxy {
@@ -23,6 +22,7 @@ pub struct Proxy {
     directory: TempDir,
     admin: SocketAddr,
     listeners: HashMap<String, SocketAddr>,
+    _base_id: BaseId,
 }
 
 impl Proxy {
@@ -39,11 +39,12 @@ impl Proxy {
         let config = directory.path().join("envoy.yaml");
         fs::write(&config, bootstrap.to_yaml()).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
-        let mut command = Program::under_test().serve(&config, directory.path(), next_base_id());
+        let base_id = BaseId::unused();
+        let mut command = Program::under_test().serve(&config, directory.path(), &base_id);
         command.args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
         let admin = wait_for_admin(&mut process, directory.path());
-        let mut proxy = Self { process, directory, admin, listeners: HashMap::new() };
+        let mut proxy = Self { process, directory, admin, listeners: HashMap::new(), _base_id: base_id };
         eventually("/ready to say LIVE", || {
             proxy.assert_running();
             (proxy.admin_get("/ready").status() == 200).then_some(())
@@ -198,11 +199,4 @@ fn wait_for_admin(process: &mut Child, directory: &Path) -> SocketAddr {
 
 fn read_log(directory: &Path) -> String {
     fs::read_to_string(directory.join("log")).unwrap_or_default()
-}
-
-/// Instances of one host are told apart by base-id: different within this run, unlikely to meet another run's.
-fn next_base_id() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let run = std::process::id() % 20_000;
-    run * 1_000 + NEXT.fetch_add(1, Ordering::SeqCst) % 1_000
 }

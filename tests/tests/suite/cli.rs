@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 
 use proxy_tests::{
-    Backend, Bootstrap, EchoBackend, Wire, eventually, only_proxyd, proxyctl, proxyd, unused_address,
+    Backend, BaseId, Bootstrap, EchoBackend, Wire, eventually, only_proxyd, proxyctl, proxyd, unused_address,
 };
 use tempfile::TempDir;
 
@@ -18,19 +18,26 @@ fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
+fn start(arguments: &[&str], directory: &TempDir, base_id: &BaseId) -> Command {
+    let mut command = Command::new(proxyd());
+    command.arg("run").args(arguments).arg("--run-dir").arg(directory.path().join("run"));
+    command.args(["--concurrency", "1", "--base-id", &base_id.to_string()]);
+    command
+}
+
 /// A proxyd with its own run directory, killed at the end of the test.
 struct Running {
     process: Child,
-    _directory: TempDir,
+    directory: TempDir,
+    base_id: BaseId,
 }
 
 impl Running {
     fn new(arguments: &[&str]) -> Self {
-        let directory = TempDir::new().unwrap();
-        let mut command = Command::new(proxyd());
-        command.arg("run").args(arguments).arg("--run-dir").arg(directory.path().join("run"));
-        command.args(["--concurrency", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { process: command.spawn().unwrap(), _directory: directory }
+        let (directory, base_id) = (TempDir::new().unwrap(), BaseId::unused());
+        let mut command = start(arguments, &directory, &base_id);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { process, directory, base_id }
     }
 
     fn reaches(&mut self, address: SocketAddr) -> Wire {
@@ -206,8 +213,62 @@ fn a_port_in_use_is_an_error_that_names_it() {
     only_proxyd!("Envoy's command line is its own");
     let held = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = held.local_addr().unwrap().to_string();
-    let output = run(proxyd(), &["run", "--from", &address, "--to", "http://127.0.0.1:1"]);
+    let directory = TempDir::new().unwrap();
+    let arguments = ["--from", &address, "--to", "http://127.0.0.1:1"];
+    let output = start(&arguments, &directory, &BaseId::unused()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains(&address), "{text}");
+}
+
+#[test]
+fn a_second_instance_is_told_of_the_first() {
+    only_proxyd!("base-ids are told apart by proxyd's control sockets");
+    let backend = Backend::saying("first");
+    let to = format!("http://{}", backend.address());
+    let from = unused_address();
+    let mut running = Running::new(&["--from", &from.to_string(), "--to", &to]);
+    assert_eq!(running.reaches(from).ask(GET).text(), "first");
+    let other = unused_address().to_string();
+    let second =
+        start(&["--from", &other, "--to", &to], &running.directory, &running.base_id).output().unwrap();
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert!(text.contains("proxyctl"), "{text}");
+    assert_eq!(running.reaches(from).ask(GET).text(), "first");
+}
+
+#[test]
+fn a_killed_instance_does_not_stand_in_the_way() {
+    only_proxyd!("base-ids are told apart by proxyd's control sockets");
+    let backend = Backend::saying("up");
+    let to = format!("http://{}", backend.address());
+    let from = unused_address().to_string();
+    let arguments = ["--from", &from, "--to", &to];
+    let mut running = Running::new(&arguments);
+    for _ in 0..3 {
+        assert_eq!(running.reaches(from.parse().unwrap()).ask(GET).text(), "up");
+        running.process.kill().unwrap();
+        running.process.wait().unwrap();
+        let process = start(&arguments, &running.directory, &running.base_id).stderr(Stdio::piped()).spawn();
+        running.process = process.unwrap();
+    }
+    assert_eq!(running.reaches(from.parse().unwrap()).ask(GET).text(), "up");
+}
+
+#[test]
+fn a_lost_run_directory_does_not_stand_in_the_way() {
+    only_proxyd!("segments in shared memory are proxyd's");
+    let backend = Backend::saying("up");
+    let to = format!("http://{}", backend.address());
+    let from = unused_address().to_string();
+    let arguments = ["--from", &from, "--to", &to];
+    let mut running = Running::new(&arguments);
+    assert_eq!(running.reaches(from.parse().unwrap()).ask(GET).text(), "up");
+    running.process.kill().unwrap();
+    running.process.wait().unwrap();
+    running.directory = TempDir::new().unwrap();
+    let process = start(&arguments, &running.directory, &running.base_id).stderr(Stdio::piped()).spawn();
+    running.process = process.unwrap();
+    assert_eq!(running.reaches(from.parse().unwrap()).ask(GET).text(), "up");
 }
