@@ -201,7 +201,7 @@ fn rank(criterion: Criterion, chain: &FilterChainMatch, info: &ConnectionInfo) -
             let wanted = info.server_name.as_deref().unwrap_or("");
             let fits = |name: &String| match name.strip_prefix('*') {
                 Some(suffix) => {
-                    (wanted.len() > suffix.len() && wanted.ends_with(suffix)).then(|| suffix.len() as u32)
+                    (wanted.len() > suffix.len() && wanted.ends_with(suffix)).then_some(suffix.len() as u32)
                 }
                 None => (wanted == name).then_some(u32::MAX),
             };
