@@ -218,6 +218,18 @@ impl Headers {
         Span::new(start, self.arena.len())
     }
 
+    /// Id, name and place of the value in [`Headers::arena`], of every line in order.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (HeaderId, &[u8], Span)> {
+        self.entries.0.iter().filter(|e| e.live).map(|e| {
+            let name = &self.arena[e.start as usize..e.start as usize + usize::from(e.name_len)];
+            (e.id, name, Span::new(e.value_start(), e.end as usize))
+        })
+    }
+
+    pub(crate) fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
     pub(crate) fn arena_mut(&mut self) -> &mut Vec<u8> {
         &mut self.arena
     }

@@ -4,6 +4,7 @@ pub mod body;
 pub mod filter;
 pub mod forwarding;
 pub mod h1;
+pub mod h2;
 pub mod headers;
 pub mod message;
 pub mod name;

@@ -21,6 +21,16 @@ impl HeaderId {
         NAMES[usize::from(self.0)]
     }
 
+    /// A number below 64; 0 for [`HeaderId::OTHER`].
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The name of the id with this number.
+    pub(crate) fn name_at(index: usize) -> Option<&'static str> {
+        NAMES.get(index).copied().filter(|name| !name.is_empty())
+    }
+
     pub(crate) fn bit(self) -> u64 {
         if self.0 == 0 { 0 } else { 1 << self.0 }
     }
@@ -41,7 +51,7 @@ macro_rules! header_ids {
         header_ids!(@consts $n + 1; $($rest,)*);
     };
     (@consts $n:expr;) => {
-        const _: () = assert!($n <= 64, "ids index a 64-bit set");
+        const _: () = assert!($n < 65, "ids index a 64-bit set");
     };
 }
 
@@ -70,7 +80,9 @@ header_ids! {
     GRPC_TIMEOUT = "grpc-timeout",
     X_FORWARDED_FOR = "x-forwarded-for",
     X_FORWARDED_PROTO = "x-forwarded-proto",
+    X_FORWARDED_CLIENT_CERT = "x-forwarded-client-cert",
     X_FORWARDED_HOST = "x-forwarded-host",
+    X_FORWARDED_PORT = "x-forwarded-port",
     X_REQUEST_ID = "x-request-id",
     X_CLIENT_TRACE_ID = "x-client-trace-id",
     X_ENVOY_ATTEMPT_COUNT = "x-envoy-attempt-count",
@@ -87,6 +99,7 @@ header_ids! {
     X_ENVOY_IP_TAGS = "x-envoy-ip-tags",
     X_ENVOY_IS_TIMEOUT_RETRY = "x-envoy-is-timeout-retry",
     X_ENVOY_MAX_RETRIES = "x-envoy-max-retries",
+    X_ENVOY_ORIGINAL_HOST = "x-envoy-original-host",
     X_ENVOY_ORIGINAL_PATH = "x-envoy-original-path",
     X_ENVOY_ORIGINAL_URL = "x-envoy-original-url",
     X_ENVOY_OVERLOADED = "x-envoy-overloaded",
@@ -100,6 +113,7 @@ header_ids! {
     X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE = "x-envoy-upstream-rq-timeout-alt-response",
     X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS = "x-envoy-upstream-rq-timeout-ms",
     X_ENVOY_UPSTREAM_SERVICE_TIME = "x-envoy-upstream-service-time",
+    X_ENVOY_UPSTREAM_STREAM_DURATION_MS = "x-envoy-upstream-stream-duration-ms",
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use proxy_config::settings;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext};
-use crate::tcp_pending::{TcpProxy, TcpStats};
+use proxy_filters::tcp_proxy::{TcpProxy, TcpStats};
 use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io, ListenSocket, NetworkFilter, NextNetwork,
@@ -178,7 +178,8 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
         Some(index) => listener.chains.get(index),
         None => listener.default_chain.as_ref(),
     };
-    let Some(chain) = chain.map(Rc::clone) else {
+    // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
+    let Some(chain) = chain.filter(|chain| !chain.is_empty()).map(Rc::clone) else {
         stats.no_filter_chain_match.inc();
         stats.downstream_cx_destroy.inc();
         return;

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proxy_config::settings::{self, Discovery};
-use proxy_runtime::{WorkerIndex, Workers, worker_local};
-use proxy_stats::{Scope, stats_block};
+use proxy_runtime::{OnAllWorkers, WorkerIndex, Workers, worker_local};
+use proxy_stats::{Scope, Store, stats_block};
 use proxy_upstream::dns::Resolver;
 use proxy_upstream::{Cluster, ClusterInfo, ClusterMap, ClusterNames, HostSet};
 use tokio::sync::watch;
@@ -31,6 +31,7 @@ stats_block! {
 pub struct ClusterManager {
     workers: Rc<Workers>,
     names: ClusterNames,
+    store: Store,
     root: Scope,
     stats: ClusterManagerStats,
     resolver: Option<Resolver>,
@@ -60,13 +61,15 @@ impl Drop for Entry {
 
 impl ClusterManager {
     /// `resolver` is `None` where the system gave none; clusters found by name then stay without hosts.
-    pub fn new(workers: Rc<Workers>, root: Scope, names: ClusterNames, resolver: Option<Resolver>) -> Rc<Self> {
+    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames, resolver: Option<Resolver>) -> Rc<Self> {
+        let root = store.root();
         let scope = root.scope("cluster_manager.");
         Rc::new(ClusterManager {
             workers,
             names,
             stats: ClusterManagerStats::new(&scope),
             root,
+            store,
             resolver,
             clusters: RefCell::default(),
             order: RefCell::default(),
@@ -109,11 +112,13 @@ impl ClusterManager {
         let id = entry.info.id;
         self.stats.cluster_removed.inc();
         self.stats.active_clusters.set(self.clusters.borrow().len() as u64);
-        self.workers.post_all(move || {
+        let gone = self.workers.post_all_then(move || {
             if let Some(map) = worker_local::get::<ClusterMap>() {
                 map.remove(id);
             }
         });
+        drop(entry);
+        self.reclaim_after(gone);
         true
     }
 
@@ -135,6 +140,16 @@ impl ClusterManager {
     /// A cluster and its hosts.
     pub fn get(&self, name: &str) -> Option<(Arc<ClusterInfo>, Arc<HostSet>)> {
         self.clusters.borrow().get(name).map(|e| (Arc::clone(&e.info), Arc::clone(&e.hosts)))
+    }
+
+    /// Frees the stats slots of what was dropped once every worker has let go of it.
+    fn reclaim_after(&self, gone: OnAllWorkers) {
+        let store = self.store.clone();
+        let epoch = store.retire();
+        tokio::task::spawn_local(async move {
+            gone.await;
+            store.reclaim(epoch);
+        });
     }
 
     fn install(&self, info: Arc<ClusterInfo>, hosts: Arc<HostSet>, version: u64, task: Option<AbortHandle>) {

@@ -12,7 +12,7 @@ mod memory;
 pub mod options;
 pub mod run;
 mod resources;
+mod segment;
 mod server_stats;
 pub mod signals;
 mod state;
-mod tcp_pending;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use proxy_config::settings::{self, NetworkFilterConfig};
 use proxy_filters::hcm::HttpStats;
-use crate::tcp_pending::TcpStats;
+use proxy_filters::tcp_proxy::TcpStats;
 use proxy_http::route::RouteTable;
 use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
 use proxy_runtime::{OnAllWorkers, Slot, Workers};

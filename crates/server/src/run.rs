@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use proxy_config::lower::LowerOptions;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
-use proxy_control::BaseId;
 use proxy_net::ConnectionIds;
 use proxy_runtime::{Workers, WorkersOptions, worker_local};
-use proxy_stats::{Backing, Store, StoreOptions, ThreadIndex};
+use proxy_stats::{Store, ThreadIndex};
 use proxy_upstream::dns::Resolver;
 use proxy_upstream::{ClusterMap, ClusterNames};
 use tokio::sync::mpsc;
@@ -25,6 +24,7 @@ use crate::logging::{self, Log};
 use crate::options::{ConfigSource, Mode, Options};
 use crate::signals::{Action, Ending, Signals};
 use crate::resources::Resources;
+use crate::segment::Segment;
 use crate::server_stats;
 use crate::state::{Command, State};
 
@@ -120,14 +120,16 @@ async fn serve(
     let mut signals = Signals::new()?;
     let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
-    let store = create_store(&options, concurrency, control.instance().generation().0)?;
+    let segment = Segment::create(&options, control.instance().generation().0, usize::from(concurrency) + 1)?;
+    let store = segment.store.clone();
+    store.bind_thread(ThreadIndex(0));
     let workers = start_workers(concurrency, &store)?;
     let node = Arc::new(bootstrap.node);
     let names = ClusterNames::default();
     let resolver = Resolver::new()
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
         .ok();
-    let clusters = ClusterManager::new(Rc::clone(&workers), store.root(), names.clone(), resolver);
+    let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
     let listeners = ListenerManager::new(Rc::clone(&workers), store.root(), names);
     let (commands, mut commanded) = mpsc::unbounded_channel();
     let state = Rc::new(State {
@@ -236,21 +238,6 @@ async fn shut_down(
     }
     let _ = tokio::time::timeout(ADMIN_GRACE, admin.finish()).await;
     ExitCode::SUCCESS
-}
-
-fn create_store(options: &Options, concurrency: u16, generation: u64) -> Result<Store, RunError> {
-    let base_id: BaseId = options.base_id;
-    let store = Store::create(StoreOptions {
-        path: Some(options.shm_dir.join(format!("proxyd_{base_id}_{generation}"))),
-        threads: usize::from(concurrency) + 1,
-        generation,
-        base_id: base_id.0,
-    })?;
-    if let Backing::FileRefused(error) | Backing::FileFull(error) = store.backing() {
-        tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
-    }
-    store.bind_thread(ThreadIndex(0));
-    Ok(store)
 }
 
 fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {

@@ -114,7 +114,7 @@ impl Exchange {
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let framing = request_framing(request, &body);
         let mut outgoing = Outgoing::default();
-        outgoing.start(framing, |out| write_request_head(request, out));
+        outgoing.start(framing, settings.http1.enable_trailers, |out| write_request_head(request, out));
         Exchange {
             sent_before: 0,
             read_before: client.read.total(),
@@ -255,7 +255,10 @@ impl BodyStream for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         let client = &mut exchange.client;
-        let frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read));
+        let mut frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read));
+        if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !client.guard.host.cluster.settings.http1.enable_trailers {
+            frame = None;
+        }
         exchange.count_read();
         match &frame {
             Some(Err(BodyError::Closed | BodyError::Io(_))) => client_closed(&mut self.exchange),

@@ -33,7 +33,7 @@ pub(super) fn lower(
     let drain_type: DrainType = value::enumeration(context, &path.field("drain_type"), message.drain_type);
     let accepts = path.field("max_connections_to_accept_per_socket_event");
     let max_accepts = message.max_connections_to_accept_per_socket_event.as_ref();
-    let accepts_per_event = value::number(context, &accepts, max_accepts, 1..=u32::MAX, 1);
+    let accepts_per_event = value::number(context, &accepts, max_accepts, 1..=u32::MAX, u32::MAX);
     let socket_options =
         address::socket_options(context, &path.field("socket_options"), &message.socket_options);
     let address = address?;

@@ -38,7 +38,7 @@ pub struct Listener {
     pub backlog: Option<u32>,
     /// `per_connection_buffer_limit_bytes`, 1 MiB when unset.
     pub buffer_limit: u32,
-    /// `max_connections_to_accept_per_socket_event`, 1 in Envoy when unset.
+    /// `max_connections_to_accept_per_socket_event`; all that wait when unset, as in Envoy 1.40.
     pub accepts_per_event: u32,
     pub transparent: bool,
     pub freebind: bool,

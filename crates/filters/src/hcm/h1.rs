@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use proxy_net::buffer::ReadBuffer;
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit};
 use proxy_runtime::{DrainGuard, clock};
 
-use super::Manager;
+use super::{HttpStats, Manager};
 use super::respond::{Arrival, StreamGuard};
 use super::stats::ConnectionGuard;
 
@@ -276,7 +277,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 struct RequestBody {
     downstream: Rc<Downstream>,
     stream: Rc<StreamInfo>,
-    stats: std::sync::Arc<super::HttpStats>,
+    stats: Arc<HttpStats>,
+    /// `enable_trailers`.
+    trailers: bool,
 }
 
 impl BodyStream for RequestBody {
@@ -284,7 +287,10 @@ impl BodyStream for RequestBody {
         let d = &self.downstream;
         let mut decoder = d.decoder.borrow_mut();
         let mut read = d.read.borrow_mut();
-        let frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read));
+        let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read));
+        if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !self.trailers {
+            frame = None;
+        }
         let total = read.total();
         self.stats.manager.downstream_cx_rx_bytes_total.add(total - d.counted.replace(total));
         let now = clock::now();
@@ -341,7 +347,8 @@ async fn serve_stream(manager: &Rc<Manager>, downstream: &Rc<Downstream>, head: 
         request.body = Body::Stream(Box::new(RequestBody {
             downstream: Rc::clone(downstream),
             stream: Rc::clone(&stream),
-            stats: std::sync::Arc::clone(&manager.stats),
+            stats: Arc::clone(&manager.stats),
+            trailers: manager.settings.http1.enable_trailers,
         }));
     }
     let to_head = request.method == Method::Head;
@@ -400,7 +407,7 @@ async fn await_response(
 
 async fn send_continue(downstream: &Downstream) -> Result<(), CloseReason> {
     let mut outgoing = Outgoing::default();
-    outgoing.start(Framing::None, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+    outgoing.start(Framing::None, false, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
     poll_fn(|cx| downstream.poll_send(cx, &mut outgoing, &mut Body::Empty, None))
         .await
         .map_err(|_| CloseReason::DownstreamProtocol("closed before 100 Continue"))
@@ -426,7 +433,7 @@ async fn send_response(
     let status = response.status;
     let mut body = std::mem::replace(&mut response.body, Body::Empty);
     let mut outgoing = Outgoing::default();
-    outgoing.start(framing, |out| write_response_head(status, &response.headers, out));
+    outgoing.start(framing, manager.settings.http1.enable_trailers, |out| write_response_head(status, &response.headers, out));
     drop(response);
     guard.response_started(status);
     let sent = poll_fn(|cx| {

@@ -364,7 +364,7 @@ fn take_target(request: &mut Request) -> Result<bool, HeadError> {
 }
 
 /// The characters of RFC 3986's `authority`; userinfo is refused as Envoy does.
-fn valid_authority(authority: &[u8]) -> bool {
+pub(crate) fn valid_authority(authority: &[u8]) -> bool {
     authority.iter().all(|b| {
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')'
             | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'[' | b']')

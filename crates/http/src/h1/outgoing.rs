@@ -21,6 +21,7 @@ pub struct Outgoing {
     chunk: Chunk,
     behind: &'static [u8],
     framing: Framing,
+    trailers: bool,
     finished: bool,
     total: u64,
 }
@@ -42,6 +43,7 @@ impl Default for Outgoing {
             chunk: Chunk::empty(),
             behind: &[],
             framing: Framing::None,
+            trailers: false,
             finished: true,
             total: 0,
         }
@@ -50,12 +52,14 @@ impl Default for Outgoing {
 
 impl Outgoing {
     /// Starts a message: `write_head` puts its head into the buffer; `framing` is that of the body that follows.
-    pub fn start(&mut self, framing: Framing, write_head: impl FnOnce(&mut Vec<u8>)) {
+    /// Trailers are written only with `trailers` (`enable_trailers`).
+    pub fn start(&mut self, framing: Framing, trailers: bool, write_head: impl FnOnce(&mut Vec<u8>)) {
         if self.ahead.capacity() == 0 {
             self.ahead = Arena::take();
         }
         write_head(&mut self.ahead);
         self.framing = framing;
+        self.trailers = trailers;
         self.finished = framing == Framing::None;
     }
 
@@ -136,7 +140,7 @@ impl Outgoing {
             if self.ahead.capacity() == 0 {
                 self.ahead = Arena::take();
             }
-            write_last_chunk(trailers, &mut self.ahead);
+            write_last_chunk(trailers.filter(|_| self.trailers), &mut self.ahead);
         }
         self.finished = true;
     }

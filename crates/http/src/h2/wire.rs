@@ -1,0 +1,202 @@
+//! The socket as `h2` sees it: many small writes become few large ones.
+//!
+//! `h2` writes and flushes once per frame of a body. Here a write lands in a lease, and what is there goes out when the
+//! lease is full or when the connection's task, having polled `h2` to its end, calls [`Wire::poll_flush_out`].
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use proxy_net::Io;
+use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A handle; `h2` has one, the connection's task another.
+#[derive(Clone)]
+pub struct Wire(Rc<Shared>);
+
+struct Shared {
+    io: RefCell<Io>,
+    prefix: RefCell<ReadBuffer>,
+    out: RefCell<Out>,
+    read: Cell<u64>,
+    written: Cell<u64>,
+    at_end: Cell<bool>,
+}
+
+/// Bytes `start..end` of the lease are to be written.
+#[derive(Default)]
+struct Out {
+    lease: Option<Lease>,
+    start: usize,
+    end: usize,
+}
+
+/// A write up to this size is copied behind what waits. Bytes.
+const COPIED: usize = 8 << 10;
+
+impl Wire {
+    /// `prefix` is what was read from `io` before.
+    pub fn new(io: Io, prefix: ReadBuffer) -> Wire {
+        Wire(Rc::new(Shared {
+            io: RefCell::new(io),
+            read: Cell::new(prefix.len() as u64),
+            prefix: RefCell::new(prefix),
+            out: RefCell::default(),
+            written: Cell::new(0),
+            at_end: Cell::new(false),
+        }))
+    }
+
+    /// Bytes read since this was last asked.
+    pub fn take_read(&self) -> u64 {
+        self.0.read.take()
+    }
+
+    /// Bytes written since this was last asked.
+    pub fn take_written(&self) -> u64 {
+        self.0.written.take()
+    }
+
+    /// Whether the peer has ended its side.
+    pub fn is_at_end(&self) -> bool {
+        self.0.at_end.get()
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_flush_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.0.out.borrow_mut();
+        while out.start < out.end {
+            let count = ready!(self.0.io.borrow_mut().poll_write(cx, out.waiting()))?;
+            self.advance(&mut out, count)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and drops what comes until the peer ends its side: a close with bytes unread would reset the connection
+    /// and take from the peer what was sent last.
+    pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = ReadBuffer::new();
+        loop {
+            match ready!(buffer.poll_fill(&mut self.0.io.borrow_mut(), cx, false)) {
+                Ok(count) if count > 0 => buffer.clear(),
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Notes that `count` bytes of those waiting, and none else, were written.
+    fn advance(&self, out: &mut Out, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.0.written.set(self.0.written.get() + count as u64);
+        out.start += count;
+        if out.start >= out.end {
+            *out = Out::default();
+        }
+        Ok(())
+    }
+
+    /// Writes what waits and `buffers` behind it.
+    fn poll_write_through(&self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut out = self.0.out.borrow_mut();
+        loop {
+            let waiting = out.end - out.start;
+            let count = {
+                let mut parts: SmallVec<[IoSlice<'_>; 8]> = SmallVec::new();
+                if waiting > 0 {
+                    parts.push(IoSlice::new(out.waiting()));
+                }
+                parts.extend(buffers.iter().take(MAX_PARTS).map(|buffer| IoSlice::new(buffer)));
+                ready!(self.0.io.borrow_mut().poll_write_vectored(cx, &parts))?
+            };
+            if count > waiting {
+                self.0.written.set(self.0.written.get() + count as u64);
+                *out = Out::default();
+                return Poll::Ready(Ok(count - waiting));
+            }
+            self.advance(&mut out, count)?;
+        }
+    }
+}
+
+const MAX_PARTS: usize = 16;
+
+impl Out {
+    fn waiting(&self) -> &[u8] {
+        self.lease.as_ref().map_or(&[], |lease| &lease[self.start..self.end])
+    }
+
+    /// Takes all of `buffers`, or nothing.
+    fn take(&mut self, buffers: &[IoSlice<'_>]) -> Option<usize> {
+        let total: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        if total > COPIED || self.end + total > SMALL {
+            return None;
+        }
+        let lease = self.lease.get_or_insert_with(Lease::small);
+        for buffer in buffers {
+            lease[self.end..self.end + buffer.len()].copy_from_slice(buffer);
+            self.end += buffer.len();
+        }
+        Some(total)
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let shared = &self.0;
+        let mut prefix = shared.prefix.borrow_mut();
+        if !prefix.is_empty() {
+            let count = prefix.len().min(buffer.remaining());
+            buffer.put_slice(&prefix.data()[..count]);
+            prefix.consume(count);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let polled = shared.io.borrow_mut().poll_read(cx, buffer);
+        let count = buffer.filled().len() - before;
+        shared.read.set(shared.read.get() + count as u64);
+        if count == 0 && polled.is_ready() {
+            shared.at_end.set(true);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.0.out.borrow_mut().take(buffers) {
+            return Poll::Ready(Ok(count));
+        }
+        self.poll_write_through(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection's task does it, once for all that `h2` had to say.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush_out(cx))?;
+        self.0.io.borrow_mut().poll_shutdown(cx)
+    }
+}
