@@ -51,13 +51,16 @@ struct Downstream {
 /// What came at the start of a request.
 enum Start {
     Head(Box<RequestHead>),
-    Preface,
     Refused(LocalReply),
     /// Nothing more comes, or nothing more is taken.
     End,
 }
 
-pub(super) async fn serve(manager: &Rc<Manager>, connection: Connection, detect: bool) -> Result<(), CloseReason> {
+pub(super) async fn serve(
+    manager: &Rc<Manager>,
+    connection: Connection,
+    guard: ConnectionGuard,
+) -> Result<(), CloseReason> {
     let Connection { io, prefix, info } = connection;
     let downstream = Rc::new(Downstream {
         io: RefCell::new(io),
@@ -65,22 +68,22 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: Connection, detect:
         decoder: RefCell::new(BodyDecoder::Done),
         deadlines: Rc::new(StreamDeadlines::new()),
         info,
-        guard: ConnectionGuard::http1(&manager.stats),
+        guard,
         drain: manager.drain.guard(),
         closing_idle: manager.closing.guard(),
         requests: Cell::new(0),
         closing: Cell::new(false),
         counted: Cell::new(0),
     });
+    downstream.count_read(manager, &downstream.read.borrow());
     let settings = &manager.settings;
     if let Some(limit) = settings.max_connection_duration {
         downstream.deadlines.set(DURATION, clock::now() + limit);
     }
     loop {
-        let start = downstream.next_request(manager, detect).await?;
+        let start = downstream.next_request(manager).await?;
         let go_on = match start {
             Start::Head(head) => Box::pin(serve_stream(manager, &downstream, *head)).await?,
-            Start::Preface => return Err(CloseReason::DownstreamProtocol("HTTP/2 on an HTTP/1 listener")),
             Start::Refused(reply) => {
                 Box::pin(refuse(manager, &downstream, reply)).await?;
                 false
@@ -95,7 +98,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: Connection, detect:
 
 impl Downstream {
     /// Waits for a request head; the connection idles here.
-    async fn next_request(&self, manager: &Manager, detect: bool) -> Result<Start, CloseReason> {
+    async fn next_request(&self, manager: &Manager) -> Result<Start, CloseReason> {
         let settings = &manager.settings;
         let now = clock::now();
         if let Some(limit) = settings.idle_timeout {
@@ -106,7 +109,7 @@ impl Downstream {
             lines: settings.max_request_headers as usize,
         };
         let mut seen = 0;
-        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, detect, &mut seen)).await;
+        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, &mut seen)).await;
         self.deadlines.clear(IDLE);
         self.deadlines.clear(HEADERS);
         start
@@ -117,14 +120,13 @@ impl Downstream {
         cx: &mut Context<'_>,
         manager: &Manager,
         limits: HeadLimits,
-        detect: bool,
         seen: &mut usize,
     ) -> Poll<Result<Start, CloseReason>> {
         let stats = &manager.stats.manager;
         let mut read = self.read.borrow_mut();
         loop {
             if !read.is_empty() {
-                match parse(&read, limits, detect, seen) {
+                match parse(&read, limits, seen) {
                     Ok(Some((start, length))) => {
                         read.consume(length);
                         return Poll::Ready(Ok(start));
@@ -254,24 +256,14 @@ impl Downstream {
 }
 
 /// Parses what may be the start of a request. `seen` bytes were looked at before.
-fn parse(
-    read: &ReadBuffer,
-    limits: HeadLimits,
-    detect: bool,
-    seen: &mut usize,
-) -> Result<Option<(Start, usize)>, HeadError> {
+fn parse(read: &ReadBuffer, limits: HeadLimits, seen: &mut usize) -> Result<Option<(Start, usize)>, HeadError> {
     let data = read.data();
     let before = std::mem::replace(seen, data.len());
-    if detect && data[0] == b'P' && (PREFACE.starts_with(data) || data.starts_with(PREFACE)) {
-        return Ok((data.len() >= PREFACE.len()).then_some((Start::Preface, 0)));
-    }
     if before > 0 && data.len() <= limits.bytes && !may_be_complete(data, before) {
         return Ok(None);
     }
     Ok(parse_request(data, limits)?.map(|(head, length)| (Start::Head(Box::new(head)), length)))
 }
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The body of the current request.
 struct RequestBody {

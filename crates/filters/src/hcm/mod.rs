@@ -2,7 +2,9 @@
 //!
 //! [`respond`] is what happens to a request whatever its version; [`h1`] and [`h2`] speak to the client.
 
+mod detect;
 mod h1;
+mod h2;
 mod respond;
 mod stats;
 
@@ -18,6 +20,8 @@ use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
 use crate::router::Router;
+use detect::Detected;
+use stats::ConnectionGuard;
 pub use stats::HttpStats;
 
 /// What a connection manager needs of its worker.
@@ -70,14 +74,22 @@ impl HttpConnectionManager {
 impl NetworkFilter for HttpConnectionManager {
     fn serve<'a>(
         &'a self,
-        connection: Connection,
+        mut connection: Connection,
         _next: NextNetwork<'a>,
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
         Box::pin(async move {
-            match self.0.settings.codec {
-                settings::CodecType::Http1 => h1::serve(&self.0, connection, false).await,
-                settings::CodecType::Auto => h1::serve(&self.0, connection, true).await,
-                settings::CodecType::Http2 => h1::serve(&self.0, connection, true).await,
+            let manager = &self.0;
+            let guard = ConnectionGuard::new(&manager.stats);
+            let detected = match manager.settings.codec {
+                settings::CodecType::Http1 => Detected::Http1,
+                settings::CodecType::Http2 => Detected::Http2,
+                // In a box of its own, so that the future of an HTTP/1 connection that idles stays small.
+                settings::CodecType::Auto => Box::pin(detect::detect(manager, &mut connection, &guard)).await?,
+            };
+            match detected {
+                Detected::Http1 => h1::serve(manager, connection, guard.http1()).await,
+                Detected::Http2 => Box::pin(h2::serve(manager, connection, guard.http2())).await,
+                Detected::Nothing => Ok(()),
             }
         })
     }

@@ -1,8 +1,9 @@
 //! The stats of a connection manager, `http.<stat_prefix>.*` and `listener.<address>.http.<stat_prefix>.*`.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use proxy_http::h2::Http2Stats;
 use proxy_stats::{Counter, Gauge, GaugeGuard, Scope, stats_block};
 
 stats_block! {
@@ -46,6 +47,8 @@ pub struct HttpStats {
     pub manager: ManagerStats,
     pub router: RouterStats,
     pub listener: ListenerCodeStats,
+    root: Scope,
+    http2: OnceLock<Http2Stats>,
 }
 
 impl HttpStats {
@@ -57,7 +60,14 @@ impl HttpStats {
             manager: ManagerStats::new(&http),
             router: RouterStats::new(&http),
             listener: ListenerCodeStats::new(&of_listener),
+            root: root.clone(),
+            http2: OnceLock::new(),
         }
+    }
+
+    /// `http2.*`, over all connection managers; there from the first connection of HTTP/2 on, as in Envoy.
+    pub fn http2(&self) -> &Http2Stats {
+        self.http2.get_or_init(|| Http2Stats::new(&self.root.scope("http2.")))
     }
 
     /// Counts a response that has been sent.
@@ -82,27 +92,38 @@ pub struct ConnectionGuard {
     stats: Arc<HttpStats>,
     by_peer: Cell<bool>,
     active_request: Cell<bool>,
-    _active: [GaugeGuard; 2],
+    _active: GaugeGuard,
+    /// In the gauge of its version, once that is known.
+    _version: Option<GaugeGuard>,
 }
 
 impl ConnectionGuard {
-    pub fn http1(stats: &Arc<HttpStats>) -> ConnectionGuard {
-        stats.manager.downstream_cx_http1_total.inc();
-        Self::new(stats, stats.manager.downstream_cx_http1_active)
+    pub fn http1(self) -> ConnectionGuard {
+        self.stats.manager.downstream_cx_http1_total.inc();
+        let active = self.stats.manager.downstream_cx_http1_active;
+        self.with_version(active)
     }
 
-    pub fn http2(stats: &Arc<HttpStats>) -> ConnectionGuard {
-        stats.manager.downstream_cx_http2_total.inc();
-        Self::new(stats, stats.manager.downstream_cx_http2_active)
+    pub fn http2(self) -> ConnectionGuard {
+        self.stats.manager.downstream_cx_http2_total.inc();
+        let active = self.stats.manager.downstream_cx_http2_active;
+        self.with_version(active)
     }
 
-    fn new(stats: &Arc<HttpStats>, active: Gauge) -> ConnectionGuard {
+    fn with_version(mut self, active: Gauge) -> ConnectionGuard {
+        self._version = Some(GaugeGuard::new(active));
+        self
+    }
+
+    /// A connection whose version is not known yet.
+    pub fn new(stats: &Arc<HttpStats>) -> ConnectionGuard {
         stats.manager.downstream_cx_total.inc();
         ConnectionGuard {
             stats: Arc::clone(stats),
             by_peer: Cell::new(false),
             active_request: Cell::new(false),
-            _active: [GaugeGuard::new(stats.manager.downstream_cx_active), GaugeGuard::new(active)],
+            _active: GaugeGuard::new(stats.manager.downstream_cx_active),
+            _version: None,
         }
     }
 

@@ -1,0 +1,242 @@
+//! One stream of a client's HTTP/2 connection: its request, and the way of the response back.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use proxy_http::body::{Body, BodyError, BodyStream, Frame};
+use proxy_http::h1::head::HeadError;
+use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, response_to_http};
+use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
+use proxy_http::reply::{LocalReply, text_response};
+use proxy_http::stream::StreamDeadlines;
+use proxy_http::{HeaderId, Method, Request, Response, StreamInfo, StreamTimer, Version};
+use proxy_runtime::clock;
+
+use super::super::HttpStats;
+use super::super::respond::{Arrival, StreamGuard};
+use super::{OpenStream, Shared};
+
+/// A request that came in, turned into what the rest of the proxy understands.
+pub(super) struct Arrived {
+    stream: Rc<StreamInfo>,
+    guard: StreamGuard,
+    request: Result<Request, RequestError>,
+}
+
+/// How far a stream came before it was to be answered.
+enum Outcome {
+    Response(Response),
+    TimedOut(StreamTimer),
+    /// The client took its request back, or is gone.
+    Gone,
+    /// The stream is to be reset.
+    Reset,
+}
+
+/// The body of a request.
+struct RequestBody {
+    receiver: BodyReceiver,
+    stream: Rc<StreamInfo>,
+    stats: Arc<HttpStats>,
+}
+
+/// Takes a request in; a plain function, so that `http`'s large heads never lie in a future.
+pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) -> Arrived {
+    let manager = &shared.manager;
+    let now = clock::now();
+    let deadlines = Rc::new(StreamDeadlines::new());
+    let stream = Rc::new(StreamInfo::new(Rc::clone(&shared.info), Version::Http2, now, deadlines));
+    let guard = StreamGuard::new(manager, &stream);
+    manager.set_stream_timeouts(&stream, now);
+    let (parts, body) = request.into_parts();
+    let mut request = request_from_parts(&parts, manager.settings.max_request_headers as usize);
+    if body.is_end_stream() {
+        stream.request_completed(now);
+    } else if let Ok(request) = &mut request {
+        let length = content_length(&request.headers);
+        request.body = Body::Stream(Box::new(RequestBody {
+            receiver: BodyReceiver::new(body, length),
+            stream: Rc::clone(&stream),
+            stats: Arc::clone(&manager.stats),
+        }));
+    }
+    Arrived { stream, guard, request }
+}
+
+/// Serves the stream to its end.
+pub(super) async fn serve(open: OpenStream, arrived: Arrived, mut respond: SendResponse<Queued>) {
+    let Arrived { stream, mut guard, request } = arrived;
+    let shared = &open.shared;
+    let mut to_head = false;
+    let outcome = match request {
+        Ok(request) => {
+            to_head = request.method == Method::Head;
+            await_response(shared, &stream, request, &mut respond).await
+        }
+        Err(error) => Outcome::Response(refuse(shared, &stream, error).await),
+    };
+    let response = match outcome {
+        Outcome::Response(response) => response,
+        Outcome::TimedOut(timer) => shared.manager.timed_out(&stream, timer).await,
+        Outcome::Gone => {
+            shared.codec_stats().rx_reset.inc();
+            guard.reset_by_peer();
+            return;
+        }
+        Outcome::Reset => {
+            shared.codec_stats().tx_reset.inc();
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            guard.reset_by_us();
+            return;
+        }
+    };
+    send_response(shared, &stream, response, to_head, respond, &mut guard).await;
+}
+
+/// The answer to a request that cannot be one.
+async fn refuse(shared: &Shared, stream: &Rc<StreamInfo>, error: RequestError) -> Response {
+    let manager = &shared.manager;
+    let response = match error {
+        RequestError::Path => {
+            manager.stats.manager.downstream_rq_non_relative_path.inc();
+            stream.set_details("absolute_path_rejected");
+            text_response(404, "")
+        }
+        RequestError::Head(error) => {
+            if error == HeadError::TooManyLines {
+                shared.codec_stats().header_overflow.inc();
+            } else {
+                shared.codec_stats().rx_messaging_error.inc();
+            }
+            LocalReply::Downstream(error).response(stream)
+        }
+    };
+    manager.finish(stream, response).await
+}
+
+async fn await_response(
+    shared: &Shared,
+    stream: &Rc<StreamInfo>,
+    mut request: Request,
+    client: &mut SendResponse<Queued>,
+) -> Outcome {
+    if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
+        request.headers.remove(HeaderId::EXPECT);
+        let mut go_on = http::Response::new(());
+        *go_on.status_mut() = http::StatusCode::CONTINUE;
+        if client.send_informational(go_on).is_err() {
+            return Outcome::Gone;
+        }
+    }
+    let arrival = Arrival { upgrade: false, connect: request.method == Method::Connect };
+    let mut respond = pin!(shared.manager.respond(stream, request, arrival));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = respond.as_mut().poll(cx) {
+            return Poll::Ready(response.map_or(Outcome::Reset, Outcome::Response));
+        }
+        while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
+            if let Some(timer) = StreamTimer::from_index(index) {
+                return Poll::Ready(Outcome::TimedOut(timer));
+            }
+        }
+        client.poll_reset(cx).map(|_| Outcome::Gone)
+    })
+    .await
+}
+
+/// How a response ended.
+enum End {
+    Whole,
+    ByPeer,
+    ByUs,
+}
+
+async fn send_response(
+    shared: &Shared,
+    stream: &Rc<StreamInfo>,
+    response: Response,
+    to_head: bool,
+    mut respond: SendResponse<Queued>,
+    guard: &mut StreamGuard,
+) {
+    let Response { status, headers, mut body } = response;
+    if to_head || status < 200 || status == 204 || status == 304 {
+        body = Body::Empty;
+    }
+    let head = response_to_http(status, &headers);
+    drop(headers);
+    guard.response_started(status);
+    let Ok(send) = respond.send_response(head, body.is_empty()) else {
+        guard.reset_by_peer();
+        return;
+    };
+    let mut sender = BodySender::new(send, &shared.queue, body.is_empty());
+    let end = poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body)).await;
+    stream.clear_timeouts();
+    match end {
+        End::Whole => guard.completed(),
+        End::ByPeer => {
+            shared.codec_stats().rx_reset.inc();
+            guard.reset_by_peer();
+        }
+        End::ByUs => {
+            shared.codec_stats().tx_reset.inc();
+            sender.reset(Reason::INTERNAL_ERROR);
+            guard.reset_by_us();
+        }
+    }
+}
+
+fn poll_body(
+    cx: &mut Context<'_>,
+    shared: &Shared,
+    stream: &StreamInfo,
+    sender: &mut BodySender,
+    body: &mut Body,
+) -> Poll<End> {
+    let polled = sender.poll_send(cx, body, |count| {
+        stream.bytes_sent.set(stream.bytes_sent.get() + count as u64);
+        stream.touch(clock::now());
+    });
+    match polled {
+        Poll::Ready(Ok(_)) => return Poll::Ready(End::Whole),
+        Poll::Ready(Err(SendError::Peer(_))) => return Poll::Ready(End::ByPeer),
+        Poll::Ready(Err(SendError::Body(_))) => return Poll::Ready(End::ByUs),
+        Poll::Pending => {}
+    }
+    while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
+        if let Some(timer) = StreamTimer::from_index(index) {
+            shared.manager.note_timeout(stream, timer);
+            return Poll::Ready(End::ByUs);
+        }
+    }
+    sender.poll_reset(cx).map(|_| End::ByPeer)
+}
+
+impl BodyStream for RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let frame = ready!(self.receiver.poll_frame(cx));
+        match &frame {
+            Some(Ok(Frame::Data(chunk))) => {
+                self.stream.bytes_received.set(self.stream.bytes_received.get() + chunk.len() as u64);
+                self.stream.touch(clock::now());
+            }
+            Some(Ok(Frame::Trailers(_))) => self.stats.http2().trailers.inc(),
+            Some(Err(_)) => return Poll::Ready(frame),
+            None => {}
+        }
+        if self.receiver.is_ended() {
+            self.stream.request_completed(clock::now());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.receiver.remaining()
+    }
+}
