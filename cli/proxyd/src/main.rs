@@ -1,1 +1,46 @@
-fn main() {}
+//! The daemon: command line, exit codes, allocator. All else is in `proxy-server`.
+//!
+//! Exit codes: 0 ended as it was told to, 1 could not run (configuration, address, another instance), 2 wrong usage, 128 + n after
+//! the second signal n.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use proxy_server::run::{RunError, run};
+
+use crate::arguments::{Arguments, Command};
+use crate::resolve::Task;
+
+mod arguments;
+mod resolve;
+
+/// Held least memory for idle connections of those measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let Command::Run(arguments) = Arguments::parse().command;
+    match resolve::task(*arguments) {
+        Ok(Task::Print(text)) => {
+            let printed = io::stdout().write_all(text.as_bytes());
+            if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Task::Run(options)) => run(*options).unwrap_or_else(|error| {
+            // Every finding has been printed with its place.
+            if !matches!(error, RunError::Config) {
+                tell(&error);
+            }
+            ExitCode::FAILURE
+        }),
+        Err(error) => {
+            tell(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Nobody is left to tell if that fails.
+fn tell(error: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "proxyd: {error}");
+}
