@@ -9,11 +9,11 @@ use std::time::Instant;
 use proxy_config::settings::{self, HostRewrite, Priority, RouteAction};
 use proxy_http::filter::{Filtered, Reset, TerminalFilter};
 use proxy_http::forwarding::{remove_router_headers, take_timeouts};
-use proxy_http::h1::head::ResponseHead;
+use proxy_http::h1::head::{HeadError, ResponseHead};
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
-use proxy_http::{Body, Request, Response, StreamInfo, StreamTimer};
+use proxy_http::{Body, BodyError, Request, Response, StreamInfo, StreamTimer};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
@@ -112,6 +112,7 @@ impl Router {
                 cluster.count_response(response.status, stream.is_internal());
                 response
             }
+            Err(Failure::Downstream(reply)) => return Ok(reply.response(stream)),
             Err(Failure::ClientGone) => return Err(Reset),
         };
         chosen.apply_response(weighted, &mut response);
@@ -152,6 +153,12 @@ impl Router {
                     return Err(match error {
                         ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
                         ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
+                        ExchangeError::RequestBody(BodyError::Malformed(what)) => {
+                            Failure::Downstream(LocalReply::Downstream(HeadError::Malformed(what)))
+                        }
+                        ExchangeError::RequestBody(BodyError::TooLarge) => {
+                            Failure::Downstream(LocalReply::RequestTooLarge)
+                        }
                         ExchangeError::RequestBody(_) => Failure::ClientGone,
                     });
                 }
@@ -185,7 +192,8 @@ impl Router {
 /// Why there is no response from a host.
 enum Failure {
     Reply(LocalReply),
-    /// The client is gone, or its body was at fault.
+    /// The request's body is at fault, not the host.
+    Downstream(LocalReply),
     ClientGone,
 }
 
@@ -232,7 +240,7 @@ impl ActiveRequest {
     fn begin(host: &Rc<WorkerHost>, priority: Priority) -> Result<ActiveRequest, Failure> {
         let stats = &host.cluster.stats;
         let Some(breaker) = host.cluster.breakers.acquire(priority, Resource::Requests) else {
-            stats.upstream_rq_pending_overflow.inc();
+            stats.upstream_rq_active_overflow.inc();
             return Err(Failure::Reply(LocalReply::Overflow));
         };
         stats.upstream_rq_total.inc();

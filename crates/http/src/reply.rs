@@ -82,7 +82,8 @@ impl LocalReply {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
             }
             ResponseTimeout => "upstream request timeout",
-            RequestTimeout | RequestHeadersTimeout => "request timeout",
+            RequestTimeout => "request timeout",
+            RequestHeadersTimeout => "request header timeout",
             StreamIdleTimeout { .. } => "stream timeout",
             MaxDuration { .. } => "downstream duration timeout",
             Downstream(HeadError::Malformed(_)) => "Bad Request",
@@ -150,7 +151,11 @@ impl LocalReply {
 
     /// The response where no stream came to be.
     pub fn bare_response(self) -> Response {
-        text_response(self.status(), self.body())
+        let mut response = text_response(self.status(), self.body());
+        if self == LocalReply::Overflow {
+            response.headers.append(HeaderId::X_ENVOY_OVERLOADED, b"true");
+        }
+        response
     }
 }
 

@@ -158,7 +158,7 @@ impl ListenerManager {
             }
             let id = entry.id;
             if stop {
-                self.stats.listener_stopped.add(self.workers.count() as u64);
+                self.stats.listener_stopped.inc();
                 entry.sockets.clear();
             }
             self.workers.post_all(move || accept::drain(id, stop));

@@ -24,6 +24,8 @@ pub fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
     let stats = ServerStats::new(&root.scope("server."));
     stats.concurrency.set(concurrency as u64);
         tokio::task::spawn_local(async move {
+        // Whole, not field by field: its scope keeps the slots.
+        let stats = stats;
             let mut tick = tokio::time::interval(INTERVAL);
             loop {
                 tick.tick().await;

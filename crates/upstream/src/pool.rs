@@ -129,7 +129,9 @@ impl WorkerHost {
                 permit => permit,
             };
             if let Some(permit) = permit {
-                let (io, guard) = connect(self, permit, true).await?;
+                let (io, guard) = connect(self, permit, true).await.inspect_err(|_| {
+                    stats.upstream_rq_pending_failure_eject.inc();
+                })?;
                 return Ok(Acquired { client: Client::new(io, guard), reused: false });
             }
             stats.upstream_cx_overflow.inc();

@@ -8,7 +8,7 @@ stats_block! {
     /// What main and workers count for a cluster.
     pub struct ClusterStats {
         counters: bind_errors, membership_change, update_attempt, update_empty, update_failure, update_no_rebuild,
-            update_success, upstream_cx_connect_attempts_exceeded, upstream_cx_connect_fail,
+            update_success, upstream_rq_active_overflow, upstream_cx_connect_attempts_exceeded, upstream_cx_connect_fail,
             upstream_cx_connect_timeout, upstream_cx_destroy, upstream_cx_destroy_local,
             upstream_cx_destroy_local_with_active_rq, upstream_cx_destroy_remote,
             upstream_cx_destroy_remote_with_active_rq, upstream_cx_destroy_with_active_rq, upstream_cx_http1_total,

@@ -245,7 +245,7 @@ impl Downstream {
                     stream.bytes_sent.set(stream.bytes_sent.get() + count as u64);
                     stream.touch(clock::now());
                 }
-            })?;
+            });
             ready!(outgoing.poll_flush(cx, &mut self.io.borrow_mut()))?;
             ready!(filled);
             if outgoing.is_done() {

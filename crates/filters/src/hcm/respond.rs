@@ -46,7 +46,12 @@ impl Manager {
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
         let stats = &self.stats.manager;
-        if arrival.upgrade || arrival.connect {
+        if arrival.connect {
+            // Nothing in a route table matches CONNECT (`connect_matcher` is not supported).
+            self.stats.router.no_route.inc();
+            return Some(LocalReply::NoRoute.response(stream));
+        }
+        if arrival.upgrade {
             stats.downstream_rq_ws_on_non_ws_route.inc();
             return Some(LocalReply::UpgradeRefused.response(stream));
         }

@@ -23,6 +23,8 @@ pub struct Outgoing {
     framing: Framing,
     trailers: bool,
     finished: bool,
+    /// The body failed; what came before is still written.
+    failed: Option<BodyError>,
     total: u64,
 }
 
@@ -45,6 +47,7 @@ impl Default for Outgoing {
             framing: Framing::None,
             trailers: false,
             finished: true,
+            failed: None,
             total: 0,
         }
     }
@@ -80,7 +83,7 @@ impl Outgoing {
     /// Pulls `body` and writes until the message is done.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, io: &mut Io, body: &mut Body) -> Poll<Result<(), SendError>> {
         loop {
-            let filled = self.poll_fill(cx, body, |_| ())?;
+            let filled = self.poll_fill(cx, body, |_| ());
             ready!(self.poll_flush(cx, io))?;
             ready!(filled);
             if self.finished {
@@ -97,20 +100,25 @@ impl Outgoing {
         cx: &mut Context<'_>,
         body: &mut Body,
         mut moved: impl FnMut(usize),
-    ) -> Result<Poll<()>, SendError> {
-        while !self.finished && self.chunk.is_empty() && self.behind.is_empty() && self.ahead.len() < FULL {
+    ) -> Poll<()> {
+        while self.failed.is_none()
+            && !self.finished
+            && self.chunk.is_empty()
+            && self.behind.is_empty()
+            && self.ahead.len() < FULL
+        {
             match body.poll_frame(cx) {
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
                     moved(chunk.len());
                     self.push(chunk);
                 }
                 Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.finish(Some(&trailers)),
                 Poll::Ready(None) => self.finish(None),
-                Poll::Ready(Some(Err(error))) => return Err(SendError::Body(error)),
+                Poll::Ready(Some(Err(error))) => self.failed = Some(error),
             }
         }
-        Ok(Poll::Ready(()))
+        Poll::Ready(())
     }
 
     fn push(&mut self, chunk: Chunk) {
@@ -145,7 +153,7 @@ impl Outgoing {
         self.finished = true;
     }
 
-    /// Writes what is there.
+    /// Writes what is there. Fails with the body's error once what came before it has been written.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<Result<(), SendError>> {
         while !self.is_flushed() {
             let ahead = &self.ahead[self.written..];
@@ -164,7 +172,7 @@ impl Outgoing {
         }
         self.ahead = Arena::unallocated();
         self.written = 0;
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.failed.take().map_or(Ok(()), |error| Err(SendError::Body(error))))
     }
 
     fn advance(&mut self, count: usize) {
