@@ -123,6 +123,15 @@ impl Io {
         }
     }
 
+    /// Takes the error that the system holds for this stream (`SO_ERROR`), such as a reset that came while nobody was
+    /// reading.
+    ///
+    /// # Errors
+    /// As `getsockopt(2)`.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        on_stream!(self, stream => stream.take_error())
+    }
+
     /// This end's address; a system call.
     ///
     /// # Errors

@@ -78,6 +78,11 @@ impl Direction {
         self.stage == Stage::Done
     }
 
+    /// Whether a full sink holds the source back.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Moves all it can. Ready when the source has ended and the sink been told so.
     pub(super) fn poll_move(
         &mut self,

@@ -80,6 +80,25 @@ impl Relay {
         self.poll_farewell(context)
     }
 
+    /// Whether a side is not being read, so that its failure would go unnoticed.
+    pub(super) fn is_paused(&self) -> bool {
+        self.gone.is_none() && (self.up.is_paused() || self.down.is_paused())
+    }
+
+    /// Looks for failures of sides that are not being read. A system call each; the next poll acts on what is found.
+    pub(super) fn probe(&mut self) {
+        if self.up.is_paused()
+            && let Ok(Some(error)) = self.downstream.take_error()
+        {
+            self.gone.get_or_insert((Side::Downstream, error));
+        }
+        if self.down.is_paused()
+            && let Ok(Some(error)) = self.upstream.take_error()
+        {
+            self.gone.get_or_insert((Side::Upstream, error));
+        }
+    }
+
     /// Bytes read and not yet written: from downstream, from upstream.
     pub(super) fn pending(&self) -> (usize, usize) {
         (self.up.pending(), self.down.pending())

@@ -156,6 +156,36 @@ async fn a_reset_resets_the_other_side() {
 }
 
 #[tokio::test]
+async fn a_reset_is_noticed_while_the_other_side_does_not_read() {
+    let (mut client, mut relay, mut server) = joined(Some(16 * 1024)).await;
+    let block = noise(50_000, 5);
+    poll_fn(|context| {
+        loop {
+            assert!(relay.poll_relay(context).is_pending());
+            if Pin::new(&mut client).poll_write(context, &block).is_pending() {
+                return if relay.is_paused() { Poll::Ready(()) } else { Poll::Pending };
+            }
+        }
+    })
+    .await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let end = poll_fn(|context| {
+        relay.probe();
+        let polled = relay.poll_relay(context);
+        if polled.is_pending() {
+            context.waker().wake_by_ref();
+        }
+        polled
+    });
+    let end = end.await;
+    assert!(matches!(end, End::Failed { side: Side::Downstream, .. }), "{end:?}");
+    drop(relay);
+    let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_client_that_is_gone_ends_the_stream_without_a_reset() {
     let (client, mut relay, mut server) = joined(None).await;
     let ends = async {

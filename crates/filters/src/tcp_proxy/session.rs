@@ -1,7 +1,7 @@
 //! A relay with its clocks and counters: what a proxied connection is once its upstream is connected.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use proxy_net::{CloseReason, Limit};
@@ -17,7 +17,7 @@ pub(super) struct Session {
     // First to be dropped: a stream is closed before it stops being counted.
     relay: Relay,
     counted: Totals,
-    deadlines: Deadlines<2>,
+    deadlines: Deadlines<3>,
     idle_timeout: Option<Duration>,
     upstream: TcpGuard,
     stats: Arc<TcpStats>,
@@ -29,6 +29,10 @@ pub(super) struct Session {
 /// Deadlines by number.
 const IDLE: usize = 0;
 const DURATION: usize = 1;
+const PROBE: usize = 2;
+
+/// How long a failure may go unnoticed on a side that is held back.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
     /// `ends` is when the connection is closed whatever happens on it.
@@ -64,20 +68,25 @@ impl Session {
 
     /// Relays until both sides are done, one fails or a deadline passes.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let relayed = self.relay.poll_relay(context);
-        self.count();
-        if let Poll::Ready(end) = relayed {
-            return Poll::Ready(self.ended(end));
-        }
-        match self.deadlines.poll_expired(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(IDLE) => {
-                self.stats.counters.idle_timeout.inc();
-                Poll::Ready(Err(CloseReason::Timeout(Limit::Idle)))
+        loop {
+            let relayed = self.relay.poll_relay(context);
+            self.count();
+            if let Poll::Ready(end) = relayed {
+                return Poll::Ready(self.ended(end));
             }
-            Poll::Ready(_) => {
-                self.stats.counters.max_downstream_connection_duration.inc();
-                Poll::Ready(Err(CloseReason::Timeout(Limit::Duration)))
+            if self.relay.is_paused() && !self.deadlines.is_set(PROBE) {
+                self.deadlines.set(PROBE, clock::now() + PROBE_INTERVAL);
+            }
+            match ready!(self.deadlines.poll_expired(context)) {
+                PROBE => self.relay.probe(),
+                IDLE => {
+                    self.stats.counters.idle_timeout.inc();
+                    return Poll::Ready(Err(CloseReason::Timeout(Limit::Idle)));
+                }
+                _ => {
+                    self.stats.counters.max_downstream_connection_duration.inc();
+                    return Poll::Ready(Err(CloseReason::Timeout(Limit::Duration)));
+                }
             }
         }
     }
