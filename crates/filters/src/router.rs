@@ -18,7 +18,7 @@ use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
 use proxy_upstream::connect::ConnectError;
-use proxy_upstream::h1::{Exchange, ExchangeError};
+use proxy_upstream::exchange::{Exchange, ExchangeError};
 use proxy_upstream::pool::AcquireError;
 use proxy_upstream::{Cluster, ClusterMap, HostStat, WorkerHost};
 
@@ -138,13 +138,18 @@ impl Router {
                 let keep = !self.settings.suppress_envoy_headers;
                 replace_host(request, host.host.hostname.as_bytes(), forward.append_x_forwarded_host, keep);
             }
-            let acquired = host.acquire(forward.priority).await.map_err(acquire_failure)?;
+            let link = host.link(stream.version, forward.priority).await.map_err(acquire_failure)?;
+            let reused = link.reused;
             let active = ActiveRequest::begin(&host, forward.priority)?;
-            let mut exchange = Exchange::new(acquired.client, request);
+            let mut exchange = Exchange::new(link, request);
             match poll_fn(|cx| exchange.poll_head(cx)).await {
                 Ok(head) => return Ok(self.response(stream, cluster, exchange, head, active, started)),
-                Err(ExchangeError::Closed { heard: false }) if acquired.reused && again.may(&exchange) => {
+                Err(ExchangeError::Closed { heard: false }) if reused && again.may(&exchange) => {
                     // The host closed the connection while it lay idle; that is no failure of the request's.
+                    cluster.info.stats.upstream_rq_retry.inc();
+                    again.restore(request);
+                }
+                Err(ExchangeError::Refused) if again.may(&exchange) => {
                     cluster.info.stats.upstream_rq_retry.inc();
                     again.restore(request);
                 }
@@ -152,6 +157,8 @@ impl Router {
                     active.failed();
                     return Err(match error {
                         ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
+                        ExchangeError::Reset(_) | ExchangeError::Refused => Failure::Reply(LocalReply::UpstreamReset),
+                        ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
                         ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
                         ExchangeError::RequestBody(BodyError::Malformed(what)) => {
                             Failure::Downstream(LocalReply::Downstream(HeadError::Malformed(what)))

@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use proxy_config::settings;
+use proxy_http::h2::Http2Stats;
 use proxy_http::route::ClusterId;
 use proxy_net::{Address, ConnectOptions};
 use proxy_runtime::WorkerIndex;
@@ -14,6 +15,7 @@ use proxy_stats::Scope;
 use crate::balancer::RoundRobin;
 use crate::breaker::Breakers;
 use crate::host::{Host, HostSet, HostStat};
+use crate::h2;
 use crate::pool::Pool;
 use crate::stats::{ClusterStats, CodeStats};
 
@@ -26,6 +28,7 @@ pub struct ClusterInfo {
     pub breakers: Arc<Breakers>,
     /// How connections to its hosts are opened.
     pub connect: ConnectOptions,
+    http2: OnceLock<Http2Stats>,
 }
 
 impl ClusterInfo {
@@ -40,7 +43,12 @@ impl ClusterInfo {
             keepalive: settings.tcp_keepalive,
             socket_options: settings.socket_options.clone(),
         };
-        ClusterInfo { id, settings, scope, stats, breakers, connect }
+        ClusterInfo { id, settings, scope, stats, breakers, connect, http2: OnceLock::new() }
+    }
+
+    /// `cluster.<name>.http2.*`, there from the first connection of HTTP/2 on, as in Envoy.
+    pub fn http2_stats(&self) -> &Http2Stats {
+        self.http2.get_or_init(|| Http2Stats::new(&self.scope.scope("http2.")))
     }
 }
 
@@ -66,6 +74,7 @@ pub struct WorkerHost {
     pub cluster: Arc<ClusterInfo>,
     pub worker: WorkerIndex,
     pub pool: Pool,
+    pub http2: h2::Pool,
     /// Out of the cluster's host set: connections close when their streams end.
     pub retired: Cell<bool>,
 }
@@ -98,6 +107,7 @@ impl Cluster {
                         cluster: Arc::clone(&self.info),
                         worker: self.worker,
                         pool: Pool::default(),
+                        http2: h2::Pool::default(),
                         retired: Cell::new(false),
                     })
                 })
@@ -137,6 +147,7 @@ impl WorkerHost {
     fn retire(&self) {
         self.retired.set(true);
         self.pool.clear();
+        self.http2.clear();
     }
 }
 

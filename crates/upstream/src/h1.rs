@@ -18,6 +18,7 @@ use proxy_net::buffer::ReadBuffer;
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};
+use crate::exchange::ExchangeError;
 
 /// An open connection.
 pub struct Client {
@@ -72,19 +73,6 @@ impl Client {
     pub(crate) fn idle_timed_out(&self) {
         self.guard.host.cluster.stats.upstream_cx_idle_timeout.inc();
     }
-}
-
-/// Why an exchange gave no response.
-#[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
-    /// The host closed the connection; `heard`: after it had begun to answer.
-    #[error("the upstream closed the connection")]
-    Closed { heard: bool },
-    #[error("malformed response: {0}")]
-    Malformed(HeadError),
-    /// The request's own body failed: the client is gone, or at fault.
-    #[error("request body: {0}")]
-    RequestBody(BodyError),
 }
 
 /// One request and its response on a connection.

@@ -88,7 +88,7 @@ impl HttpStats {
 }
 
 /// Counts a downstream connection for as long as it lives.
-pub struct ConnectionGuard {
+pub(super) struct ConnectionGuard {
     stats: Arc<HttpStats>,
     by_peer: Cell<bool>,
     active_request: Cell<bool>,
@@ -98,13 +98,13 @@ pub struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    pub fn http1(self) -> ConnectionGuard {
+    pub(super) fn http1(self) -> ConnectionGuard {
         self.stats.manager.downstream_cx_http1_total.inc();
         let active = self.stats.manager.downstream_cx_http1_active;
         self.with_version(active)
     }
 
-    pub fn http2(self) -> ConnectionGuard {
+    pub(super) fn http2(self) -> ConnectionGuard {
         self.stats.manager.downstream_cx_http2_total.inc();
         let active = self.stats.manager.downstream_cx_http2_active;
         self.with_version(active)
@@ -116,7 +116,7 @@ impl ConnectionGuard {
     }
 
     /// A connection whose version is not known yet.
-    pub fn new(stats: &Arc<HttpStats>) -> ConnectionGuard {
+    pub(super) fn new(stats: &Arc<HttpStats>) -> ConnectionGuard {
         stats.manager.downstream_cx_total.inc();
         ConnectionGuard {
             stats: Arc::clone(stats),
@@ -128,11 +128,11 @@ impl ConnectionGuard {
     }
 
     /// The peer ended the connection.
-    pub fn closed_by_peer(&self) {
+    pub(super) fn closed_by_peer(&self) {
         self.by_peer.set(true);
     }
 
-    pub fn set_active_request(&self, active: bool) {
+    pub(super) fn set_active_request(&self, active: bool) {
         self.active_request.set(active);
     }
 }

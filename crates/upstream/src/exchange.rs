@@ -1,0 +1,111 @@
+//! One request and its response at a host, whatever version is spoken there.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use proxy_config::settings::{Priority, UpstreamProtocol};
+use proxy_http::body::{Body, BodyError};
+use proxy_http::h1::head::{HeadError, ResponseHead};
+use proxy_http::{Request, Version};
+
+use crate::cluster::WorkerHost;
+use crate::pool::AcquireError;
+use crate::{h1, h2};
+
+/// What to send a request on.
+pub struct Link {
+    connection: LinkConnection,
+    /// It has served a request before: it may turn out to be closed by now.
+    pub reused: bool,
+}
+
+enum LinkConnection {
+    Http1(h1::Client),
+    Http2(Rc<h2::Client>),
+}
+
+/// One request and its response on a connection.
+pub enum Exchange {
+    Http1(h1::Exchange),
+    Http2(h2::Exchange),
+}
+
+/// Why an exchange gave no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The host closed the connection; `heard`: after it had begun to answer.
+    #[error("the upstream closed the connection")]
+    Closed { heard: bool },
+    #[error("malformed response: {0}")]
+    Malformed(HeadError),
+    /// The request's own body failed: the client is gone, or at fault.
+    #[error("request body: {0}")]
+    RequestBody(BodyError),
+    /// The host reset the stream.
+    #[error("the upstream reset the stream ({0})")]
+    Reset(::h2::Reason),
+    /// The host says that it has not looked at the request.
+    #[error("the upstream refused the stream")]
+    Refused,
+    /// The request has no form in the version that the host speaks.
+    #[error("the request cannot be sent in HTTP/2")]
+    Unsendable,
+}
+
+impl WorkerHost {
+    /// A connection for a request that came in as `version`.
+    ///
+    /// # Errors
+    /// When circuit breakers are open, or connecting fails.
+    pub async fn link(self: &Rc<Self>, version: Version, priority: Priority) -> Result<Link, AcquireError> {
+        let options = match &self.cluster.settings.protocol {
+            UpstreamProtocol::Http2(options) => Some(options),
+            UpstreamProtocol::SameAsDownstream(options) if version == Version::Http2 => Some(options),
+            UpstreamProtocol::Http1 | UpstreamProtocol::SameAsDownstream(_) => None,
+        };
+        Ok(match options {
+            Some(options) => {
+                let client = self.acquire_http2(priority, options).await?;
+                Link { reused: client.is_used(), connection: LinkConnection::Http2(client) }
+            }
+            None => {
+                let acquired = self.acquire(priority).await?;
+                Link { connection: LinkConnection::Http1(acquired.client), reused: acquired.reused }
+            }
+        })
+    }
+}
+
+impl Exchange {
+    /// Begins to send `request`, whose body is left [`Body::Empty`].
+    pub fn new(link: Link, request: &mut Request) -> Exchange {
+        match link.connection {
+            LinkConnection::Http1(client) => Exchange::Http1(h1::Exchange::new(client, request)),
+            LinkConnection::Http2(client) => Exchange::Http2(h2::Exchange::new(&client, request)),
+        }
+    }
+
+    /// Whether the host may have acted on the request.
+    pub fn has_written(&self) -> bool {
+        match self {
+            Exchange::Http1(exchange) => exchange.has_written(),
+            Exchange::Http2(exchange) => exchange.has_written(),
+        }
+    }
+
+    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
+        match self {
+            Exchange::Http1(exchange) => exchange.poll_head(cx),
+            Exchange::Http2(exchange) => exchange.poll_head(cx),
+        }
+    }
+
+    /// The response's body, which goes on sending the request's; `guard` is kept to its end.
+    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+        match self {
+            Exchange::Http1(exchange) => exchange.into_body(head, guard),
+            Exchange::Http2(exchange) => exchange.into_body(head, guard),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One request and its response as a stream of an HTTP/2 connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
+use proxy_http::body::{Body, BodyError, BodyStream, Frame};
+use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
+use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
+use proxy_http::h2::{BodyReceiver, BodySender, SendError};
+use proxy_http::Request;
+
+use super::client::{Client, OpenStream};
+use crate::exchange::ExchangeError;
+
+/// One request and its response. Dropping it before the response has ended resets the stream.
+pub struct Exchange {
+    state: State,
+    body: Body,
+    /// The host may have acted on the request.
+    maybe_processed: bool,
+    max_lines: usize,
+}
+
+enum State {
+    Failed(ExchangeError),
+    Open(Box<Stream>),
+    /// The failure has been told.
+    Over,
+}
+
+struct Stream {
+    response: ResponseFuture,
+    received: Option<RecvStream>,
+    sender: Option<BodySender>,
+    open: OpenStream,
+    /// The response has ended, or the host has reset the stream.
+    ended: bool,
+}
+
+impl Exchange {
+    /// Begins to send `request`, whose body is left [`Body::Empty`].
+    pub fn new(client: &Rc<Client>, request: &mut Request) -> Exchange {
+        let body = std::mem::replace(&mut request.body, Body::Empty);
+        let max_lines = client.host.cluster.settings.max_response_headers as usize;
+        let (state, maybe_processed) = match Stream::open(client, request, body.is_empty()) {
+            Ok(stream) => (State::Open(Box::new(stream)), true),
+            Err(error) => (State::Failed(error), false),
+        };
+        Exchange { state, body, maybe_processed, max_lines }
+    }
+
+    /// Whether the host may have acted on the request.
+    pub fn has_written(&self) -> bool {
+        self.maybe_processed
+    }
+
+    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
+        let State::Open(stream) = &mut self.state else {
+            let failed = std::mem::replace(&mut self.state, State::Over);
+            return Poll::Ready(Err(match failed {
+                State::Failed(error) => error,
+                State::Open(_) | State::Over => ExchangeError::Closed { heard: false },
+            }));
+        };
+        stream.poll_send(cx, &mut self.body)?;
+        let response = match ready!(Pin::new(&mut stream.response).poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                let error = stream.failed(error);
+                self.maybe_processed = !matches!(error, ExchangeError::Refused);
+                return Poll::Ready(Err(error));
+            }
+        };
+        if response.headers().len() > self.max_lines {
+            return Poll::Ready(Err(ExchangeError::Malformed(HeadError::TooManyLines)));
+        }
+        let headers = headers_from_map(response.headers());
+        let status = response.status().as_u16();
+        let received = stream.received.insert(response.into_body());
+        let framing = if received.is_end_stream() {
+            Framing::None
+        } else {
+            content_length(&headers).map_or(Framing::UntilClose, Framing::Length)
+        };
+        Poll::Ready(Ok(ResponseHead { status, headers, framing, close: false }))
+    }
+
+    /// The response's body; takes the stream along.
+    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+        let State::Open(mut stream) = self.state else { return Body::Empty };
+        let Some(received) = stream.received.take() else { return Body::Empty };
+        if received.is_end_stream() {
+            stream.ended = true;
+            return Body::Empty;
+        }
+        let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
+        let receiver = BodyReceiver::new(received, length);
+        Body::Stream(Box::new(ResponseBody { stream, body: self.body, receiver, _guard: guard }))
+    }
+}
+
+impl Stream {
+    fn open(client: &Rc<Client>, request: &Request, bodiless: bool) -> Result<Stream, ExchangeError> {
+        let head = request_to_http(request).map_err(|_| ExchangeError::Unsendable)?;
+        let Some((mut send, open)) = client.begin() else { return Err(ExchangeError::Refused) };
+        match send.send_request(head, bodiless) {
+            Ok((response, send)) => {
+                let sender = (!bodiless).then(|| BodySender::new(send, &client.queue, false));
+                Ok(Stream { response, received: None, sender, open, ended: false })
+            }
+            Err(_) => {
+                client.leave();
+                Err(ExchangeError::Refused)
+            }
+        }
+    }
+
+    /// Sends what it can of the request's body; only that body's own failure is an error.
+    fn poll_send(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Result<(), ExchangeError> {
+        let Some(sender) = &mut self.sender else { return Ok(()) };
+        match sender.poll_send(cx, body, |_| ()) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(sent)) => {
+                if sent.trailers {
+                    self.open.client.host.cluster.http2_stats().trailers.inc();
+                }
+                self.sender = None;
+                Ok(())
+            }
+            Poll::Ready(Err(SendError::Peer(_))) => {
+                // What it says about the response is asked next; a host may answer early and take no more.
+                self.sender = None;
+                *body = Body::Empty;
+                Ok(())
+            }
+            Poll::Ready(Err(SendError::Body(error))) => {
+                sender.reset(Reason::CANCEL);
+                Err(ExchangeError::RequestBody(error))
+            }
+        }
+    }
+
+    /// What became of a stream that ended before its response began.
+    fn failed(&mut self, error: h2::Error) -> ExchangeError {
+        self.ended = true;
+        if error.is_io() {
+            return ExchangeError::Closed { heard: false };
+        }
+        let cluster = &self.open.client.host.cluster;
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+                cluster.http2_stats().stream_refused_errors.inc();
+                ExchangeError::Refused
+            }
+            // Only streams that the host says it has not looked at end so.
+            Some(_) if error.is_go_away() && error.is_remote() => ExchangeError::Refused,
+            Some(reason) if error.is_remote() => {
+                self.count_reset();
+                ExchangeError::Reset(reason)
+            }
+            Some(_) if error.is_library() => {
+                cluster.http2_stats().rx_messaging_error.inc();
+                ExchangeError::Malformed(HeadError::Malformed("HTTP/2 response"))
+            }
+            _ => ExchangeError::Closed { heard: false },
+        }
+    }
+
+    fn count_reset(&self) {
+        let cluster = &self.open.client.host.cluster;
+        cluster.stats.upstream_rq_rx_reset.inc();
+        cluster.http2_stats().rx_reset.inc();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.ended {
+            let cluster = &self.open.client.host.cluster;
+            cluster.stats.upstream_rq_tx_reset.inc();
+            cluster.http2_stats().tx_reset.inc();
+        }
+    }
+}
+
+/// A response body that arrives from the host.
+struct ResponseBody {
+    receiver: BodyReceiver,
+    stream: Box<Stream>,
+    body: Body,
+    _guard: Box<dyn std::any::Any>,
+}
+
+impl BodyStream for ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Err(ExchangeError::RequestBody(error)) = self.stream.poll_send(cx, &mut self.body) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(self.receiver.poll_frame(cx));
+        match &frame {
+            Some(Err(error)) => {
+                self.stream.ended = true;
+                if matches!(error, BodyError::Reset(_)) {
+                    self.stream.count_reset();
+                }
+            }
+            Some(Ok(Frame::Trailers(_))) => {
+                self.stream.open.client.host.cluster.http2_stats().trailers.inc();
+                self.stream.ended = true;
+            }
+            Some(Ok(Frame::Data(_))) => self.stream.ended = self.receiver.is_ended(),
+            None => self.stream.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.receiver.remaining()
+    }
+}
