@@ -4,6 +4,7 @@
 use crate::body::Body;
 use crate::h1::head::HeadError;
 use crate::h1::write::set_content_length;
+use crate::headers::Headers;
 use crate::message::Response;
 use crate::name::HeaderId;
 use crate::stream::{ResponseFlags, StreamInfo};
@@ -146,7 +147,11 @@ impl LocalReply {
             stream.set_flag(flag);
         }
         stream.set_details(self.details());
-        self.bare_response()
+        let mut response = self.bare_response();
+        if stream.is_grpc() {
+            response = grpc_response(response, self.body());
+        }
+        response
     }
 
     /// The response where no stream came to be.
@@ -157,6 +162,36 @@ impl LocalReply {
         }
         response
     }
+}
+
+/// Whether a request with these headers is a gRPC call.
+pub fn is_grpc_call(headers: &Headers) -> bool {
+    let rest = headers.value(HeaderId::CONTENT_TYPE).and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+}
+
+/// Turns a local reply into one that gRPC clients understand: 200, without a body, the status in headers (Envoy's
+/// `Grpc::Utility::httpToGrpcStatus`).
+fn grpc_response(from: Response, message: &str) -> Response {
+    let status: &[u8] = match from.status {
+        400 => b"13",
+        401 => b"16",
+        403 => b"7",
+        404 => b"12",
+        429 | 502 | 503 | 504 => b"14",
+        _ => b"2",
+    };
+    let mut response = Response::new(200);
+    response.headers.append(HeaderId::CONTENT_TYPE, b"application/grpc");
+    response.headers.append(HeaderId::GRPC_STATUS, status);
+    if !message.is_empty() {
+        // Our texts have nothing that gRPC wants percent-encoded.
+        response.headers.append(HeaderId::GRPC_MESSAGE, message.as_bytes());
+    }
+    if from.headers.contains(HeaderId::X_ENVOY_OVERLOADED) {
+        response.headers.append(HeaderId::X_ENVOY_OVERLOADED, b"true");
+    }
+    response
 }
 
 /// A response with a text body, as Envoy's local replies are.

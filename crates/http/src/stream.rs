@@ -109,6 +109,7 @@ pub struct StreamInfo {
     /// Where the request came from, after `x-forwarded-for` has been trusted or not.
     client: Cell<Option<IpAddr>>,
     internal: Cell<bool>,
+    grpc: Cell<bool>,
     /// The request id to put into the response, where asked for.
     response_id: RefCell<Option<Rc<[u8]>>>,
     pub bytes_received: Cell<u64>,
@@ -131,6 +132,7 @@ impl StreamInfo {
             cluster: RefCell::new(None),
             client: Cell::new(None),
             internal: Cell::new(false),
+            grpc: Cell::new(false),
             response_id: RefCell::new(None),
             bytes_received: Cell::new(0),
             bytes_sent: Cell::new(0),
@@ -223,6 +225,15 @@ impl StreamInfo {
 
     pub fn client(&self) -> Option<IpAddr> {
         self.client.get()
+    }
+
+    /// The request is a gRPC call: local replies are told in its own terms.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc.get()
+    }
+
+    pub fn set_grpc(&self, grpc: bool) {
+        self.grpc.set(grpc);
     }
 
     /// The request came from an internal address (`x-envoy-internal`).

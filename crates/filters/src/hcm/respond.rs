@@ -8,7 +8,7 @@ use proxy_http::filter::{Filtered, Flow, Reset, TerminalFilter};
 use proxy_http::forwarding::{ForwardingContext, prepare_request};
 use proxy_http::h1::head::HeadError;
 use proxy_http::path::{PathAction, normalize_path};
-use proxy_http::reply::LocalReply;
+use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry};
 use proxy_http::{HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version};
@@ -46,6 +46,7 @@ impl Manager {
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
         let stats = &self.stats.manager;
+        stream.set_grpc(is_grpc_call(&request.headers));
         if arrival.connect {
             // Nothing in a route table matches CONNECT (`connect_matcher` is not supported).
             self.stats.router.no_route.inc();

@@ -25,6 +25,7 @@ struct Shared {
     read: Cell<u64>,
     written: Cell<u64>,
     at_end: Cell<bool>,
+    discarded: Cell<usize>,
 }
 
 /// Bytes `start..end` of the lease are to be written.
@@ -37,6 +38,8 @@ struct Out {
 
 /// A write up to this size is copied behind what waits. Bytes.
 const COPIED: usize = 8 << 10;
+/// How much [`Wire::poll_discard`] reads. Bytes.
+const DISCARDED: usize = 256 << 10;
 
 impl Wire {
     /// `prefix` is what was read from `io` before.
@@ -48,6 +51,7 @@ impl Wire {
             out: RefCell::default(),
             written: Cell::new(0),
             at_end: Cell::new(false),
+            discarded: Cell::new(0),
         }))
     }
 
@@ -80,15 +84,19 @@ impl Wire {
     }
 
     /// Reads and drops what comes until the peer ends its side: a close with bytes unread would reset the connection
-    /// and take from the peer what was sent last.
+    /// and take from the peer what was sent last. Of a peer that goes on sending, no more than a little is read.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut buffer = ReadBuffer::new();
-        loop {
+        while self.0.discarded.get() < DISCARDED {
             match ready!(buffer.poll_fill(&mut self.0.io.borrow_mut(), cx, false)) {
-                Ok(count) if count > 0 => buffer.clear(),
+                Ok(count) if count > 0 => {
+                    self.0.discarded.set(self.0.discarded.get() + count);
+                    buffer.clear();
+                }
                 Ok(_) | Err(_) => return Poll::Ready(()),
             }
         }
+        Poll::Pending
     }
 
     /// Notes that `count` bytes of those waiting, and none else, were written.

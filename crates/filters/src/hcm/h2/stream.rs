@@ -137,7 +137,12 @@ async fn await_response(
     let mut respond = pin!(shared.manager.respond(stream, request, arrival));
     poll_fn(|cx| {
         if let Poll::Ready(response) = respond.as_mut().poll(cx) {
-            return Poll::Ready(response.map_or(Outcome::Reset, Outcome::Response));
+            return Poll::Ready(match response {
+                Ok(response) => Outcome::Response(response),
+                // That the client has reset the stream may show in its body first.
+                Err(_) if client.poll_reset(cx).is_ready() => Outcome::Gone,
+                Err(_) => Outcome::Reset,
+            });
         }
         while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
             if let Some(timer) = StreamTimer::from_index(index) {
