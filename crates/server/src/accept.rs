@@ -72,6 +72,14 @@ struct Listener {
     _scope: Scope,
 }
 
+impl Listener {
+    /// Resolves when nothing is accepted any more and the last connection is gone.
+    async fn end(&self) {
+        self.accepting.close_and_wait().await;
+        self.open.close_and_wait().await;
+    }
+}
+
 /// A worker's listeners.
 #[derive(Default)]
 struct Listeners {
@@ -185,8 +193,10 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
         return;
     };
     let listener = Rc::clone(listener);
+    // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
+    let open = listener.open.guard();
     tokio::task::spawn_local(async move {
-        let _open = listener.open.guard();
+        let _open = open;
         let _active = (GaugeGuard::new(listener.plan.stats.downstream_cx_active), GaugeGuard::new(listener.cx_active));
         if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
@@ -217,13 +227,14 @@ pub fn undrain(id: ListenerId) {
     with(id, |listener| listener.drain.reopen());
 }
 
-/// The listener was removed or replaced: it ends with its last connection.
-pub fn retire(id: ListenerId) {
+/// The listener was removed or replaced: it ends with its last connection, which resolves this.
+pub async fn retire(id: ListenerId) {
     drain(id, true);
     let listeners = listeners();
-    let mut retired = listeners.retired.borrow_mut();
-    retired.retain(|listener| listener.open.guards() > 0);
-    retired.extend(listeners.active.borrow_mut().remove(&id));
+    let Some(listener) = listeners.active.borrow_mut().remove(&id) else { return };
+    listeners.retired.borrow_mut().push(Rc::clone(&listener));
+    listener.end().await;
+    listeners.retired.borrow_mut().retain(|retired| !Rc::ptr_eq(retired, &listener));
 }
 
 /// Ends all connections in good order; resolves when the last one is gone.
@@ -237,6 +248,6 @@ pub async fn close_all() {
         listener.closing.close();
     }
     for listener in all {
-        listener.open.close_and_wait().await;
+        listener.end().await;
     }
 }

@@ -9,14 +9,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use proxy_config::settings::{self, Discovery};
-use proxy_runtime::{OnAllWorkers, WorkerIndex, Workers, worker_local};
-use proxy_stats::{Scope, Store, stats_block};
+use proxy_runtime::{WorkerIndex, Workers, worker_local};
+use proxy_stats::{Gauge, Scope, Store, stats_block};
 use proxy_upstream::dns::Resolver;
 use proxy_upstream::{Cluster, ClusterInfo, ClusterMap, ClusterNames, HostSet};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::discovery::{self, Hosts};
+use crate::reclaim::Reclaimer;
 
 stats_block! {
     /// `cluster_manager.*`.
@@ -31,14 +32,14 @@ stats_block! {
 pub struct ClusterManager {
     workers: Rc<Workers>,
     names: ClusterNames,
-    store: Store,
+    reclaimer: Reclaimer,
     root: Scope,
     stats: ClusterManagerStats,
     resolver: Option<Resolver>,
     clusters: RefCell<HashMap<Arc<str>, Entry>>,
     /// Names in the order in which they were added.
     order: RefCell<Vec<Arc<str>>>,
-    warming: watch::Sender<usize>,
+    warming: Rc<watch::Sender<usize>>,
     version: Cell<u64>,
 }
 
@@ -49,6 +50,23 @@ struct Entry {
     /// Counts updates of the name: an answer for an older one is dropped.
     version: u64,
     task: Option<AbortHandle>,
+}
+
+/// A cluster that waits for its first hosts. Dropped with the task that looks them up, also where an update or a
+/// removal cuts that short.
+struct Warming {
+    count: Rc<watch::Sender<usize>>,
+    clusters: Gauge,
+    info: Arc<ClusterInfo>,
+}
+
+impl Drop for Warming {
+    fn drop(&mut self) {
+        // Counted, not set: an update may be warming under the same name already.
+        self.info.stats.warming_state.dec();
+        self.clusters.dec();
+        self.count.send_modify(|n| *n = n.saturating_sub(1));
+    }
 }
 
 impl Drop for Entry {
@@ -65,15 +83,15 @@ impl ClusterManager {
         let root = store.root();
         let scope = root.scope("cluster_manager.");
         Rc::new(ClusterManager {
-            workers,
             names,
             stats: ClusterManagerStats::new(&scope),
             root,
-            store,
+            reclaimer: Reclaimer::new(store, Rc::clone(&workers)),
+            workers,
             resolver,
             clusters: RefCell::default(),
             order: RefCell::default(),
-            warming: watch::Sender::new(0),
+            warming: Rc::new(watch::Sender::new(0)),
             version: Cell::new(0),
         })
     }
@@ -103,6 +121,7 @@ impl ClusterManager {
             }
         }
         self.publish(ready);
+        self.reclaimer.soon();
     }
 
     /// Removes a cluster; false when there is none of the name.
@@ -112,13 +131,13 @@ impl ClusterManager {
         let id = entry.info.id;
         self.stats.cluster_removed.inc();
         self.stats.active_clusters.set(self.clusters.borrow().len() as u64);
-        let gone = self.workers.post_all_then(move || {
+        self.workers.post_all(move || {
             if let Some(map) = worker_local::get::<ClusterMap>() {
                 map.remove(id);
             }
         });
         drop(entry);
-        self.reclaim_after(gone);
+        self.reclaimer.soon();
         true
     }
 
@@ -140,16 +159,6 @@ impl ClusterManager {
     /// A cluster and its hosts.
     pub fn get(&self, name: &str) -> Option<(Arc<ClusterInfo>, Arc<HostSet>)> {
         self.clusters.borrow().get(name).map(|e| (Arc::clone(&e.info), Arc::clone(&e.hosts)))
-    }
-
-    /// Frees the stats slots of what was dropped once every worker has let go of it.
-    fn reclaim_after(&self, gone: OnAllWorkers) {
-        let store = self.store.clone();
-        let epoch = store.retire();
-        tokio::task::spawn_local(async move {
-            gone.await;
-            store.reclaim(epoch);
-        });
     }
 
     fn install(&self, info: Arc<ClusterInfo>, hosts: Arc<HostSet>, version: u64, task: Option<AbortHandle>) {
@@ -174,20 +183,17 @@ impl ClusterManager {
     /// Looks a cluster's hosts up, then again and again; the first answer makes it warm.
     fn warm(self: &Rc<Self>, info: Arc<ClusterInfo>, dns: settings::Dns, version: u64) {
         let first_of_name = !self.clusters.borrow().contains_key(&info.settings.name);
-        info.stats.warming_state.set(1);
-        self.warming.send_modify(|n| *n += 1);
-        self.stats.warming_clusters.add(1);
+        let mut warming = Some(self.start_warming(&info));
         let manager = Rc::downgrade(self);
         let resolver = self.resolver.clone();
         let workers = self.workers.count();
         let of_task = Arc::clone(&info);
-        let mut warm = false;
         let task = tokio::task::spawn_local(async move {
             let info = of_task;
             discovery::follow(resolver, Arc::clone(&info), dns, workers, |hosts| {
                 let Some(manager) = manager.upgrade() else { return };
-                let first = !std::mem::replace(&mut warm, true);
-                manager.found(&info, hosts, version, first);
+                manager.found(&info, hosts, version, warming.is_some());
+                warming = None;
             })
             .await;
         });
@@ -202,13 +208,15 @@ impl ClusterManager {
         }
     }
 
+    fn start_warming(&self, info: &Arc<ClusterInfo>) -> Warming {
+        info.stats.warming_state.inc();
+        self.stats.warming_clusters.inc();
+        self.warming.send_modify(|n| *n += 1);
+        Warming { count: Rc::clone(&self.warming), clusters: self.stats.warming_clusters, info: Arc::clone(info) }
+    }
+
     /// A look-up ended: hosts to use from now on, or none to tell of.
     fn found(&self, info: &Arc<ClusterInfo>, hosts: Hosts, version: u64, first: bool) {
-        if first {
-            info.stats.warming_state.set(0);
-            self.warming.send_modify(|n| *n = n.saturating_sub(1));
-            self.stats.warming_clusters.sub(1);
-        }
         let hosts = {
             let mut clusters = self.clusters.borrow_mut();
             let Some(entry) = clusters.get_mut(&info.settings.name) else { return };

@@ -14,10 +14,11 @@ use proxy_filters::tcp_proxy::TcpStats;
 use proxy_http::route::RouteTable;
 use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
 use proxy_runtime::{OnAllWorkers, Slot, Workers};
-use proxy_stats::{Scope, stats_block};
+use proxy_stats::{Scope, Store, stats_block};
 use proxy_upstream::ClusterNames;
 
 use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan, ListenerStats};
+use crate::reclaim::Reclaimer;
 
 stats_block! {
     /// `listener_manager.*`.
@@ -36,7 +37,10 @@ pub struct ListenerManager {
     stats: ListenerManagerStats,
     names: ClusterNames,
     local_address: Option<IpAddr>,
+    reclaimer: Reclaimer,
     listeners: RefCell<Vec<Entry>>,
+    /// Removed or replaced, with connections left.
+    retired: Rc<RefCell<Vec<Retired>>>,
     next_id: Cell<u32>,
     started: Cell<bool>,
 }
@@ -52,6 +56,12 @@ struct Entry {
     routes: Vec<(String, Slot<RouteTable>)>,
 }
 
+/// What connections of a listener that is gone still need: their routes, which go on being updated.
+struct Retired {
+    id: ListenerId,
+    routes: Vec<(String, Slot<RouteTable>)>,
+}
+
 /// Why a listener could not be added or updated.
 #[derive(Debug, thiserror::Error)]
 #[error("listener '{name}': {source}")]
@@ -61,15 +71,18 @@ pub struct ListenerError {
 }
 
 impl ListenerManager {
-    pub fn new(workers: Rc<Workers>, root: Scope, names: ClusterNames) -> Rc<Self> {
+    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames) -> Rc<Self> {
+        let root = store.root();
         let scope = root.scope("listener_manager.");
         Rc::new(ListenerManager {
+            reclaimer: Reclaimer::new(store, Rc::clone(&workers)),
             workers,
             stats: ListenerManagerStats::new(&scope),
             root,
             names,
             local_address: local_address(),
             listeners: RefCell::default(),
+            retired: Rc::default(),
             next_id: Cell::new(0),
             started: Cell::new(false),
         })
@@ -136,13 +149,10 @@ impl ListenerManager {
     /// routes by it; `None` when nobody uses it.
     pub fn update_routes(&self, routes: Arc<settings::RouteConfiguration>) -> Option<OnAllWorkers> {
         let table = Arc::new(RouteTable::new(Arc::clone(&routes), &mut |name| self.names.id(name)));
-        let mut last = None;
-        for entry in self.listeners.borrow().iter() {
-            for (_, slot) in entry.routes.iter().filter(|(name, _)| *name == routes.name) {
-                last = Some(slot.publish(Arc::clone(&table)));
-            }
-        }
-        last
+        let (listeners, retired) = (self.listeners.borrow(), self.retired.borrow());
+        let used = listeners.iter().map(|entry| &entry.routes).chain(retired.iter().map(|retired| &retired.routes));
+        let slots = used.flatten().filter(|(name, _)| *name == routes.name);
+        slots.map(|(_, slot)| slot.publish(Arc::clone(&table))).last()
     }
 
     /// Name and bound address of every listener.
@@ -188,9 +198,28 @@ impl ListenerManager {
         all_gone.recv().await;
     }
 
+    /// Lets a listener go that was removed or replaced; its connections are asked to end, and it ends with the last.
     fn retire(&self, old: Entry) {
-        let id = old.id;
-        self.workers.post_all(move || accept::retire(id));
+        let Entry { id, routes, .. } = old;
+        self.retired.borrow_mut().push(Retired { id, routes });
+        self.stats.total_listeners_draining.inc();
+        let (sender, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
+        self.workers.post_all(move || {
+            let sender = sender.clone();
+            tokio::task::spawn_local(async move {
+                accept::retire(id).await;
+                drop(sender);
+            });
+        });
+        let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
+        let stats = self.stats.clone();
+        tokio::task::spawn_local(async move {
+            // Resolves with `None` when the last worker has dropped its sender.
+            all_gone.recv().await;
+            retired.borrow_mut().retain(|retired| retired.id != id);
+            stats.total_listeners_draining.dec();
+            reclaimer.soon();
+        });
     }
 
     fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BindError> {

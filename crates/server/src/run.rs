@@ -130,7 +130,7 @@ async fn serve(
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
         .ok();
     let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
-    let listeners = ListenerManager::new(Rc::clone(&workers), store.root(), names);
+    let listeners = ListenerManager::new(Rc::clone(&workers), store.clone(), names);
     let (commands, mut commanded) = mpsc::unbounded_channel();
     let state = Rc::new(State {
         clusters: Rc::clone(&clusters),
@@ -240,7 +240,11 @@ async fn shut_down(
     ExitCode::SUCCESS
 }
 
-fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {
+/// Starts workers that can serve: each with a column of `store`, which has one more for main, and its cluster table.
+///
+/// # Errors
+/// When the system gives no thread or no event loop.
+pub fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {
     let store = store.clone();
     let workers = Workers::try_start(WorkersOptions { concurrency }, move |index| {
         store.bind_thread(ThreadIndex(index.0 + 1));

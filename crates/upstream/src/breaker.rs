@@ -30,6 +30,8 @@ struct Breaker {
 /// All breakers of one cluster.
 pub struct Breakers {
     by_priority: [[Breaker; 3]; 2],
+    /// Keep the slots of the gauges.
+    _stats: [BreakerStats; 2],
 }
 
 /// One connection, pending request or request that counts against a breaker until dropped.
@@ -41,9 +43,9 @@ pub struct BreakerGuard {
 
 impl Breakers {
     pub fn new(limits: &[CircuitBreaker; 2], cluster: &Scope) -> Arc<Breakers> {
-        let of = |priority: usize, name: &str| {
-            let limits = limits[priority];
-            let stats = BreakerStats::new(&cluster.scope(&format!("circuit_breakers.{name}.")));
+        let stats = ["default", "high"].map(|name| BreakerStats::new(&cluster.scope(&format!("circuit_breakers.{name}."))));
+        let of = |priority: usize| {
+            let (limits, stats) = (limits[priority], &stats[priority]);
             let breaker = |limit, open| Breaker { in_use: InUse(AtomicU32::new(0)), limit, open };
             [
                 breaker(limits.max_connections, stats.cx_open),
@@ -51,7 +53,7 @@ impl Breakers {
                 breaker(limits.max_requests, stats.rq_open),
             ]
         };
-        Arc::new(Breakers { by_priority: [of(0, "default"), of(1, "high")] })
+        Arc::new(Breakers { by_priority: [of(0), of(1)], _stats: stats })
     }
 
     /// Takes one of `resource`, or `None` when its limit is reached.
