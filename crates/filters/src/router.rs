@@ -13,7 +13,7 @@ use proxy_http::h1::head::{HeadError, ResponseHead};
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
-use proxy_http::{Body, BodyError, Request, Response, StreamInfo, StreamTimer};
+use proxy_http::{BodyError, Request, Response, StreamInfo, StreamTimer};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
@@ -23,6 +23,7 @@ use proxy_upstream::pool::AcquireError;
 use proxy_upstream::{Cluster, ClusterMap, HostStat, WorkerHost};
 
 use crate::hcm::HttpStats;
+use crate::retry::Retry;
 
 /// `envoy.filters.http.router`.
 pub struct Router {
@@ -128,7 +129,7 @@ impl Router {
         request: &mut Request,
     ) -> Result<Response, Failure> {
         let started = clock::now();
-        let mut again = Retry::of(request);
+        let mut again = None::<Retry>;
         loop {
             let Some(host) = cluster.pick() else {
                 cluster.info.stats.upstream_cx_none_healthy.inc();
@@ -141,17 +142,14 @@ impl Router {
             let link = host.link(stream.version, forward.priority).await.map_err(acquire_failure)?;
             let reused = link.reused;
             let active = ActiveRequest::begin(&host, forward.priority)?;
+            let again = again.get_or_insert_with(|| Retry::of(request, reused));
             let mut exchange = Exchange::new(link, request);
             match poll_fn(|cx| exchange.poll_head(cx)).await {
                 Ok(head) => return Ok(self.response(stream, cluster, exchange, head, active, started)),
-                Err(ExchangeError::Closed { heard: false }) if reused && again.may(&exchange) => {
-                    // The host closed the connection while it lay idle; that is no failure of the request's.
+                Err(error)
+                    if safe_to_repeat(&error, reused) && again.restore(request, &mut exchange) =>
+                {
                     cluster.info.stats.upstream_rq_retry.inc();
-                    again.restore(request);
-                }
-                Err(ExchangeError::Refused) if again.may(&exchange) => {
-                    cluster.info.stats.upstream_rq_retry.inc();
-                    again.restore(request);
                 }
                 Err(error) => {
                     active.failed();
@@ -204,35 +202,21 @@ enum Failure {
     ClientGone,
 }
 
+/// The host closed the connection while it lay idle, or says that it has not looked at the request.
+fn safe_to_repeat(error: &ExchangeError, reused: bool) -> bool {
+    match error {
+        ExchangeError::Closed { heard: false } => reused,
+        ExchangeError::Refused => true,
+        _ => false,
+    }
+}
+
 fn acquire_failure(error: AcquireError) -> Failure {
     Failure::Reply(match error {
         AcquireError::Overflow => LocalReply::Overflow,
         AcquireError::Connect(ConnectError::TimedOut) => LocalReply::ConnectTimeout,
         AcquireError::Connect(ConnectError::Failed(_)) => LocalReply::ConnectFailure,
     })
-}
-
-/// Whether a request may be sent once more when a reused connection turns out to be closed.
-struct Retry {
-    left: bool,
-    idempotent: bool,
-    /// The body was empty: sending the head again is sending all of it.
-    bodiless: bool,
-}
-
-impl Retry {
-    fn of(request: &Request) -> Retry {
-        Retry { left: true, idempotent: request.method.is_idempotent(), bodiless: request.body.is_empty() }
-    }
-
-    /// None of it was written, or doing it twice is the same as once.
-    fn may(&mut self, exchange: &Exchange) -> bool {
-        self.bodiless && (self.idempotent || !exchange.has_written()) && std::mem::take(&mut self.left)
-    }
-
-    fn restore(&self, request: &mut Request) {
-        request.body = Body::Empty;
-    }
 }
 
 /// Counts a request at a host until its response has ended.

@@ -60,6 +60,25 @@ impl Body {
         if bytes.is_empty() { Body::Empty } else { Body::Full(Chunk::from(bytes)) }
     }
 
+    /// A body that begins with `first` and goes on with `rest`.
+    pub fn chained(first: Chunk, rest: Body) -> Body {
+        match (first.is_empty(), rest) {
+            (true, rest) => rest,
+            (false, Body::Empty) => Body::Full(first),
+            (false, rest) => Body::Stream(Box::new(Chained { first: Some(first), next: None, rest })),
+        }
+    }
+
+    /// A body that begins with `first`, goes on with the frame or error `next` and, after data, with what is left of
+    /// this one: what was polled put back.
+    pub fn put_back(&mut self, first: Chunk, next: Option<Result<Frame, BodyError>>) {
+        let rest = std::mem::replace(self, Body::Empty);
+        *self = match next {
+            None => Body::chained(first, rest),
+            next => Body::Stream(Box::new(Chained { first: Some(first), next, rest })),
+        };
+    }
+
     pub fn is_empty(&self) -> bool {
         matches!(self, Body::Empty)
     }
@@ -88,6 +107,32 @@ impl Body {
             Body::Empty => Some(0),
             Body::Full(chunk) => Some(chunk.len() as u64),
             Body::Stream(stream) => stream.remaining(),
+        }
+    }
+}
+
+struct Chained {
+    first: Option<Chunk>,
+    next: Option<Result<Frame, BodyError>>,
+    rest: Body,
+}
+
+impl BodyStream for Chained {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::Data(first))));
+        }
+        match self.next.take() {
+            Some(next) => Poll::Ready(Some(next)),
+            None => self.rest.poll_frame(cx),
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        let first = self.first.as_ref().map_or(0, |first| first.len() as u64);
+        match &self.next {
+            None => self.rest.remaining().map(|rest| rest + first),
+            Some(_) => None,
         }
     }
 }

@@ -93,6 +93,14 @@ impl Exchange {
         }
     }
 
+    /// The request's body as it was before [`Exchange::new`], if nothing at all has been written.
+    pub fn take_unsent_body(&mut self) -> Option<Body> {
+        match self {
+            Exchange::Http1(exchange) => exchange.take_unsent_body(),
+            Exchange::Http2(_) => None,
+        }
+    }
+
     /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         match self {

@@ -121,6 +121,12 @@ impl Exchange {
         self.outgoing.total() > 0
     }
 
+    /// See [`crate::exchange::Exchange::take_unsent_body`].
+    pub fn take_unsent_body(&mut self) -> Option<Body> {
+        let taken = self.outgoing.take_unsent()?;
+        Some(Body::chained(taken, std::mem::replace(&mut self.body, Body::Empty)))
+    }
+
     /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         let _ = self.poll_send(cx)?;

@@ -6,8 +6,10 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use proxy_net::Io;
 use proxy_net::buffer::{Arena, Chunk};
+use smallvec::SmallVec;
 
 use super::head::Framing;
 use super::write::{write_chunk_size, write_last_chunk};
@@ -26,6 +28,8 @@ pub struct Outgoing {
     /// The body failed; what came before is still written.
     failed: Option<BodyError>,
     total: u64,
+    /// Where pieces of the body stand in `ahead`; kept only until something has been written.
+    copied: SmallVec<[(u32, u32); 2]>,
 }
 
 /// How far [`Outgoing::poll_send`] came.
@@ -49,6 +53,7 @@ impl Default for Outgoing {
             finished: true,
             failed: None,
             total: 0,
+            copied: SmallVec::new(),
         }
     }
 }
@@ -69,6 +74,21 @@ impl Outgoing {
     /// Whether everything given to it has been written, and the message is whole.
     pub fn is_done(&self) -> bool {
         self.finished && self.is_flushed()
+    }
+
+    /// What was taken from the body, as long as nothing has been written: to send it elsewhere. Trailers are not
+    /// among it: `None` when the body has been taken to its end, or something was written.
+    pub fn take_unsent(&mut self) -> Option<Chunk> {
+        let whole_at_hand = self.finished && self.framing == Framing::Chunked;
+        if self.total > 0 || whole_at_hand || self.failed.is_some() {
+            return None;
+        }
+        let mut unsent = Vec::new();
+        for (start, length) in self.copied.drain(..) {
+            unsent.extend_from_slice(&self.ahead[start as usize..(start + length) as usize]);
+        }
+        unsent.extend_from_slice(self.chunk.as_slice());
+        Some(Chunk::from(Bytes::from(unsent)))
     }
 
     /// Bytes ever written, for counters.
@@ -133,6 +153,9 @@ impl Outgoing {
             write_chunk_size(chunk.len(), &mut self.ahead);
         }
         if chunk.len() <= COPIED {
+            if self.total == 0 {
+                self.copied.push((self.ahead.len() as u32, chunk.len() as u32));
+            }
             self.ahead.extend_from_slice(chunk.as_slice());
             if chunked {
                 self.ahead.extend_from_slice(b"\r\n");
