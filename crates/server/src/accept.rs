@@ -161,6 +161,7 @@ fn build_filter(
                 routes: routes.clone(),
                 local_address: plan.local_address,
                 stats: Arc::clone(stats),
+                buffer_limit: plan.settings.buffer_limit,
                 drain: drain.clone(),
                 closing: closing.clone(),
             };

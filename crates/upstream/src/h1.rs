@@ -249,7 +249,8 @@ impl BodyStream for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         let client = &mut exchange.client;
-        let mut frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read));
+        let limit = client.guard.host.cluster.settings.buffer_limit;
+        let mut frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read, limit));
         if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !client.guard.host.cluster.settings.http1.enable_trailers {
             frame = None;
         }

@@ -272,6 +272,7 @@ struct RequestBody {
     stats: Arc<HttpStats>,
     /// `enable_trailers`.
     trailers: bool,
+    buffer_limit: u32,
 }
 
 impl BodyStream for RequestBody {
@@ -279,7 +280,7 @@ impl BodyStream for RequestBody {
         let d = &self.downstream;
         let mut decoder = d.decoder.borrow_mut();
         let mut read = d.read.borrow_mut();
-        let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read));
+        let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read, self.buffer_limit));
         if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !self.trailers {
             frame = None;
         }
@@ -341,6 +342,7 @@ async fn serve_stream(manager: &Rc<Manager>, downstream: &Rc<Downstream>, head: 
             stream: Rc::clone(&stream),
             stats: Arc::clone(&manager.stats),
             trailers: manager.settings.http1.enable_trailers,
+            buffer_limit: manager.buffer_limit,
         }));
     }
     let to_head = request.method == Method::Head;

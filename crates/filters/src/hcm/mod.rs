@@ -31,6 +31,8 @@ pub struct ManagerContext {
     /// This machine's own address: see [`proxy_http::forwarding::ForwardingContext`].
     pub local_address: Option<IpAddr>,
     pub stats: Arc<HttpStats>,
+    /// The listener's `per_connection_buffer_limit_bytes`.
+    pub buffer_limit: u32,
     /// Tells connections to close after their next response.
     pub drain: Drain,
     /// Tells idle connections to close now.
@@ -48,6 +50,7 @@ pub(crate) struct Manager {
     routes: SlotReader<RouteTable>,
     local_address: Option<IpAddr>,
     stats: Arc<HttpStats>,
+    buffer_limit: u32,
     drain: Drain,
     closing: Drain,
 }
@@ -65,6 +68,7 @@ impl HttpConnectionManager {
             routes: context.routes,
             local_address: context.local_address,
             stats: context.stats,
+            buffer_limit: context.buffer_limit,
             drain: context.drain,
             closing: context.closing,
         }))

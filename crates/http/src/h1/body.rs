@@ -3,7 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use proxy_net::Io;
-use proxy_net::buffer::{Chunk, ReadBuffer};
+use proxy_net::buffer::{Chunk, LARGE, ReadBuffer};
 
 use super::head::{Framing, HeadError, HeadLimits, parse_trailers};
 use crate::body::{BodyError, Frame};
@@ -62,12 +62,14 @@ impl BodyDecoder {
         }
     }
 
-    /// The next frame, read from `io` where the buffer does not hold it.
+    /// The next frame, read from `io` where the buffer does not hold it. `limit` is the connection's
+    /// `per_connection_buffer_limit_bytes`: bulk is read in large pieces only where it allows them.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut Io,
         buffer: &mut ReadBuffer,
+        limit: u32,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         loop {
             match self.decode(buffer) {
@@ -80,7 +82,9 @@ impl BodyDecoder {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             // Large buffers only pay where much is to come.
-            let large = self.remaining().is_none_or(|n| n > LARGE_FROM) && !matches!(self, BodyDecoder::Chunked(_));
+            let large = limit as usize >= LARGE
+                && self.remaining().is_none_or(|n| n > LARGE_FROM)
+                && !matches!(self, BodyDecoder::Chunked(_));
             match ready!(buffer.poll_fill(io, cx, large)) {
                 Ok(0) if matches!(self, BodyDecoder::UntilClose) => {
                     *self = BodyDecoder::Done;
@@ -118,9 +122,12 @@ impl BodyDecoder {
         let (mut at, mut kept) = (0, 0);
         while at < data.len() {
             match state {
-                ChunkState::Size => match chunk_size(&data[at..])? {
-                    None => break,
-                    Some((size, line)) => {
+                // What came before a fault is handed out first; the fault is met again at the next call.
+                ChunkState::Size => match chunk_size(&data[at..]) {
+                    Err(_) if kept > 0 => break,
+                    Err(error) => return Err(error),
+                    Ok(None) => break,
+                    Ok(Some((size, line))) => {
                         at += line;
                         *state = if size == 0 { ChunkState::Trailers } else { ChunkState::Data(size) };
                     }
@@ -140,6 +147,7 @@ impl BodyDecoder {
                         *state = ChunkState::Size;
                     }
                     [b'\r'] => break,
+                    _ if kept > 0 => break,
                     _ => return Err(BodyError::Malformed("chunk data not followed by CRLF")),
                 },
                 ChunkState::Trailers => break,
