@@ -1,6 +1,9 @@
 //! Walks a message, wherever it came from, and holds it against the API's message rules and against the
 //! table of what is supported; also inside every `Any`.
 
+use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
+use prost::Message as _;
+
 use crate::LoadOptions;
 use crate::constraint::{Constraint, Rule};
 use crate::finding::{Code, Findings, Path, Severity};
@@ -201,7 +204,10 @@ impl Checker<'_> {
                 self.unique(field, values, path);
             }
         }
+        let one_is_enough =
+            wanted && holds_alternatives(field) && values.iter().any(|(_, value)| is_known(value));
         for (index, (_, value)) in values.iter().enumerate() {
+            let wanted = wanted && (!one_is_enough || is_known(value));
             self.value(field, Some(value), items, &path.index(index), wanted);
         }
     }
@@ -304,4 +310,19 @@ impl Checker<'_> {
             self.findings.error(path, code, text);
         }
     }
+}
+
+/// Whether this is a list of which the first entry of a known type counts. Envoy has one such,
+/// `load_balancing_policy.policies`, for files that several versions read.
+fn holds_alternatives(field: &Field) -> bool {
+    let FieldKind::Message(message) = &field.kind else { return false };
+    message.follow().name == "envoy.config.cluster.v3.LoadBalancingPolicy.Policy"
+}
+
+/// Whether the type of an alternative is supported.
+fn is_known(alternative: &Value<'_>) -> bool {
+    let config = Policy::decode(alternative.bytes()).ok().and_then(|policy| policy.typed_extension_config);
+    let url = config.and_then(|config| config.typed_config).unwrap_or_default().type_url;
+    let message = schema::message(url.rsplit('/').next().unwrap_or_default());
+    message.is_some_and(|message| message.support.is_some())
 }

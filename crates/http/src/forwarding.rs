@@ -66,9 +66,10 @@ pub fn prepare_request(
     }
     set_forwarded_proto(headers, settings, context.scheme);
     let is_internal = trusted.is_single
-        && trusted
-            .address
-            .is_some_and(|ip| context.internal_addresses.iter().any(|range| range.contains(ip)));
+        && match trusted.address {
+            Some(ip) => context.internal_addresses.iter().any(|range| range.contains(ip)),
+            None => context.peer.is_none() && settings.internal_unix_sockets,
+        };
     let is_edge = !is_internal && settings.use_remote_address;
     if is_internal {
         headers.append(HeaderId::X_ENVOY_INTERNAL, b"true");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 
-use super::{Context, FILTER_ORDER, any, header, protocol, route, value};
+use super::{Context, FILTER_ORDER, address, any, header, protocol, route, value};
 use crate::settings::{
     CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, PathNormalization,
     RouteConfiguration, Router, ServerHeader, ServerHeaderMode,
@@ -34,6 +34,10 @@ pub(super) fn lower(
         limit("delayed_close_timeout", message.delayed_close_timeout.as_ref(), Some(Duration::from_secs(1)));
     let drain_timeout =
         value::duration(context, &path.field("drain_timeout"), message.drain_timeout.as_ref());
+    let internal = message.internal_address_config.as_ref();
+    let ranges = internal.map(|internal| internal.cidr_ranges.as_slice()).unwrap_or_default();
+    let ranges_path = path.field("internal_address_config");
+    let internal_addresses = address::cidrs(context, &ranges_path.field("cidr_ranges"), ranges);
     let routes = routes(context, path, message.route_specifier.as_ref());
     Some(HttpConnectionManager {
         stat_prefix: message.stat_prefix.clone(),
@@ -45,6 +49,8 @@ pub(super) fn lower(
         use_remote_address: value::flag(message.use_remote_address.as_ref(), false),
         xff_trusted_hops: message.xff_num_trusted_hops,
         skip_xff_append: message.skip_xff_append,
+        internal_addresses,
+        internal_unix_sockets: internal.is_some_and(|internal| internal.unix_sockets),
         generate_request_id: value::flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,
         request_id_in_response: message.always_set_request_id_in_response,

@@ -4,8 +4,10 @@ use envoy_types::pb::envoy::config::route::v3 as route_v3;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_v3;
 
 use super::{Context, regex};
-use crate::settings::{HeaderMatcher, HeaderPredicate, QueryMatcher, StringMatcher, StringPattern};
-use crate::{Code, Path};
+use crate::Path;
+use crate::settings::{
+    HeaderMatcher, HeaderPredicate, QueryMatcher, QueryPredicate, StringMatcher, StringPattern,
+};
 
 pub(super) fn string(
     context: &mut Context<'_>,
@@ -111,14 +113,12 @@ fn query(
     if message.name.is_empty() {
         context.missing(&path.field("name"), "the name of a query parameter is required");
     }
-    let value = match &message.query_parameter_match_specifier {
-        None | Some(Specifier::PresentMatch(true)) => None,
-        Some(Specifier::StringMatch(message)) => Some(string(context, &path.field("string_match"), message)?),
-        Some(Specifier::PresentMatch(false)) => {
-            let present = path.field("present_match");
-            context.error(&present, Code::UNSUPPORTED_VALUE, "matching an absent parameter is not supported");
-            return None;
+    let predicate = match &message.query_parameter_match_specifier {
+        None => QueryPredicate::Present(true),
+        Some(Specifier::PresentMatch(present)) => QueryPredicate::Present(*present),
+        Some(Specifier::StringMatch(message)) => {
+            QueryPredicate::String(string(context, &path.field("string_match"), message)?)
         }
     };
-    Some(QueryMatcher { name: message.name.as_str().into(), value })
+    Some(QueryMatcher { name: message.name.as_str().into(), predicate })
 }

@@ -119,6 +119,21 @@ fn defaults_are_those_of_envoy() {
 }
 
 #[test]
+fn internal_clients_are_those_that_are_named() {
+    let fields = |internal: &str| {
+        let routes = "route_config: {virtual_hosts: [{name: v, domains: ['*']}]}";
+        manager(&format!("http_filters: [{ROUTER}], {routes}, internal_address_config: {{{internal}}}"))
+    };
+    let lowered =
+        accepted(&fields("unix_sockets: true, cidr_ranges: [{address_prefix: 10.1.2.3, prefix_len: 8}]"));
+    let manager = manager_of(&lowered);
+    assert_eq!(manager.internal_addresses, [Cidr { address: "10.0.0.0".parse().unwrap(), prefix_len: 8 }]);
+    assert!(manager.internal_unix_sockets);
+    let wrong = "cidr_ranges: [{address_prefix: host}]";
+    refused(&fields(wrong), &[("bad-address", "internal_address_config.cidr_ranges[0].address_prefix")]);
+}
+
+#[test]
 fn zero_switches_limits_off() {
     let lowered = accepted(&manager(&format!(
         "http_filters: [{ROUTER}], stream_idle_timeout: 0s, delayed_close_timeout: 0s,
@@ -288,12 +303,14 @@ fn matchers_in_old_and_new_spelling_are_one() {
             assert_eq!(&*header.name, "x-a");
         }
     }
-    let lowered =
-        accepted(&matching("prefix: /, headers: [{name: Host}], query_parameters: [{name: q}], grpc: {}"));
+    let lowered = accepted(&matching(
+        "prefix: /, headers: [{name: Host}], grpc: {}, query_parameters: [{name: q}, {name: r, present_match: false}]",
+    ));
     let matches = &route_of(&lowered).matches;
     assert_eq!(&*matches.headers[0].name, ":authority");
     assert!(matches!(matches.headers[0].predicate, HeaderPredicate::Present(true)));
-    assert!(matches.query[0].value.is_none() && matches.grpc);
+    assert!(matches!(matches.query[0].predicate, QueryPredicate::Present(true)) && matches.grpc);
+    assert!(matches!(matches.query[1].predicate, QueryPredicate::Present(false)));
     let folded = accepted(&matching("prefix: /AB, case_sensitive: false"));
     assert!(matches!(&route_of(&folded).matches.path, PathMatch::Prefix(prefix) if **prefix == *b"/ab"));
 }
@@ -402,6 +419,19 @@ fn clusters_are_checked() {
     let rate = "type: STRICT_DNS, dns_failure_refresh_rate: {base_interval: 2s, max_interval: 1s}";
     refused(&cluster(rate), &[("invalid", "dns_failure_refresh_rate.max_interval")]);
     refused(&cluster("lb_policy: LOAD_BALANCING_POLICY_CONFIG"), &[("required", "load_balancing_policy")]);
+    let policy = |name: &str, kind: &str| {
+        let url = format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{kind}");
+        format!("{{typed_extension_config: {{name: x, typed_config: {{'@type': {url}}}}}}}")
+    };
+    let policies =
+        |list: &[String]| cluster(&format!("load_balancing_policy: {{policies: [{}]}}", list.join(", ")));
+    let (ring, robin) = (policy("ring_hash", "RingHash"), policy("round_robin", "RoundRobin"));
+    // The first that is known counts, as in Envoy; the others need not be.
+    assert_eq!(accepted(&policies(&[ring.clone(), robin])).clusters[0].lb_policy, LbPolicy::RoundRobin);
+    refused(
+        &policies(&[ring]),
+        &[("unsupported-type", "policies[0].typed_extension_config.typed_config.@type")],
+    );
     refused(
         "static_resources: {clusters: [{name: a}, {name: a}]}",
         &[("duplicate-name", "clusters[1].name")],

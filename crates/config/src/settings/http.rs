@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::RouteConfiguration;
+use super::{Cidr, RouteConfiguration};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     pub xff_trusted_hops: u32,
     pub skip_xff_append: bool,
+    /// `internal_address_config.cidr_ranges`: clients there count as internal; none when unset.
+    pub internal_addresses: Vec<Cidr>,
+    /// `internal_address_config.unix_sockets`: so do clients that come over a UNIX socket.
+    pub internal_unix_sockets: bool,
     /// `generate_request_id`, true when unset.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.

@@ -59,6 +59,13 @@ pub enum HeaderPredicate {
 #[derive(Debug, Clone)]
 pub struct QueryMatcher {
     pub name: Box<str>,
-    /// `None`: present with any value.
-    pub value: Option<StringMatcher>,
+    pub predicate: QueryPredicate,
+}
+
+#[derive(Debug, Clone)]
+pub enum QueryPredicate {
+    /// `present_match`, and a matcher without specifier (`Present(true)`).
+    Present(bool),
+    /// `string_match`: on the value as sent.
+    String(StringMatcher),
 }

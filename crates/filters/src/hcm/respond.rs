@@ -73,7 +73,7 @@ impl Manager {
             peer: stream.connection.remote.ip().map(|address| address.ip()),
             scheme: Scheme::Http,
             local_address: self.local_address,
-            internal_addresses: &[],
+            internal_addresses: &self.settings.internal_addresses,
             random: fastrand::u128(..),
         };
         let Ok(forwarded) = prepare_request(request, &self.settings, &context) else {

@@ -18,6 +18,8 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         skip_xff_append: false,
+        internal_addresses: Vec::new(),
+        internal_unix_sockets: false,
         generate_request_id: false,
         preserve_external_request_id: false,
         request_id_in_response: false,

@@ -139,6 +139,16 @@ fn internal(use_remote_address: bool, from: &[(&str, &str)]) -> bool {
 }
 
 #[test]
+fn clients_over_unix_sockets_are_internal_where_that_is_said() {
+    for internal_unix_sockets in [false, true] {
+        let settings = HttpConnectionManager { use_remote_address: true, internal_unix_sockets, ..plain() };
+        let context = ForwardingContext { peer: None, ..context("") };
+        let forwarded = prepare_request(&mut get("/", &[]), &settings, &context).unwrap();
+        assert_eq!(forwarded.is_internal, internal_unix_sockets);
+    }
+}
+
+#[test]
 fn internal_is_a_single_trusted_address() {
     const RETRY: (&str, &str) = ("x-envoy-retry-on", "5xx");
     assert!(internal(true, &[RETRY]));

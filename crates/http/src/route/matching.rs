@@ -1,6 +1,6 @@
 //! Whether one route matches a request.
 
-use proxy_config::settings::{HeaderMatcher, HeaderPredicate, PathMatch, QueryMatcher, RouteMatch};
+use proxy_config::settings::{HeaderMatcher, HeaderPredicate, PathMatch, QueryMatcher, QueryPredicate, RouteMatch};
 
 use super::LookupContext;
 use super::joined::{self, Direction};
@@ -81,16 +81,13 @@ fn value_matches(predicate: &HeaderPredicate, value: &[u8]) -> bool {
 /// Names and values are compared as they were sent, without decoding; the first occurrence of a name counts.
 fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
     let path = request.path();
-    let Some(mark) = memchr::memchr(b'?', path) else {
-        return false;
-    };
-    let value = path[mark + 1..].split(|&b| b == b'&').find_map(|pair| {
+    let query = memchr::memchr(b'?', path).map_or(&[][..], |mark| &path[mark + 1..]);
+    let value = query.split(|&b| b == b'&').find_map(|pair| {
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
         (pair[..equals] == *matcher.name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
     });
-    match (value, &matcher.value) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(value), Some(string)) => string.matches(value),
+    match &matcher.predicate {
+        QueryPredicate::Present(wanted) => value.is_some() == *wanted,
+        QueryPredicate::String(string) => value.is_some_and(|value| string.matches(value)),
     }
 }

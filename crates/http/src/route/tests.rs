@@ -154,16 +154,17 @@ fn query_parameters_match_as_in_envoy() {
                    /?k=v;x /?k=%76 /?k=V";
     let absent = "/ /? /?a%20b=1 /?=k /?K=v /?xk=v /?a?k=v /?%6b=v";
     let matcher = |pattern: &[u8], ignore_case| {
-        Some(StringMatcher { pattern: StringPattern::Exact(pattern.into()), ignore_case })
+        QueryPredicate::String(StringMatcher { pattern: StringPattern::Exact(pattern.into()), ignore_case })
     };
-    for (value, expected) in [
-        (None, present),
+    for (predicate, expected) in [
+        (QueryPredicate::Present(true), present),
+        (QueryPredicate::Present(false), absent),
         (matcher(b"v", false), "/?k=v /?k=v&k=w /?a=b&k=v /?&k=v"),
         (matcher(b"", false), "/?k /?k= /?k&k=v"),
         (matcher(b"v", true), "/?k=v /?k=v&k=w /?a=b&k=v /?&k=v /?k=V"),
     ] {
         let mut route = route(prefix("/"), direct(0));
-        route.matches.query = vec![QueryMatcher { name: "k".into(), value }];
+        route.matches.query = vec![QueryMatcher { name: "k".into(), predicate }];
         let table = table(vec![route]);
         for path in present.split_whitespace().chain(absent.split_whitespace()) {
             let wanted = expected.split_whitespace().any(|p| p == path);
