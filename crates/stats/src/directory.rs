@@ -166,14 +166,7 @@ impl Directory {
         if let Some(slot) = known.and_then(|known| self.find_in(segment, self.owning(scope)?, known, kind)) {
             return slot;
         }
-        let mut name = std::mem::take(&mut self.full_name);
-        name.clear();
-        name.push_str(self.prefix(scope));
-        let own = name.len();
-        name.push_str(suffix);
-        let found = self.find_split(segment, &name, own, kind);
-        self.full_name = name;
-        if let Some((owner, slot)) = found {
+        if let Some((owner, slot)) = self.find_elsewhere(segment, scope, suffix, kind) {
             self.lend(owner, scope);
             return slot;
         }
@@ -184,6 +177,27 @@ impl Directory {
                 no_slot(segment)
             }
         }
+    }
+
+    /// The slot that another scope has for the name that `suffix` gives in this one.
+    fn find_elsewhere(
+        &mut self,
+        segment: &Segment,
+        scope: u32,
+        suffix: &str,
+        kind: MetricKind,
+    ) -> Option<(u32, u32)> {
+        if !self.suffixes.may_be_split_otherwise(suffix) {
+            return None;
+        }
+        let mut name = std::mem::take(&mut self.full_name);
+        name.clear();
+        name.push_str(self.prefix(scope));
+        let own = name.len();
+        name.push_str(suffix);
+        let found = self.find_split(segment, &name, own, kind);
+        self.full_name = name;
+        found
     }
 
     /// The slot of a full name, if it exists.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use hashbrown::hash_map::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::layout::{Area, MAX_TEXT, word};
@@ -16,6 +17,8 @@ pub(crate) struct Suffixes {
     entries: Vec<Suffix>,
     index: HashTable<u32>,
     free: Vec<u32>,
+    /// By hash: how many suffixes with dots end in this part after their last dot.
+    tails: HashMap<u64, u32>,
 }
 
 #[derive(Default)]
@@ -46,9 +49,17 @@ impl Suffixes {
             }
         };
         self.entries[id as usize].text = text.into();
+        if let Some((_, tail)) = text.rsplit_once('.') {
+            *self.tails.entry(self.hasher.hash_one(tail)).or_default() += 1;
+        }
         let Self { hasher, entries, index, .. } = self;
         index.insert_unique(hasher.hash_one(text), id, |id| hasher.hash_one(&*entries[*id as usize].text));
         Some(id)
+    }
+
+    /// Whether a stat of this suffix may be known under a shorter prefix or a longer one. Cheap, and nearly always no.
+    pub(crate) fn may_be_split_otherwise(&self, suffix: &str) -> bool {
+        suffix.contains('.') || (!self.tails.is_empty() && self.tails.contains_key(&self.hasher.hash_one(suffix)))
     }
 
     pub(crate) fn text(&self, id: u32) -> &str {
@@ -82,6 +93,14 @@ impl Suffixes {
         }
         if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&*suffix.text), |found| *found == id) {
             entry.remove();
+        }
+        if let Some((_, tail)) = suffix.text.rsplit_once('.')
+            && let Entry::Occupied(mut count) = self.tails.entry(self.hasher.hash_one(tail))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
         self.free.push(id);
     }
