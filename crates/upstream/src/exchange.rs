@@ -97,7 +97,7 @@ impl Exchange {
     pub fn take_unsent_body(&mut self) -> Option<Body> {
         match self {
             Exchange::Http1(exchange) => exchange.take_unsent_body(),
-            Exchange::Http2(_) => None,
+            Exchange::Http2(exchange) => exchange.take_unsent_body(),
         }
     }
 

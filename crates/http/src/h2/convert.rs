@@ -56,7 +56,8 @@ pub fn request_from_parts(parts: &http::request::Parts, max_lines: usize) -> Res
         return Err(RequestError::Head(HeadError::Malformed("content-length twice")));
     }
     let uri = &parts.uri;
-    let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host).unwrap_or_default();
+    let authority =
+        uri.authority().map(|authority| authority.as_str().as_bytes()).or(host).unwrap_or_default();
     if authority.is_empty() || !valid_authority(authority) {
         return Err(RequestError::Head(HeadError::Malformed("authority")));
     }
@@ -181,7 +182,9 @@ fn method_to_http(method: &Method) -> Result<http::Method, Unsendable> {
         Method::Options => http::Method::OPTIONS,
         Method::Trace => http::Method::TRACE,
         Method::Patch => http::Method::PATCH,
-        Method::Other(token) => http::Method::from_bytes(token.as_bytes()).map_err(|_| Unsendable("method"))?,
+        Method::Other(token) => {
+            http::Method::from_bytes(token.as_bytes()).map_err(|_| Unsendable("method"))?
+        }
     })
 }
 
@@ -248,29 +251,39 @@ mod tests {
 
     #[test]
     fn requests_go_out_without_what_http2_forbids() {
-        let from = [("te", "gzip"), ("connection", "close"), ("x-request-id", "7"), ("x-b", ""), ("upgrade", "x")];
+        let from =
+            [("te", "gzip"), ("connection", "close"), ("x-request-id", "7"), ("x-b", ""), ("upgrade", "x")];
         let mut request =
             Request::new(Method::Post, Version::Http11, b"a.b:8080", b"/p?q", from.into_iter().collect());
         request.scheme = Scheme::Https;
         let head = request_to_http(&request).unwrap();
-        assert_eq!((head.method(), head.uri().to_string().as_str()), (&http::Method::POST, "https://a.b:8080/p?q"));
+        assert_eq!(
+            (head.method(), head.uri().to_string().as_str()),
+            (&http::Method::POST, "https://a.b:8080/p?q")
+        );
         let expected = [("x-request-id", "7"), ("x-b", "")];
-        let expected: HeaderMap =
-            expected.into_iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect();
+        let expected: HeaderMap = expected
+            .into_iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect();
         assert_eq!(head.headers(), &expected);
         request.headers.set(HeaderId::TE, b"trailers");
         request.set_authority(b"");
         let head = request_to_http(&request).unwrap();
-        assert_eq!((head.headers()["te"].as_bytes(), head.uri().to_string().as_str()), (&b"trailers"[..], "/p?q"));
+        assert_eq!(
+            (head.headers()["te"].as_bytes(), head.uri().to_string().as_str()),
+            (&b"trailers"[..], "/p?q")
+        );
         request.set_path(b"/a b");
         assert_eq!(request_to_http(&request).err(), Some(Unsendable("path")));
     }
 
     #[test]
     fn there_and_back_is_the_same() {
-        let headers: Headers = [("content-length", "5"), ("x-a", "1"), ("set-cookie", "a"), ("set-cookie", "b")]
-            .into_iter()
-            .collect();
+        let headers: Headers =
+            [("content-length", "5"), ("x-a", "1"), ("set-cookie", "a"), ("set-cookie", "b")]
+                .into_iter()
+                .collect();
         let head = response_to_http(204, &headers);
         assert_eq!(head.status(), 204);
         let back = headers_from_map(head.headers());

@@ -19,15 +19,21 @@ pub struct Keepalive {
 impl Keepalive {
     /// `None`: not configured.
     pub fn new(settings: Option<&Http2Keepalive>, pings: Option<PingPong>) -> Option<Keepalive> {
-        let keepalive =
-            Keepalive { pings: pings?, settings: settings?.clone(), timer: Timer::new(), awaited: false, last_stream: clock::now() };
+        let keepalive = Keepalive {
+            pings: pings?,
+            settings: settings?.clone(),
+            timer: Timer::new(),
+            awaited: false,
+            last_stream: clock::now(),
+        };
         keepalive.schedule();
         Some(keepalive)
     }
 
     fn schedule(&self) {
         if let Some(interval) = self.settings.interval {
-            let jitter = interval.mul_f64(self.settings.interval_jitter_percent.clamp(0.0, 100.0) / 100.0 * fastrand::f64());
+            let jitter = interval
+                .mul_f64(self.settings.interval_jitter_percent.clamp(0.0, 100.0) / 100.0 * fastrand::f64());
             self.timer.set(clock::now() + interval + jitter);
         }
     }

@@ -8,6 +8,8 @@ pub mod keepalive;
 pub mod receive;
 pub mod send;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use keepalive::Keepalive;

@@ -12,8 +12,8 @@ use h2::{Reason, SendStream};
 use proxy_net::buffer::Chunk;
 use proxy_stats::Gauge;
 
-use super::convert::trailers_to_map;
 use super::CONNECTION_QUEUE;
+use super::convert::trailers_to_map;
 use crate::body::{Body, BodyError, Frame};
 
 /// How much one connection's streams have given to `h2` and the socket has not taken yet.

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use h2::client::{Builder, Connection, SendRequest};
 use proxy_config::settings::Http2Options;
 use proxy_http::h2::{
-    CONNECTION_QUEUE, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS, Queued, STREAM_QUEUE,
-    SendQueue, Wire,
+    CONNECTION_QUEUE, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS, Queued,
+    STREAM_QUEUE, SendQueue, Wire,
 };
 use proxy_net::Io;
 use proxy_net::buffer::ReadBuffer;
@@ -52,7 +52,11 @@ pub(super) struct Driver {
 }
 
 /// Speaks HTTP/2 on a fresh connection. The peer's preface is not waited for.
-pub(super) async fn open(io: Io, guard: ConnectionGuard, options: &Http2Options) -> Result<Driver, ConnectError> {
+pub(super) async fn open(
+    io: Io,
+    guard: ConnectionGuard,
+    options: &Http2Options,
+) -> Result<Driver, ConnectError> {
     let host = Rc::clone(&guard.host);
     let settings = &host.cluster.settings;
     let wire = Wire::new(io, ReadBuffer::new());
@@ -108,7 +112,8 @@ impl Client {
             drop(closed);
             return false;
         }
-        let limit = usize::try_from(self.max_streams).unwrap_or(usize::MAX).min(open.current_max_send_streams());
+        let limit =
+            usize::try_from(self.max_streams).unwrap_or(usize::MAX).min(open.current_max_send_streams());
         (self.streams.get() as usize) < limit
     }
 
@@ -168,8 +173,9 @@ impl Driver {
 
     /// Runs until the connection is closed.
     pub(super) async fn run(mut self) {
-        if self.client.host.retired.get() {
-            self.client.leave();
+        if self.client.host.retired.get() && self.client.streams.get() == 0 {
+            // Those who waited for it still open their streams; without any it ends with the next tick.
+            self.client.deadlines.set(IDLE, clock::now());
         }
         let by = poll_fn(|cx| self.poll(cx)).await;
         self.count_bytes();

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
+use proxy_http::Request;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
-use proxy_http::Request;
 
 use super::client::{Client, OpenStream};
 use crate::exchange::ExchangeError;
@@ -56,6 +56,12 @@ impl Exchange {
     /// Whether the host may have acted on the request.
     pub fn has_written(&self) -> bool {
         self.maybe_processed
+    }
+
+    /// See [`crate::exchange::Exchange::take_unsent_body`]: where the stream never came to be.
+    pub fn take_unsent_body(&mut self) -> Option<Body> {
+        let never_opened = matches!(self.state, State::Failed(_) | State::Over);
+        never_opened.then(|| std::mem::replace(&mut self.body, Body::Empty))
     }
 
     /// Sends what it can and resolves with the head of the final response; 1xx are passed over.

@@ -14,8 +14,8 @@ use std::task::{Context, Poll};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use proxy_http::h2::{
-    CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS, Queued,
-    STREAM_QUEUE, SendQueue, Wire,
+    CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
+    Queued, STREAM_QUEUE, SendQueue, Wire,
 };
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit};
 use proxy_runtime::{Deadlines, DrainGuard, Timer, clock};
@@ -165,7 +165,10 @@ impl OpenStream {
     fn new(shared: &Rc<Shared>) -> OpenStream {
         shared.open.set(shared.open.get() + 1);
         shared.deadlines.clear(IDLE);
-        OpenStream { shared: Rc::clone(shared), _active: GaugeGuard::new(shared.codec_stats().streams_active) }
+        OpenStream {
+            shared: Rc::clone(shared),
+            _active: GaugeGuard::new(shared.codec_stats().streams_active),
+        }
     }
 }
 
@@ -299,7 +302,9 @@ impl Driver {
                 return Poll::Ready(None);
             }
         }
-        if !self.leaving && (self.drain.poll_draining(cx).is_ready() || self.closing.poll_draining(cx).is_ready()) {
+        if !self.leaving
+            && (self.drain.poll_draining(cx).is_ready() || self.closing.poll_draining(cx).is_ready())
+        {
             stats.downstream_cx_drain_close.inc();
             self.leave();
             return Poll::Ready(None);

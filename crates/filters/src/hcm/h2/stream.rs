@@ -245,3 +245,18 @@ impl BodyStream for RequestBody {
         self.receiver.remaining()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_stream_is_small_enough_to_have_many() {
+        let size = size_of_future(serve);
+        assert!(size <= 2048, "{size}");
+    }
+}
