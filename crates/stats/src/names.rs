@@ -59,7 +59,8 @@ impl Suffixes {
 
     /// Whether a stat of this suffix may be known under a shorter prefix or a longer one. Cheap, and nearly always no.
     pub(crate) fn may_be_split_otherwise(&self, suffix: &str) -> bool {
-        suffix.contains('.') || (!self.tails.is_empty() && self.tails.contains_key(&self.hasher.hash_one(suffix)))
+        suffix.contains('.')
+            || (!self.tails.is_empty() && self.tails.contains_key(&self.hasher.hash_one(suffix)))
     }
 
     pub(crate) fn text(&self, id: u32) -> &str {
