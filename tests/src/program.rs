@@ -109,8 +109,8 @@ pub fn proxyctl() -> PathBuf {
 }
 
 /// Builds the programs once, in the profile and target directory of the running test, and returns where they lie.
-/// All workspace members take part, so that features come out as in `cargo test --workspace` and nothing is
-/// compiled twice.
+/// All workspace members take part, and an example too, which brings in what unit tests depend on: so features come
+/// out as in `cargo test --workspace`, and nothing is compiled twice.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -123,7 +123,8 @@ fn built() -> &'static Path {
         };
         let status = Command::new(env!("CARGO"))
             .current_dir(workspace_root())
-            .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile, "--target-dir"])
+            .args(["build", "--quiet", "--workspace", "--bins", "--example", "generate"])
+            .args(["--profile", profile, "--target-dir"])
             .arg(target_dir)
             .status()
             .expect("the cargo that built this test can be started");

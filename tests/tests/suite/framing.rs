@@ -402,7 +402,8 @@ fn a_bad_chunk_in_a_response_cuts_it() {
     let proxy = Proxy::start(&plain(&backend));
     let answer = proxy.connect().send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").try_response();
     assert!(
-        matches!(answer, Err(Cut::InBody(_))) || answer.as_ref().is_ok_and(|response| response.status() == 502),
+        matches!(answer, Err(Cut::InBody(_)))
+            || answer.as_ref().is_ok_and(|response| response.status() == 502),
         "{answer:?}"
     );
 }
