@@ -25,6 +25,7 @@ enum LinkConnection {
 }
 
 /// One request and its response on a connection.
+#[expect(clippy::large_enum_variant, reason = "HTTP/1 is the common case and shall cost no allocation")]
 pub enum Exchange {
     Http1(h1::Exchange),
     Http2(h2::Exchange),

@@ -80,7 +80,7 @@ pub(super) async fn serve(
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
-    if !wire.is_at_end() && !matches!(served, Err(CloseReason::Downstream(_))) {
+    if !wire.is_at_end() && !matches!(served, Err(CloseReason::Downstream(_) | CloseReason::Timeout(_))) {
         linger(manager, &wire).await;
     }
     served
