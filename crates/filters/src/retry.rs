@@ -4,8 +4,8 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use proxy_http::body::{Body, Frame};
 use proxy_http::Request;
+use proxy_http::body::{Body, Frame};
 use proxy_net::buffer::Chunk;
 use proxy_upstream::exchange::Exchange;
 

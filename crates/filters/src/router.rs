@@ -33,14 +33,20 @@ pub struct Router {
 }
 
 impl TerminalFilter for Router {
-    fn serve<'a>(&'a self, stream: &'a Rc<StreamInfo>, request: Request) -> Filtered<'a, Result<Response, Reset>> {
+    fn serve<'a>(
+        &'a self,
+        stream: &'a Rc<StreamInfo>,
+        request: Request,
+    ) -> Filtered<'a, Result<Response, Reset>> {
         let Some(entry) = stream.route() else {
             self.stats.router.no_route.inc();
             return Filtered::Now(Ok(LocalReply::NoRoute.response(stream)));
         };
         let chosen = entry.chosen();
         match &chosen.route().action {
-            RouteAction::Forward(_) => Filtered::Later(Box::pin(self.forward(stream, request, entry.clone()))),
+            RouteAction::Forward(_) => {
+                Filtered::Later(Box::pin(self.forward(stream, request, entry.clone())))
+            }
             RouteAction::Redirect(redirect) => {
                 self.stats.router.rq_redirect.inc();
                 let mut response = chosen.redirect_response(redirect, &request);
@@ -86,7 +92,9 @@ impl Router {
         let weighted = selected.weighted;
         let cluster = match selected.cluster {
             SelectedCluster::Id(id) => self.clusters.get(id),
-            SelectedCluster::Name(name) => std::str::from_utf8(name).ok().and_then(|name| self.clusters.find(name)),
+            SelectedCluster::Name(name) => {
+                std::str::from_utf8(name).ok().and_then(|name| self.clusters.find(name))
+            }
         };
         let Some(cluster) = cluster else {
             self.stats.router.no_cluster.inc();
@@ -146,16 +154,16 @@ impl Router {
             let mut exchange = Exchange::new(link, request);
             match poll_fn(|cx| exchange.poll_head(cx)).await {
                 Ok(head) => return Ok(self.response(stream, cluster, exchange, head, active, started)),
-                Err(error)
-                    if safe_to_repeat(&error, reused) && again.restore(request, &mut exchange) =>
-                {
+                Err(error) if safe_to_repeat(&error, reused) && again.restore(request, &mut exchange) => {
                     cluster.info.stats.upstream_rq_retry.inc();
                 }
                 Err(error) => {
                     active.failed();
                     return Err(match error {
                         ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
-                        ExchangeError::Reset(_) | ExchangeError::Refused => Failure::Reply(LocalReply::UpstreamReset),
+                        ExchangeError::Reset(_) | ExchangeError::Refused => {
+                            Failure::Reply(LocalReply::UpstreamReset)
+                        }
                         ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
                         ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
                         ExchangeError::RequestBody(BodyError::Malformed(what)) => {
@@ -264,4 +272,3 @@ impl Drop for ActiveRequest {
         }
     }
 }
-

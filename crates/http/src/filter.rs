@@ -54,5 +54,9 @@ pub trait HttpFilter {
 /// What ends a chain: takes the request away and comes back with the response.
 /// Dropping the future, or later the response's body, cancels what it began.
 pub trait TerminalFilter {
-    fn serve<'a>(&'a self, stream: &'a Rc<StreamInfo>, request: Request) -> Filtered<'a, Result<Response, Reset>>;
+    fn serve<'a>(
+        &'a self,
+        stream: &'a Rc<StreamInfo>,
+        request: Request,
+    ) -> Filtered<'a, Result<Response, Reset>>;
 }

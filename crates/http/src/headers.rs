@@ -332,7 +332,8 @@ mod tests {
 
     #[test]
     fn lines_are_found_replaced_and_removed() {
-        let mut h: Headers = [("a", "1"), ("x-request-id", "r"), ("b", "2"), ("a", "3")].into_iter().collect();
+        let mut h: Headers =
+            [("a", "1"), ("x-request-id", "r"), ("b", "2"), ("a", "3")].into_iter().collect();
         assert_eq!(h.value("a"), Some(&b"1"[..]));
         assert_eq!(h.values("a").count(), 2);
         assert_eq!(h.value(HeaderId::X_REQUEST_ID), Some(&b"r"[..]));

@@ -105,7 +105,13 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(method: Method, version: Version, authority: &[u8], path: &[u8], mut headers: Headers) -> Request {
+    pub fn new(
+        method: Method,
+        version: Version,
+        authority: &[u8],
+        path: &[u8],
+        mut headers: Headers,
+    ) -> Request {
         let (path, authority) = (headers.store(path), headers.store(authority));
         Request { method, version, scheme: Scheme::Http, headers, body: Body::Empty, path, authority }
     }

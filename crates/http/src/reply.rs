@@ -30,8 +30,12 @@ pub enum LocalReply {
     RequestTimeout,
     RequestHeadersTimeout,
     /// `request_complete` decides between 504 and 408, as in Envoy.
-    StreamIdleTimeout { request_complete: bool },
-    MaxDuration { request_complete: bool },
+    StreamIdleTimeout {
+        request_complete: bool,
+    },
+    MaxDuration {
+        request_complete: bool,
+    },
     UpgradeRefused,
     /// The path could not be normalised or holds what the configuration refuses.
     BadPath,
@@ -45,12 +49,17 @@ impl LocalReply {
         match self {
             NoRoute => 404,
             NoCluster(status) => status,
-            NoHealthyUpstream | Overflow | ConnectFailure | ConnectTimeout | UpstreamTermination | UpstreamReset => 503,
+            NoHealthyUpstream | Overflow | ConnectFailure | ConnectTimeout | UpstreamTermination
+            | UpstreamReset => 503,
             UpstreamProtocolError => 502,
             ResponseTimeout => 504,
             RequestTimeout | RequestHeadersTimeout => 408,
             StreamIdleTimeout { request_complete } | MaxDuration { request_complete } => {
-                if request_complete { 504 } else { 408 }
+                if request_complete {
+                    504
+                } else {
+                    408
+                }
             }
             UpgradeRefused => 403,
             BadPath => 400,
@@ -111,7 +120,9 @@ impl LocalReply {
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
             MaxDuration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
-            RequestTimeout | RequestHeadersTimeout | UpgradeRefused | BadPath | RequestTooLarge => return None,
+            RequestTimeout | RequestHeadersTimeout | UpgradeRefused | BadPath | RequestTooLarge => {
+                return None;
+            }
         })
     }
 
@@ -166,7 +177,8 @@ impl LocalReply {
 
 /// Whether a request with these headers is a gRPC call.
 pub fn is_grpc_call(headers: &Headers) -> bool {
-    let rest = headers.value(HeaderId::CONTENT_TYPE).and_then(|value| value.strip_prefix(b"application/grpc"));
+    let rest =
+        headers.value(HeaderId::CONTENT_TYPE).and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
 }
 

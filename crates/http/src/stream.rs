@@ -117,7 +117,12 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    pub fn new(connection: Rc<ConnectionInfo>, version: Version, start: Instant, deadlines: Rc<StreamDeadlines>) -> Self {
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        version: Version,
+        start: Instant,
+        deadlines: Rc<StreamDeadlines>,
+    ) -> Self {
         StreamInfo {
             connection,
             version,

@@ -12,7 +12,7 @@ use crate::cluster::WorkerHost;
 
 /// Picks the next host by its index.
 #[derive(Default)]
-pub struct RoundRobin {
+pub(crate) struct RoundRobin {
     usable: Vec<u32>,
     next: usize,
     /// (deadline, order, index into `usable`, period); empty while all weights are the same.
@@ -20,7 +20,7 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    pub fn new(hosts: &[Rc<WorkerHost>]) -> RoundRobin {
+    pub(crate) fn new(hosts: &[Rc<WorkerHost>]) -> RoundRobin {
         let weights = hosts.iter().map(|h| (h.host.is_usable(), h.host.priority, h.host.weight));
         Self::from_weights(weights, fastrand::usize(..))
     }
@@ -46,12 +46,14 @@ impl RoundRobin {
                 let period = (1 << 32) / u64::from(*weight);
                 robin.weighted.push(Reverse((period, order as u32, order as u32, period)));
             }
-            (0..seed % chosen.len()).for_each(|_| drop(robin.next()));
+            for _ in 0..seed % chosen.len() {
+                robin.next();
+            }
         }
         robin
     }
 
-    pub fn next(&mut self) -> Option<usize> {
+    pub(crate) fn next(&mut self) -> Option<usize> {
         if let Some(Reverse((deadline, order, index, period))) = self.weighted.pop() {
             self.weighted.push(Reverse((deadline + period, order, index, period)));
             return Some(self.usable[index as usize] as usize);

@@ -43,7 +43,8 @@ pub struct BreakerGuard {
 
 impl Breakers {
     pub fn new(limits: &[CircuitBreaker; 2], cluster: &Scope) -> Arc<Breakers> {
-        let stats = ["default", "high"].map(|name| BreakerStats::new(&cluster.scope(&format!("circuit_breakers.{name}."))));
+        let stats = ["default", "high"]
+            .map(|name| BreakerStats::new(&cluster.scope(&format!("circuit_breakers.{name}."))));
         let of = |priority: usize| {
             let (limits, stats) = (limits[priority], &stats[priority]);
             let breaker = |limit, open| Breaker { in_use: InUse(AtomicU32::new(0)), limit, open };

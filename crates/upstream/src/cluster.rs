@@ -14,8 +14,8 @@ use proxy_stats::Scope;
 
 use crate::balancer::RoundRobin;
 use crate::breaker::Breakers;
-use crate::host::{Host, HostSet, HostStat};
 use crate::h2;
+use crate::host::{Host, HostSet, HostStat};
 use crate::pool::Pool;
 use crate::stats::{ClusterStats, CodeStats};
 

@@ -135,7 +135,9 @@ impl Exchange {
                 match self.parse()? {
                     Some(head) if (100..200).contains(&head.status) => {
                         if head.status == 101 {
-                            return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed("101 unasked for"))));
+                            return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed(
+                                "101 unasked for",
+                            ))));
                         }
                         continue;
                     }
@@ -214,7 +216,12 @@ impl Exchange {
             self.finish(head.close);
             return Body::Empty;
         }
-        Body::Stream(Box::new(ResponseBody { exchange: Some(self), decoder, close: head.close, _guard: guard }))
+        Body::Stream(Box::new(ResponseBody {
+            exchange: Some(self),
+            decoder,
+            close: head.close,
+            _guard: guard,
+        }))
     }
 
     /// The response is complete.
@@ -251,7 +258,9 @@ impl BodyStream for ResponseBody {
         let client = &mut exchange.client;
         let limit = client.guard.host.cluster.settings.buffer_limit;
         let mut frame = ready!(self.decoder.poll_frame(cx, &mut client.io, &mut client.read, limit));
-        if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !client.guard.host.cluster.settings.http1.enable_trailers {
+        if matches!(frame, Some(Ok(Frame::Trailers(_))))
+            && !client.guard.host.cluster.settings.http1.enable_trailers
+        {
             frame = None;
         }
         exchange.count_read();
@@ -282,10 +291,10 @@ fn client_closed(exchange: &mut Option<Exchange>) {
 /// How the request's body goes out: with the length the client gave, or in chunks.
 fn request_framing(request: &mut Request, body: &Body) -> Framing {
     if let Some(length) = body.remaining() {
-        if length > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch) {
-            if !request.headers.contains(HeaderId::CONTENT_LENGTH) {
-                proxy_http::h1::write::set_content_length(&mut request.headers, length);
-            }
+        if (length > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch))
+            && !request.headers.contains(HeaderId::CONTENT_LENGTH)
+        {
+            proxy_http::h1::write::set_content_length(&mut request.headers, length);
         }
         return if length == 0 { Framing::None } else { Framing::Length(length) };
     }
@@ -293,4 +302,3 @@ fn request_framing(request: &mut Request, body: &Body) -> Framing {
     request.headers.append(HeaderId::TRANSFER_ENCODING, b"chunked");
     Framing::Chunked
 }
-

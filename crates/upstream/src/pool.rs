@@ -86,7 +86,8 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let mut i = 0;
         while i < idle.len() {
-            let expired = idle_timeout.is_some_and(|t| now.saturating_duration_since(idle[i].idle_since) >= t);
+            let expired =
+                idle_timeout.is_some_and(|t| now.saturating_duration_since(idle[i].idle_since) >= t);
             if expired {
                 idle[i].idle_timed_out();
             }

@@ -56,7 +56,10 @@ pub(crate) struct Manager {
 }
 
 impl HttpConnectionManager {
-    pub fn new(settings: Arc<settings::HttpConnectionManager>, context: ManagerContext) -> HttpConnectionManager {
+    pub fn new(
+        settings: Arc<settings::HttpConnectionManager>,
+        context: ManagerContext,
+    ) -> HttpConnectionManager {
         let router_settings = settings.filters.iter().rev().map(|f| match &f.config {
             settings::HttpFilterConfig::Router(router) => Arc::clone(router),
         });
@@ -88,7 +91,9 @@ impl NetworkFilter for HttpConnectionManager {
                 settings::CodecType::Http1 => Detected::Http1,
                 settings::CodecType::Http2 => Detected::Http2,
                 // In a box of its own, so that the future of an HTTP/1 connection that idles stays small.
-                settings::CodecType::Auto => Box::pin(detect::detect(manager, &mut connection, &guard)).await?,
+                settings::CodecType::Auto => {
+                    Box::pin(detect::detect(manager, &mut connection, &guard)).await?
+                }
             };
             match detected {
                 Detected::Http1 => h1::serve(manager, connection, guard.http1()).await,

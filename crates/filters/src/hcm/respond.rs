@@ -98,7 +98,11 @@ impl Manager {
         None
     }
 
-    async fn filter_request(&self, stream: &Rc<StreamInfo>, request: &mut Request) -> Result<Option<Response>, Reset> {
+    async fn filter_request(
+        &self,
+        stream: &Rc<StreamInfo>,
+        request: &mut Request,
+    ) -> Result<Option<Response>, Reset> {
         for filter in &self.filters {
             if let Flow::Reply(response) = wait(filter.request(stream, request)).await? {
                 return Ok(Some(response));

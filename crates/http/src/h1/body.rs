@@ -195,7 +195,9 @@ fn chunk_size(data: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
         [b'\r'] => return Ok(None),
         // An extension (RFC 9112, section 7.1.1): skipped, but held to visible characters and a length.
         [b';' | b' ' | b'\t', ..] => match memchr::memchr(b'\n', rest) {
-            Some(end) if end >= 1 && rest[end - 1] == b'\r' && valid_extension(&rest[..end - 1]) => digits + end + 1,
+            Some(end) if end >= 1 && rest[end - 1] == b'\r' && valid_extension(&rest[..end - 1]) => {
+                digits + end + 1
+            }
             Some(_) => return malformed,
             None if rest.len() > MAX_EXTENSION => return malformed,
             None => return Ok(None),
@@ -246,7 +248,11 @@ mod tests {
         let input = b"5\r\nhello\r\n1;a=b\r\n \r\n00a\r\n0123456789\r\n0\r\nx-sum: 1\r\n\r\nGET";
         for step in 1..=input.len() {
             let (data, trailers, rest) = decode(input, Framing::Chunked, step).unwrap();
-            assert_eq!((&data[..], trailers, &rest[..]), (&b"hello 0123456789"[..], 1, &b"GET"[..]), "{step}");
+            assert_eq!(
+                (&data[..], trailers, &rest[..]),
+                (&b"hello 0123456789"[..], 1, &b"GET"[..]),
+                "{step}"
+            );
         }
     }
 
@@ -262,8 +268,17 @@ mod tests {
     #[test]
     fn malformed_chunks_are_refused() {
         for bad in [
-            "x\r\n", "\r\n", "+5\r\nhello\r\n", "0x5\r\nhello\r\n", "5\nhello\r\n", "5\r\nhelloX\r\n", "-1\r\n",
-            "5 \r\nhello\r\n", "ffffffffffffffff\r\n", "5;\0\r\nhello\r\n", "5\r\nhello\n0\r\n\r\n",
+            "x\r\n",
+            "\r\n",
+            "+5\r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhelloX\r\n",
+            "-1\r\n",
+            "5 \r\nhello\r\n",
+            "ffffffffffffffff\r\n",
+            "5;\0\r\nhello\r\n",
+            "5\r\nhello\n0\r\n\r\n",
             "0\r\nbad name: x\r\n\r\n",
         ] {
             for step in [1, 3, 100] {

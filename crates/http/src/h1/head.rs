@@ -7,10 +7,10 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
+use crate::body::Body;
 use crate::headers::{Headers, Span};
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
-use crate::body::Body;
 
 /// How the body after a head is delimited (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,14 +171,40 @@ const LINES_ON_STACK: usize = 100;
 
 /// Besides the methods of RFC 9110 and PATCH, those that Envoy's HTTP/1 codec knows.
 const OTHER_METHODS: &[&str] = &[
-    "ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL",
-    "MOVE", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE",
-    "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "COPY",
+    "LINK",
+    "LOCK",
+    "M-SEARCH",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "NOTIFY",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
 ];
 
 type Line<'b> = MaybeUninit<Header<'b>>;
 
-fn lines_for<'a, 'b>(few: &'a mut [Line<'b>], many: &'a mut Vec<Line<'b>>, lines: usize) -> &'a mut [Line<'b>] {
+fn lines_for<'a, 'b>(
+    few: &'a mut [Line<'b>],
+    many: &'a mut Vec<Line<'b>>,
+    lines: usize,
+) -> &'a mut [Line<'b>] {
     if lines <= few.len() {
         return &mut few[..lines];
     }
@@ -226,7 +252,8 @@ fn collect(data: &[u8], length: usize, lines: &[Header<'_>]) -> Result<Headers, 
         }
         let start = offset(data, line.name.as_bytes());
         let name_end = start + line.name.len();
-        let end = if line.value.is_empty() { name_end + 2 } else { offset(data, line.value) + line.value.len() };
+        let end =
+            if line.value.is_empty() { name_end + 2 } else { offset(data, line.value) + line.value.len() };
         let as_written = data[name_end..].starts_with(b": ")
             && data[end..].starts_with(b"\r\n")
             && (line.value.is_empty() || offset(data, line.value) == name_end + 2);
@@ -366,8 +393,28 @@ fn take_target(request: &mut Request) -> Result<bool, HeadError> {
 /// The characters of RFC 3986's `authority`; userinfo is refused as Envoy does.
 pub(crate) fn valid_authority(authority: &[u8]) -> bool {
     authority.iter().all(|b| {
-        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')'
-            | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'[' | b']')
+        b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            )
     })
 }
 
@@ -427,10 +474,20 @@ mod tests {
             assert!(matches!(refused(&with(bad)), HeadError::Malformed(_)), "{bad}");
         }
         for bad in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "chunked;q=1", ""] {
-            assert_eq!(refused(&with(&format!("Transfer-Encoding: {bad}\r\n"))), HeadError::TransferCoding, "{bad}");
+            assert_eq!(
+                refused(&with(&format!("Transfer-Encoding: {bad}\r\n"))),
+                HeadError::TransferCoding,
+                "{bad}"
+            );
         }
-        assert_eq!(request(&with("Content-Length: 012\r\n")).ok().map(|h| h.framing), Some(Framing::Length(12)));
-        assert_eq!(request(&with("Transfer-Encoding: CHUNKED\r\n")).ok().map(|h| h.framing), Some(Framing::Chunked));
+        assert_eq!(
+            request(&with("Content-Length: 012\r\n")).ok().map(|h| h.framing),
+            Some(Framing::Length(12))
+        );
+        assert_eq!(
+            request(&with("Transfer-Encoding: CHUNKED\r\n")).ok().map(|h| h.framing),
+            Some(Framing::Chunked)
+        );
     }
 
     #[test]
@@ -472,11 +529,20 @@ mod tests {
             parse_response(text.as_bytes(), LIMITS, to_head).unwrap().map(|(h, _)| (h.framing, h.close))
         };
         let ok = "HTTP/1.1 200 OK\r\n";
-        assert_eq!(framing(&format!("{ok}content-length: 5\r\n\r\n"), false), Some((Framing::Length(5), false)));
+        assert_eq!(
+            framing(&format!("{ok}content-length: 5\r\n\r\n"), false),
+            Some((Framing::Length(5), false))
+        );
         assert_eq!(framing(&format!("{ok}content-length: 5\r\n\r\n"), true), Some((Framing::None, false)));
         assert_eq!(framing(&format!("{ok}\r\n"), false), Some((Framing::UntilClose, true)));
-        assert_eq!(framing("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", false), Some((Framing::Length(5), true)));
-        assert_eq!(framing("HTTP/1.1 304 x\r\ncontent-length: 5\r\n\r\n", false), Some((Framing::None, false)));
+        assert_eq!(
+            framing("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", false),
+            Some((Framing::Length(5), true))
+        );
+        assert_eq!(
+            framing("HTTP/1.1 304 x\r\ncontent-length: 5\r\n\r\n", false),
+            Some((Framing::None, false))
+        );
         let both = format!("{ok}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n");
         assert!(parse_response(both.as_bytes(), LIMITS, false).is_err());
     }

@@ -101,7 +101,12 @@ impl Outgoing {
     }
 
     /// Pulls `body` and writes until the message is done.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, io: &mut Io, body: &mut Body) -> Poll<Result<(), SendError>> {
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        body: &mut Body,
+    ) -> Poll<Result<(), SendError>> {
         loop {
             let filled = self.poll_fill(cx, body, |_| ());
             ready!(self.poll_flush(cx, io))?;
@@ -185,7 +190,8 @@ impl Outgoing {
             } else if ahead.is_empty() && self.behind.is_empty() {
                 ready!(io.poll_write(cx, self.chunk.as_slice())).map_err(SendError::Io)?
             } else {
-                let parts = [IoSlice::new(ahead), IoSlice::new(self.chunk.as_slice()), IoSlice::new(self.behind)];
+                let parts =
+                    [IoSlice::new(ahead), IoSlice::new(self.chunk.as_slice()), IoSlice::new(self.behind)];
                 ready!(io.poll_write_vectored(cx, &parts)).map_err(SendError::Io)?
             };
             if count == 0 {

@@ -1,6 +1,8 @@
 //! Whether one route matches a request.
 
-use proxy_config::settings::{HeaderMatcher, HeaderPredicate, PathMatch, QueryMatcher, QueryPredicate, RouteMatch};
+use proxy_config::settings::{
+    HeaderMatcher, HeaderPredicate, PathMatch, QueryMatcher, QueryPredicate, RouteMatch,
+};
 
 use super::LookupContext;
 use super::joined::{self, Direction};

@@ -1,0 +1,54 @@
+//! The body of the request that an HTTP/1 connection is at.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use proxy_http::StreamInfo;
+use proxy_http::body::{BodyError, BodyStream, Frame};
+use proxy_runtime::clock;
+
+use super::Downstream;
+use crate::hcm::HttpStats;
+
+/// The body of the current request.
+pub(super) struct RequestBody {
+    pub(super) downstream: Rc<Downstream>,
+    pub(super) stream: Rc<StreamInfo>,
+    pub(super) stats: Arc<HttpStats>,
+    /// `enable_trailers`.
+    pub(super) trailers: bool,
+    pub(super) buffer_limit: u32,
+}
+
+impl BodyStream for RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let d = &self.downstream;
+        let mut decoder = d.decoder.borrow_mut();
+        let mut read = d.read.borrow_mut();
+        let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read, self.buffer_limit));
+        if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !self.trailers {
+            frame = None;
+        }
+        let total = read.total();
+        self.stats.manager.downstream_cx_rx_bytes_total.add(total - d.counted.replace(total));
+        let now = clock::now();
+        match &frame {
+            Some(Ok(Frame::Data(chunk))) => {
+                self.stream.bytes_received.set(self.stream.bytes_received.get() + chunk.len() as u64);
+                self.stream.touch(now);
+            }
+            Some(Err(BodyError::Closed | BodyError::Io(_))) => d.guard.closed_by_peer(),
+            Some(Err(_)) => self.stats.manager.downstream_cx_protocol_error.inc(),
+            _ => {}
+        }
+        if decoder.is_done() {
+            self.stream.request_completed(now);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.downstream.decoder.borrow().remaining()
+    }
+}

@@ -1,0 +1,272 @@
+//! HTTP/1.1 to the client: one task per connection, one request at a time.
+//!
+//! Between requests a connection holds no buffer, no header block and no stream: what is kept is the socket, the
+//! deadlines and this small state. Everything of a stream lives in one boxed future.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use proxy_http::StreamInfo;
+use proxy_http::body::Body;
+use proxy_http::h1::body::BodyDecoder;
+use proxy_http::h1::head::{HeadError, HeadLimits, RequestHead, may_be_complete, parse_request};
+use proxy_http::h1::outgoing::{Outgoing, SendError};
+use proxy_http::reply::LocalReply;
+use proxy_http::stream::StreamDeadlines;
+use proxy_net::buffer::ReadBuffer;
+use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit};
+use proxy_runtime::{DrainGuard, clock};
+
+use super::Manager;
+use super::stats::ConnectionGuard;
+use stream::{refuse, serve_stream};
+
+mod body;
+mod stream;
+
+/// The deadlines of a connection, behind those of its stream.
+const IDLE: usize = 4;
+const HEADERS: usize = 5;
+const DURATION: usize = 6;
+
+/// What a connection and the body of its current request share.
+struct Downstream {
+    io: RefCell<Io>,
+    read: RefCell<ReadBuffer>,
+    decoder: RefCell<BodyDecoder>,
+    deadlines: Rc<StreamDeadlines>,
+    info: Rc<ConnectionInfo>,
+    guard: ConnectionGuard,
+    drain: DrainGuard,
+    closing_idle: DrainGuard,
+    requests: Cell<u32>,
+    /// No further request is taken after the current one.
+    closing: Cell<bool>,
+    counted: Cell<u64>,
+}
+
+/// What came at the start of a request.
+enum Start {
+    Head(Box<RequestHead>),
+    Refused(LocalReply),
+    /// Nothing more comes, or nothing more is taken.
+    End,
+}
+
+pub(super) async fn serve(
+    manager: &Rc<Manager>,
+    connection: Connection,
+    guard: ConnectionGuard,
+) -> Result<(), CloseReason> {
+    let Connection { io, prefix, info } = connection;
+    let downstream = Rc::new(Downstream {
+        io: RefCell::new(io),
+        read: RefCell::new(prefix),
+        decoder: RefCell::new(BodyDecoder::Done),
+        deadlines: Rc::new(StreamDeadlines::new()),
+        info,
+        guard,
+        drain: manager.drain.guard(),
+        closing_idle: manager.closing.guard(),
+        requests: Cell::new(0),
+        closing: Cell::new(false),
+        counted: Cell::new(0),
+    });
+    downstream.count_read(manager, &downstream.read.borrow());
+    let settings = &manager.settings;
+    if let Some(limit) = settings.max_connection_duration {
+        downstream.deadlines.set(DURATION, clock::now() + limit);
+    }
+    loop {
+        let start = downstream.next_request(manager).await?;
+        let go_on = match start {
+            Start::Head(head) => Box::pin(serve_stream(manager, &downstream, *head)).await?,
+            Start::Refused(reply) => {
+                Box::pin(refuse(manager, &downstream, reply)).await?;
+                false
+            }
+            Start::End => return Ok(()),
+        };
+        if !go_on {
+            return Box::pin(downstream.close(manager)).await;
+        }
+    }
+}
+
+impl Downstream {
+    /// Waits for a request head; the connection idles here.
+    async fn next_request(&self, manager: &Manager) -> Result<Start, CloseReason> {
+        let settings = &manager.settings;
+        let now = clock::now();
+        if let Some(limit) = settings.idle_timeout {
+            self.deadlines.set(IDLE, now + limit);
+        }
+        let limits = HeadLimits {
+            bytes: settings.max_request_header_bytes as usize,
+            lines: settings.max_request_headers as usize,
+        };
+        let mut seen = 0;
+        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, &mut seen)).await;
+        self.deadlines.clear(IDLE);
+        self.deadlines.clear(HEADERS);
+        start
+    }
+
+    fn poll_request(
+        &self,
+        cx: &mut Context<'_>,
+        manager: &Manager,
+        limits: HeadLimits,
+        seen: &mut usize,
+    ) -> Poll<Result<Start, CloseReason>> {
+        let stats = &manager.stats.manager;
+        let mut read = self.read.borrow_mut();
+        loop {
+            if !read.is_empty() {
+                match parse(&read, limits, seen) {
+                    Ok(Some((start, length))) => {
+                        read.consume(length);
+                        return Poll::Ready(Ok(start));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        if !matches!(error, HeadError::Version) {
+                            stats.downstream_cx_protocol_error.inc();
+                        }
+                        return Poll::Ready(Ok(Start::Refused(LocalReply::Downstream(error))));
+                    }
+                }
+                if let (Some(limit), false) =
+                    (manager.settings.request_headers_timeout, self.deadlines.is_set(HEADERS))
+                {
+                    self.deadlines.set(HEADERS, clock::now() + limit);
+                }
+            }
+            if let Poll::Ready(index) = self.deadlines.poll_expired(cx) {
+                return Poll::Ready(self.idle_expired(manager, index, read.is_empty()));
+            }
+            if read.is_full() {
+                read.reserve(limits.bytes);
+            }
+            match read.poll_fill(&mut self.io.borrow_mut(), cx, false) {
+                Poll::Ready(Ok(count)) if count > 0 => self.count_read(manager, &read),
+                Poll::Ready(_) => {
+                    self.guard.closed_by_peer();
+                    return Poll::Ready(Ok(Start::End));
+                }
+                Poll::Pending => {
+                    ready!(if read.is_empty() { self.closing_idle.poll_draining(cx) } else { Poll::Pending });
+                    stats.downstream_cx_drain_close.inc();
+                    return Poll::Ready(Ok(Start::End));
+                }
+            }
+        }
+    }
+
+    fn idle_expired(&self, manager: &Manager, index: usize, empty: bool) -> Result<Start, CloseReason> {
+        let stats = &manager.stats.manager;
+        match index {
+            IDLE => {
+                stats.downstream_cx_idle_timeout.inc();
+                Err(CloseReason::Timeout(Limit::Idle))
+            }
+            HEADERS => {
+                stats.downstream_rq_header_timeout.inc();
+                Ok(Start::Refused(LocalReply::RequestHeadersTimeout))
+            }
+            _ => {
+                stats.downstream_cx_max_duration_reached.inc();
+                self.closing.set(true);
+                if empty { Ok(Start::End) } else { Err(CloseReason::Timeout(Limit::Duration)) }
+            }
+        }
+    }
+
+    fn count_read(&self, manager: &Manager, read: &ReadBuffer) {
+        let total = read.total();
+        manager.stats.manager.downstream_cx_rx_bytes_total.add(total - self.counted.replace(total));
+    }
+
+    /// Ready when the client has gone away while it waits for its answer.
+    fn poll_abort(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Ok(mut read), Ok(mut io)) = (self.read.try_borrow_mut(), self.io.try_borrow_mut()) else {
+            return Poll::Pending;
+        };
+        // A body still to come, or the next request, is read by others; a close shows up there.
+        if !self.decoder.borrow().is_done() || !read.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(read.poll_fill(&mut io, cx, false)) {
+            Ok(count) if count > 0 => Poll::Pending,
+            Ok(_) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Ends the connection so that the client gets all that was sent: stop sending, then read on for a while.
+    async fn close(&self, manager: &Manager) -> Result<(), CloseReason> {
+        let limit = manager.settings.delayed_close_timeout.unwrap_or(Duration::ZERO);
+        self.deadlines.clear_all();
+        self.deadlines.set(IDLE, clock::now() + limit);
+        poll_fn(|cx| {
+            let mut io = self.io.borrow_mut();
+            if ready!(io.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            loop {
+                if self.deadlines.poll_expired(cx).is_ready() {
+                    manager.stats.manager.downstream_cx_delayed_close_timeout.inc();
+                    return Poll::Ready(());
+                }
+                let mut read = self.read.borrow_mut();
+                read.clear();
+                match ready!(read.poll_fill(&mut io, cx, false)) {
+                    Ok(count) if count > 0 => {}
+                    Ok(_) | Err(_) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Sends what `outgoing` holds and what `body` gives, until the message is whole.
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        outgoing: &mut Outgoing,
+        body: &mut Body,
+        stream: Option<&StreamInfo>,
+    ) -> Poll<Result<(), SendError>> {
+        loop {
+            // The body may read from this very socket (its request still flows up), so it is not borrowed here.
+            let filled = outgoing.poll_fill(cx, body, |count| {
+                if let Some(stream) = stream {
+                    stream.bytes_sent.set(stream.bytes_sent.get() + count as u64);
+                    stream.touch(clock::now());
+                }
+            });
+            ready!(outgoing.poll_flush(cx, &mut self.io.borrow_mut()))?;
+            ready!(filled);
+            if outgoing.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Parses what may be the start of a request. `seen` bytes were looked at before.
+fn parse(
+    read: &ReadBuffer,
+    limits: HeadLimits,
+    seen: &mut usize,
+) -> Result<Option<(Start, usize)>, HeadError> {
+    let data = read.data();
+    let before = std::mem::replace(seen, data.len());
+    if before > 0 && data.len() <= limits.bytes && !may_be_complete(data, before) {
+        return Ok(None);
+    }
+    Ok(parse_request(data, limits)?.map(|(head, length)| (Start::Head(Box::new(head)), length)))
+}

@@ -1,0 +1,231 @@
+//! One request on an HTTP/1 connection, and its response.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use proxy_http::body::Body;
+use proxy_http::h1::body::BodyDecoder;
+use proxy_http::h1::head::{Framing, RequestHead};
+use proxy_http::h1::outgoing::{Outgoing, SendError};
+use proxy_http::h1::write::{set_content_length, write_response_head};
+use proxy_http::reply::LocalReply;
+use proxy_http::{HeaderId, Method, Response, StreamInfo, StreamTimer, Version};
+use proxy_net::CloseReason;
+use proxy_runtime::clock;
+
+use super::Downstream;
+use super::body::RequestBody;
+use crate::hcm::Manager;
+use crate::hcm::respond::{Arrival, StreamGuard};
+
+/// How far a stream came before it was to be answered.
+enum Outcome {
+    Response(Response),
+    TimedOut(StreamTimer),
+    /// The client went away or broke the protocol; nothing can be sent.
+    Gone,
+}
+
+/// One request and its response. Gives whether another request may follow on the connection.
+pub(super) async fn serve_stream(
+    manager: &Rc<Manager>,
+    downstream: &Rc<Downstream>,
+    head: RequestHead,
+) -> Result<bool, CloseReason> {
+    let now = clock::refresh();
+    let RequestHead { mut request, framing, close, upgrade, absolute_form: _ } = head;
+    downstream.requests.set(downstream.requests.get() + 1);
+    let stream = Rc::new(StreamInfo::new(
+        Rc::clone(&downstream.info),
+        Version::Http11,
+        now,
+        Rc::clone(&downstream.deadlines),
+    ));
+    let mut guard = StreamGuard::new(manager, &stream);
+    downstream.guard.set_active_request(true);
+    manager.set_stream_timeouts(&stream, now);
+    *downstream.decoder.borrow_mut() = BodyDecoder::new(framing);
+    if framing == Framing::None {
+        stream.request_completed(now);
+    } else {
+        if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
+            request.headers.remove(HeaderId::EXPECT);
+            send_continue(downstream).await?;
+        }
+        request.body = Body::Stream(Box::new(RequestBody {
+            downstream: Rc::clone(downstream),
+            stream: Rc::clone(&stream),
+            stats: Arc::clone(&manager.stats),
+            trailers: manager.settings.http1.enable_trailers,
+            buffer_limit: manager.buffer_limit,
+        }));
+    }
+    let to_head = request.method == Method::Head;
+    let arrival = Arrival { upgrade, connect: request.method == Method::Connect };
+    let outcome = await_response(manager, downstream, &stream, request, arrival).await;
+    let response = match outcome {
+        Outcome::Response(response) => response,
+        Outcome::TimedOut(timer) => manager.timed_out(&stream, timer).await,
+        Outcome::Gone => {
+            guard.reset_by_peer();
+            return Ok(false);
+        }
+    };
+    let max_requests = manager.settings.max_requests_per_connection;
+    let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
+    if last {
+        manager.stats.manager.downstream_cx_max_requests_reached.inc();
+    }
+    let draining = downstream.drain.is_draining() || downstream.closing.get();
+    if draining {
+        manager.stats.manager.downstream_cx_drain_close.inc();
+    }
+    let announce_close = close || last || draining || !stream.is_request_complete();
+    let sent =
+        send_response(manager, downstream, &stream, response, announce_close, to_head, &mut guard).await;
+    downstream.guard.set_active_request(false);
+    stream.clear_timeouts();
+    Ok(sent && !announce_close && downstream.decoder.borrow().is_done())
+}
+
+async fn await_response(
+    manager: &Rc<Manager>,
+    downstream: &Rc<Downstream>,
+    stream: &Rc<StreamInfo>,
+    request: proxy_http::Request,
+    arrival: Arrival,
+) -> Outcome {
+    let mut respond = pin!(manager.respond(stream, request, arrival));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = respond.as_mut().poll(cx) {
+            return Poll::Ready(response.map_or(Outcome::Gone, Outcome::Response));
+        }
+        while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
+            match StreamTimer::from_index(index) {
+                Some(timer) => return Poll::Ready(Outcome::TimedOut(timer)),
+                None => downstream.closing.set(true),
+            }
+        }
+        if downstream.poll_abort(cx).is_ready() {
+            downstream.guard.closed_by_peer();
+            return Poll::Ready(Outcome::Gone);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn send_continue(downstream: &Downstream) -> Result<(), CloseReason> {
+    let mut outgoing = Outgoing::default();
+    outgoing.start(Framing::None, false, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+    poll_fn(|cx| downstream.poll_send(cx, &mut outgoing, &mut Body::Empty, None))
+        .await
+        .map_err(|_| CloseReason::DownstreamProtocol("closed before 100 Continue"))
+}
+
+/// Sends a response. Gives whether it went out whole.
+async fn send_response(
+    manager: &Manager,
+    downstream: &Downstream,
+    stream: &Rc<StreamInfo>,
+    mut response: Response,
+    close: bool,
+    to_head: bool,
+    guard: &mut StreamGuard,
+) -> bool {
+    if close {
+        response.headers.set(HeaderId::CONNECTION, b"close");
+    }
+    let framing = response_framing(&mut response, to_head);
+    if framing == Framing::None {
+        response.body = Body::Empty;
+    }
+    let status = response.status;
+    let mut body = std::mem::replace(&mut response.body, Body::Empty);
+    let mut outgoing = Outgoing::default();
+    outgoing.start(framing, manager.settings.http1.enable_trailers, |out| {
+        write_response_head(status, &response.headers, out)
+    });
+    drop(response);
+    guard.response_started(status);
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(sent) = downstream.poll_send(cx, &mut outgoing, &mut body, Some(stream)) {
+            return Poll::Ready(sent.map_err(|error| matches!(error, SendError::Io(_))));
+        }
+        while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
+            match StreamTimer::from_index(index) {
+                Some(timer) => {
+                    manager.note_timeout(stream, timer);
+                    return Poll::Ready(Err(false));
+                }
+                None => downstream.closing.set(true),
+            }
+        }
+        if downstream.poll_abort(cx).is_ready() {
+            return Poll::Ready(Err(true));
+        }
+        Poll::Pending
+    })
+    .await;
+    manager.stats.manager.downstream_cx_tx_bytes_total.add(outgoing.total());
+    match sent {
+        Ok(()) => {
+            guard.completed();
+            true
+        }
+        Err(by_peer) => {
+            if by_peer {
+                downstream.guard.closed_by_peer();
+                guard.reset_by_peer();
+            } else {
+                guard.reset_by_us();
+            }
+            false
+        }
+    }
+}
+
+/// How the response's body goes out, and the header that says so (RFC 9112, section 6).
+fn response_framing(response: &mut Response, to_head: bool) -> Framing {
+    let headers = &mut response.headers;
+    if response.status < 200 || response.status == 204 {
+        headers.remove(HeaderId::CONTENT_LENGTH);
+        return Framing::None;
+    }
+    if to_head || response.status == 304 {
+        return Framing::None;
+    }
+    match response.body.remaining() {
+        Some(length) => {
+            if !headers.contains(HeaderId::CONTENT_LENGTH) {
+                set_content_length(headers, length);
+            }
+            if length == 0 { Framing::None } else { Framing::Length(length) }
+        }
+        None => {
+            headers.remove(HeaderId::CONTENT_LENGTH);
+            headers.set(HeaderId::TRANSFER_ENCODING, b"chunked");
+            Framing::Chunked
+        }
+    }
+}
+
+/// Answers what never became a request, and counts it as one.
+pub(super) async fn refuse(
+    manager: &Rc<Manager>,
+    downstream: &Rc<Downstream>,
+    reply: LocalReply,
+) -> Result<(), CloseReason> {
+    let info = Rc::clone(&downstream.info);
+    let deadlines = Rc::clone(&downstream.deadlines);
+    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines));
+    let mut guard = StreamGuard::new(manager, &stream);
+    let response = manager.finish(&stream, reply.response(&stream)).await;
+    stream.set_timeout(StreamTimer::Duration, manager.settings.delayed_close_timeout, clock::now());
+    send_response(manager, downstream, &stream, response, true, false, &mut guard).await;
+    stream.clear_timeouts();
+    Ok(())
+}
