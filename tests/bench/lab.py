@@ -2,8 +2,10 @@
 Python's standard library only."""
 
 import atexit
+import collections
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -98,8 +100,16 @@ class Program:
         return total
 
     def descriptors(self):
-        """Open file descriptors of the process itself."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """Open file descriptors of the process itself: how many by what they are."""
+        directory = f"/proc/{self.process.pid}/fd"
+        found = collections.Counter()
+        for entry in os.listdir(directory):
+            try:
+                target = os.readlink(os.path.join(directory, entry))
+            except OSError:
+                continue  # closed meanwhile
+            found[re.sub(r"^(socket|pipe):.*", r"\1", target)] += 1
+        return found
 
     def alive(self):
         return self.process.poll() is None

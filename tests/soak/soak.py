@@ -186,6 +186,7 @@ def main():
     backend_port = lab.free_port()
     backend = lab.nginx_backend(backend_port)
     proxy = lab.EnvoyLike("proxyd", os.path.abspath(arguments.proxyd), backend_port, workers=2)
+    settle("the probe's connections", lambda: gauges_not_zero(proxy))
     descriptors = proxy.program.descriptors()
     with tempfile.NamedTemporaryFile() as body:
         body.write(b"x" * 100_000)
@@ -201,7 +202,7 @@ def main():
             resident = proxy.program.resident_bytes()
             if time.monotonic() < warm_at:
                 warm = max(warm, resident)
-            print(f"{resident >> 20} MiB, {proxy.program.descriptors()} descriptors, {soak.counts}", flush=True)
+            print(f"{resident >> 20} MiB, {sum(proxy.program.descriptors().values())} descriptors, {soak.counts}", flush=True)
         for thread in threads:
             thread.join()
 
@@ -215,11 +216,11 @@ def main():
             problems.append(f"memory grew from {warm >> 20} to {busiest >> 20} MiB")
         problems.append(settle("gauges that are not zero", lambda: gauges_not_zero(proxy)))
         backend.stop()  # what lies in the pools closes with it
-        excess = lambda: max(proxy.program.descriptors() - descriptors, 0)
+        excess = lambda: dict(proxy.program.descriptors() - descriptors)
         problems.append(settle("descriptors more than at the start", excess))
         pooled = lambda: {n: v for n, v in proxy.stats().items() if v and n.startswith("cluster.") and n.endswith("cx_active")}
         problems.append(settle("upstream connections after the backend has gone", pooled))
-        print(f"memory {warm >> 20} -> {busiest >> 20} MiB, descriptors {descriptors} -> {proxy.program.descriptors()}")
+        print(f"memory {warm >> 20} -> {busiest >> 20} MiB, descriptors {sum(descriptors.values())} -> {sum(proxy.program.descriptors().values())}")
     problems = [problem for problem in problems if problem]
     print("\n".join(problems) or "flat memory, no descriptor left, all gauges zero")
     return 1 if problems else 0

@@ -17,6 +17,7 @@ mod http2;
 mod http2_framing;
 mod listeners;
 mod local_replies;
+mod readme;
 mod routing;
 mod stats;
 mod tcp;

@@ -231,6 +231,18 @@ fn cluster_header_names_the_cluster() {
 }
 
 #[test]
+fn headers_for_a_routes_own_answer_are_added_once() {
+    let table = "[{match: {prefix: /direct}, direct_response: {status: 200, body: {inline_string: x}}, response_headers_to_add: &add \
+                 [{header: {key: x-added, value: v}}, {header: {key: content-type, value: a/b}}]},\
+                 {match: {prefix: /redirect}, redirect: {path_redirect: /new}, response_headers_to_add: *add}]";
+    let routes = Routes::new(&[], |bootstrap| bootstrap.routes(table));
+    for target in ["/direct", "/redirect"] {
+        assert_eq!(routes.ask("a", target, "").headers.all("x-added"), ["v"], "{target}");
+    }
+    assert_eq!(routes.ask("a", "/direct", "").header("content-type"), Some("a/b"));
+}
+
+#[test]
 fn redirects_build_the_location() {
     let table = r#"
 - {match: {prefix: /https}, redirect: {https_redirect: true}}
