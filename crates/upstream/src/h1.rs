@@ -216,6 +216,15 @@ impl Exchange {
             self.finish(head.close);
             return Body::Empty;
         }
+        // Most answers are small and came whole with their head: the connection is free at once.
+        if let Framing::Length(length) = head.framing
+            && self.client.read.len() as u64 >= length
+            && self.outgoing.is_done()
+        {
+            let chunk = self.client.read.take_chunk(length as usize);
+            self.finish(head.close);
+            return Body::Full(chunk);
+        }
         Body::Stream(Box::new(ResponseBody {
             exchange: Some(self),
             decoder,
