@@ -1,0 +1,62 @@
+//! A stats segment that any process may have written into: whatever it holds, reading ends, and names are text.
+//!
+//! The input is patches (position, value) on a small whole segment, so that nearly every one gets past the header.
+#![no_main]
+
+use std::io::{Seek, Write};
+
+use libfuzzer_sys::fuzz_target;
+use proxy_stats::Reader;
+
+fuzz_target!(|data: &[u8]| {
+    let mut segment = segment();
+    let mut patches = data;
+    while let Some(([low, high, value @ ..], rest)) = patches.split_first_chunk::<6>() {
+        let at = usize::from(u16::from_le_bytes([*low, *high])) * 4 % segment.len();
+        segment[at..at + 4].copy_from_slice(value);
+        patches = rest;
+    }
+    // What is left over cuts the file short.
+    if let [cut] = patches {
+        segment.truncate(segment.len() - usize::from(*cut) * 4);
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&segment).unwrap();
+    file.rewind().unwrap();
+    let Ok(reader) = Reader::from_file(file) else { return };
+    let mut seen = 0;
+    // What is wrong with it is told; seeing more than there is room for is not possible.
+    let _ = reader.for_each(|_| seen += 1);
+    assert!(seen <= SLOTS);
+});
+
+/// One thread, [`SLOTS`] slots: every area in the order of the real file, as `layout.rs` of proxy-stats has it.
+fn segment() -> Vec<u8> {
+    let mut words = vec![0u64; 64];
+    words[0] = u64::from_ne_bytes(*b"PRXSTATS");
+    words[1] = 1 | 1 << 32;
+    words[3] = 7 | 4 << 32;
+    words[9] = SLOTS as u64;
+    words[10] = 2;
+    words[11] = 3;
+    let capacities = [SLOTS, SLOTS / 4, 4, 8, 256, SLOTS * 2];
+    let mut offset = words.len() * 8;
+    for (area, (capacity, bytes)) in capacities.into_iter().zip([4, 4, 16, 8, 1, 8]).enumerate() {
+        words[32 + area * 2] = offset as u64;
+        words[33 + area * 2] = capacity as u64;
+        offset += capacity * bytes;
+    }
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let mut push = |numbers: &[u32]| bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+    // Descriptors: suffix and kind. A counter, two gauges, a text, a stat of a suffix that is not there.
+    push(&[1, 1 << 4 | 2, 2 << 4 | 3, 5, 7 << 4 | 1]);
+    push(&[0; SLOTS - 5]);
+    push(&[1, 2, 2, 0, 0, 0, 0, 0]);
+    push(&[0, 4, 1, 0, 4, 8, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    push(&[0, 3, 3, 5, 8, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(b"abcdefghijklmnop".iter().cycle().take(256));
+    bytes.resize(offset, 0);
+    bytes
+}
+
+const SLOTS: usize = 32;
