@@ -31,7 +31,7 @@ complete -c proxyd -n "__fish_proxyd_needs_command" -f -a "help" -d 'Print this 
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -s c -l config-path -d 'Configuration file: YAML, JSON or protobuf binary, by its suffix (.yaml, .yml, .json, .pb)' -r -F
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l config-yaml -d 'Configuration as YAML; merged over that of --config-path' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l from -d 'A proxy with no file: listens here and sends everything to --to' -r
-complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l to -d 'Where --from sends everything: http://HOST[:PORT] or tcp://HOST:PORT, several separated by commas' -r
+complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l to -d 'Where --from sends everything: http://HOST, http://HOST:PORT or tcp://HOST:PORT, several separated by commas' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l mode -d '\'serve\', or \'validate\': says what is wrong with the configuration, and ends' -r -f -a "serve\t''
 validate\t''"
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l concurrency -d 'Worker threads [default: the number of cores]' -r

@@ -36,7 +36,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ADDRESS", requires = "to", conflicts_with_all = ["config_path", "config_yaml"])]
     pub(crate) from: Option<SocketAddr>,
 
-    /// Where --from sends everything: http://HOST[:PORT] or tcp://HOST:PORT, several separated by commas
+    /// Where --from sends everything: http://HOST, http://HOST:PORT or tcp://HOST:PORT, several separated by commas
     #[arg(long, value_name = "URL,...", requires = "from")]
     pub(crate) to: Option<String>,
 
