@@ -49,15 +49,11 @@ impl TerminalFilter for Router {
             }
             RouteAction::Redirect(redirect) => {
                 self.stats.router.rq_redirect.inc();
-                let mut response = chosen.redirect_response(redirect, &request);
-                chosen.apply_response(None, &mut response);
-                Filtered::Now(Ok(response))
+                Filtered::Now(Ok(chosen.redirect_response(redirect, &request)))
             }
             RouteAction::Direct(direct) => {
                 self.stats.router.rq_direct_response.inc();
-                let mut response = chosen.direct_response(direct);
-                chosen.apply_response(None, &mut response);
-                Filtered::Now(Ok(response))
+                Filtered::Now(Ok(chosen.direct_response(direct)))
             }
             RouteAction::NonForwarding => {
                 self.stats.router.no_route.inc();

@@ -12,8 +12,8 @@ use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext};
 use proxy_filters::tcp_proxy::{TcpProxy, TcpStats};
 use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
-    AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io, ListenSocket, NetworkFilter, NextNetwork,
-    accept_loop,
+    AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io,
+    ListenSocket, NetworkFilter, NextNetwork, accept_loop,
 };
 use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
 use proxy_stats::{Counter, Gauge, GaugeGuard, ImportMode, Scope, stats_block};
@@ -31,10 +31,10 @@ stats_block! {
 
 /// Tells listeners apart, also a new one from the one it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerId(pub u32);
+pub(crate) struct ListenerId(pub u32);
 
 /// What every worker needs to make its own instance of a listener.
-pub struct ListenerPlan {
+pub(crate) struct ListenerPlan {
     pub settings: Arc<settings::Listener>,
     pub matcher: ChainMatcher,
     pub chains: Vec<ChainPlan>,
@@ -46,13 +46,21 @@ pub struct ListenerPlan {
     pub fixed_address: Option<Address>,
 }
 
-pub struct ChainPlan {
+pub(crate) struct ChainPlan {
     pub filters: Vec<FilterPlan>,
 }
 
-pub enum FilterPlan {
-    TcpProxy { settings: Arc<settings::TcpProxy>, clusters: Vec<(ClusterId, u32)>, stats: Arc<TcpStats> },
-    Http { settings: Arc<settings::HttpConnectionManager>, routes: SlotReader<RouteTable>, stats: Arc<HttpStats> },
+pub(crate) enum FilterPlan {
+    TcpProxy {
+        settings: Arc<settings::TcpProxy>,
+        clusters: Vec<(ClusterId, u32)>,
+        stats: Arc<TcpStats>,
+    },
+    Http {
+        settings: Arc<settings::HttpConnectionManager>,
+        routes: SlotReader<RouteTable>,
+        stats: Arc<HttpStats>,
+    },
 }
 
 /// A worker's instance.
@@ -97,8 +105,10 @@ fn listeners() -> Rc<Listeners> {
 }
 
 /// Starts to accept on `socket`.
-pub fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, socket: ListenSocket) {
-    let (Some(clusters), Some(ids)) = (worker_local::get::<ClusterMap>(), worker_local::get::<ConnectionIds>()) else {
+pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, socket: ListenSocket) {
+    let (Some(clusters), Some(ids)) =
+        (worker_local::get::<ClusterMap>(), worker_local::get::<ConnectionIds>())
+    else {
         return;
     };
     let scope = plan.scope.scope(&format!("worker_{}.", worker.0));
@@ -152,9 +162,12 @@ fn build_filter(
     closing: &Drain,
 ) -> Rc<dyn NetworkFilter> {
     match filter {
-        FilterPlan::TcpProxy { settings, clusters: targets, stats } => {
-            Rc::new(TcpProxy::new(Arc::clone(settings), targets.clone(), Rc::clone(clusters), Arc::clone(stats)))
-        }
+        FilterPlan::TcpProxy { settings, clusters: targets, stats } => Rc::new(TcpProxy::new(
+            Arc::clone(settings),
+            targets.clone(),
+            Rc::clone(clusters),
+            Arc::clone(stats),
+        )),
         FilterPlan::Http { settings, routes, stats } => {
             let context = ManagerContext {
                 clusters: Rc::clone(clusters),
@@ -198,7 +211,8 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
         let _open = open;
-        let _active = (GaugeGuard::new(listener.plan.stats.downstream_cx_active), GaugeGuard::new(listener.cx_active));
+        let _active =
+            (GaugeGuard::new(listener.plan.stats.downstream_cx_active), GaugeGuard::new(listener.cx_active));
         if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
         }
@@ -214,7 +228,7 @@ fn with(id: ListenerId, action: impl FnOnce(&Listener)) {
 }
 
 /// Asks connections to close after their next response; `stop` also stops accepting.
-pub fn drain(id: ListenerId, stop: bool) {
+pub(crate) fn drain(id: ListenerId, stop: bool) {
     with(id, |listener| {
         listener.drain.close();
         if stop {
@@ -224,12 +238,12 @@ pub fn drain(id: ListenerId, stop: bool) {
 }
 
 /// Takes [`drain`] back for connections.
-pub fn undrain(id: ListenerId) {
+pub(crate) fn undrain(id: ListenerId) {
     with(id, |listener| listener.drain.reopen());
 }
 
 /// The listener was removed or replaced: it ends with its last connection, which resolves this.
-pub async fn retire(id: ListenerId) {
+pub(crate) async fn retire(id: ListenerId) {
     drain(id, true);
     let listeners = listeners();
     let Some(listener) = listeners.active.borrow_mut().remove(&id) else { return };
@@ -239,7 +253,7 @@ pub async fn retire(id: ListenerId) {
 }
 
 /// Ends all connections in good order; resolves when the last one is gone.
-pub async fn close_all() {
+pub(crate) async fn close_all() {
     let listeners = listeners();
     let mut all: Vec<_> = listeners.active.borrow().values().cloned().collect();
     all.extend(listeners.retired.borrow().iter().cloned());

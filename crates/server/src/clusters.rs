@@ -79,7 +79,12 @@ impl Drop for Entry {
 
 impl ClusterManager {
     /// `resolver` is `None` where the system gave none; clusters found by name then stay without hosts.
-    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames, resolver: Option<Resolver>) -> Rc<Self> {
+    pub fn new(
+        workers: Rc<Workers>,
+        store: Store,
+        names: ClusterNames,
+        resolver: Option<Resolver>,
+    ) -> Rc<Self> {
         let root = store.root();
         let scope = root.scope("cluster_manager.");
         Rc::new(ClusterManager {
@@ -117,7 +122,9 @@ impl ClusterManager {
                     ready.push((Arc::clone(&info), Arc::clone(&hosts)));
                     self.install(info, hosts, version, None);
                 }
-                Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => self.warm(info.clone(), dns.clone(), version),
+                Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
+                    self.warm(info.clone(), dns.clone(), version)
+                }
             }
         }
         self.publish(ready);
@@ -212,7 +219,11 @@ impl ClusterManager {
         info.stats.warming_state.inc();
         self.stats.warming_clusters.inc();
         self.warming.send_modify(|n| *n += 1);
-        Warming { count: Rc::clone(&self.warming), clusters: self.stats.warming_clusters, info: Arc::clone(info) }
+        Warming {
+            count: Rc::clone(&self.warming),
+            clusters: self.stats.warming_clusters,
+            info: Arc::clone(info),
+        }
     }
 
     /// A look-up ended: hosts to use from now on, or none to tell of.

@@ -3,22 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_config::settings::{
-    self, Discovery, Endpoint, EndpointAddress, LocalityEndpoints,
-};
+use proxy_config::settings::{self, Discovery, Endpoint, EndpointAddress, LocalityEndpoints};
 use proxy_net::Address;
 use proxy_upstream::dns::{Answer, Resolver};
 use proxy_upstream::{ClusterInfo, Host, HostAttributes, HostSet};
 
 /// What a round of look-ups gave.
-pub enum Hosts {
+pub(crate) enum Hosts {
     New(HostSet),
     /// The same as before, or nothing: the last good answer stays.
     Unchanged,
 }
 
 /// The hosts of a cluster whose addresses are all literal.
-pub fn static_hosts(cluster: &settings::Cluster, workers: usize) -> HostSet {
+pub(crate) fn static_hosts(cluster: &settings::Cluster, workers: usize) -> HostSet {
     let mut set = HostSet::default();
     for (locality, endpoint) in endpoints(cluster) {
         if let EndpointAddress::Socket(address) = &endpoint.address {
@@ -29,7 +27,7 @@ pub fn static_hosts(cluster: &settings::Cluster, workers: usize) -> HostSet {
 }
 
 /// Looks names up for as long as the cluster lives, and tells of every round.
-pub async fn follow(
+pub(crate) async fn follow(
     resolver: Option<Resolver>,
     info: Arc<ClusterInfo>,
     dns: settings::Dns,
@@ -123,7 +121,13 @@ fn endpoints(cluster: &settings::Cluster) -> impl Iterator<Item = (&LocalityEndp
     cluster.localities.iter().flat_map(|locality| locality.endpoints.iter().map(move |e| (locality, e)))
 }
 
-fn host(address: Address, locality: &LocalityEndpoints, endpoint: &Endpoint, hostname: &str, workers: usize) -> Host {
+fn host(
+    address: Address,
+    locality: &LocalityEndpoints,
+    endpoint: &Endpoint,
+    hostname: &str,
+    workers: usize,
+) -> Host {
     let attributes = HostAttributes {
         hostname,
         weight: endpoint.weight,
@@ -135,4 +139,3 @@ fn host(address: Address, locality: &LocalityEndpoints, endpoint: &Endpoint, hos
     };
     Host::new(address, attributes, workers)
 }
-

@@ -98,7 +98,8 @@ impl ListenerManager {
             ListenerError { name: Arc::clone(&settings.name), source }
         })?;
         if self.started.get() {
-            self.listen(&entry).map_err(|source| ListenerError { name: Arc::clone(&settings.name), source })?;
+            self.listen(&entry)
+                .map_err(|source| ListenerError { name: Arc::clone(&settings.name), source })?;
         }
         let mut listeners = self.listeners.borrow_mut();
         let old = listeners.iter().position(|l| l.settings.name == settings.name);
@@ -150,9 +151,14 @@ impl ListenerManager {
     pub fn update_routes(&self, routes: Arc<settings::RouteConfiguration>) -> Option<OnAllWorkers> {
         let table = Arc::new(RouteTable::new(Arc::clone(&routes), &mut |name| self.names.id(name)));
         let (listeners, retired) = (self.listeners.borrow(), self.retired.borrow());
-        let used = listeners.iter().map(|entry| &entry.routes).chain(retired.iter().map(|retired| &retired.routes));
-        let slots = used.flatten().filter(|(name, _)| *name == routes.name);
-        slots.map(|(_, slot)| slot.publish(Arc::clone(&table))).last()
+        let used =
+            listeners.iter().map(|entry| &entry.routes).chain(retired.iter().map(|retired| &retired.routes));
+        let mut last = None;
+        for (_, slot) in used.flatten().filter(|(name, _)| *name == routes.name) {
+            last = Some(slot.publish(Arc::clone(&table)));
+        }
+        // Mail is read in order: who has the last has them all.
+        last
     }
 
     /// Name and bound address of every listener.
@@ -179,7 +185,8 @@ impl ListenerManager {
     pub fn set_healthy(&self, healthy: bool) {
         for entry in self.listeners.borrow().iter().filter(|l| !l.settings.drain_modify_only) {
             let id = entry.id;
-            self.workers.post_all(move || if healthy { accept::undrain(id) } else { accept::drain(id, false) });
+            self.workers
+                .post_all(move || if healthy { accept::undrain(id) } else { accept::drain(id, false) });
         }
     }
 
@@ -224,7 +231,8 @@ impl ListenerManager {
 
     fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BindError> {
         let sockets = self.sockets(&settings)?;
-        let address = sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
+        let address =
+            sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
         let label = settings.stat_prefix.clone().unwrap_or_else(|| address.to_string()).replace(':', "_");
         let scope = self.root.scope(&format!("listener.{label}."));
         let mut routes = Vec::new();
@@ -303,7 +311,8 @@ impl ListenerManager {
 /// The first IPv4 address of this machine that is not a loopback one, which Envoy takes for its own.
 fn local_address() -> Option<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().ok()?;
-    let addresses = interfaces.filter_map(|interface| Some(IpAddr::from(interface.address?.as_sockaddr_in()?.ip())));
+    let addresses =
+        interfaces.filter_map(|interface| Some(IpAddr::from(interface.address?.as_sockaddr_in()?.ip())));
     addresses.into_iter().find(|ip| !ip.is_loopback())
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::admin::{ConfigDump, ConfigKind, ConfigResource};
 
 /// The static configuration, in the order of the file.
-pub struct Resources {
+pub(crate) struct Resources {
     loaded: SystemTime,
     message: Arc<[u8]>,
     names: Vec<(ConfigKind, String)>,
@@ -18,7 +18,7 @@ pub struct Resources {
 
 impl Resources {
     /// `message` is the encoded bootstrap from which `settings` were made.
-    pub fn new(message: Arc<[u8]>, settings: &Bootstrap) -> Resources {
+    pub(crate) fn new(message: Arc<[u8]>, settings: &Bootstrap) -> Resources {
         let mut names = vec![(ConfigKind::Bootstrap, String::new())];
         names.extend(settings.clusters.iter().map(|c| (ConfigKind::StaticCluster, c.name.to_string())));
         names.extend(settings.listeners.iter().map(|l| (ConfigKind::StaticListener, l.name.to_string())));
@@ -31,7 +31,7 @@ impl Resources {
         Resources { loaded: SystemTime::now(), message, names }
     }
 
-    pub fn dump(&self) -> ConfigDump {
+    pub(crate) fn dump(&self) -> ConfigDump {
         // Rendered once, by the thread that first asks for a part of it.
         let rendered = Arc::new(OnceLock::new());
         let mut counts = [0usize; 4];
@@ -61,7 +61,9 @@ fn part(bootstrap: &Value, kind: ConfigKind, index: usize) -> Value {
     let (type_name, found) = match kind {
         ConfigKind::Bootstrap => return bootstrap.clone(),
         ConfigKind::StaticCluster => ("envoy.config.cluster.v3.Cluster", resources["clusters"].get(index)),
-        ConfigKind::StaticListener => ("envoy.config.listener.v3.Listener", resources["listeners"].get(index)),
+        ConfigKind::StaticListener => {
+            ("envoy.config.listener.v3.Listener", resources["listeners"].get(index))
+        }
         ConfigKind::StaticRoute => {
             ("envoy.config.route.v3.RouteConfiguration", routes(&resources["listeners"]).nth(index))
         }

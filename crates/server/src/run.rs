@@ -16,16 +16,16 @@ use proxy_upstream::dns::Resolver;
 use proxy_upstream::{ClusterMap, ClusterNames};
 use tokio::sync::mpsc;
 
-use crate::admin::{self, Admin, AdminState, DrainListeners, ShutDown};
+use crate::admin::{self, Admin, AdminState, DrainListeners, Served, ShutDown};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
 use crate::listeners::ListenerManager;
 use crate::logging::{self, Log};
 use crate::options::{ConfigSource, Mode, Options};
-use crate::signals::{Action, Ending, Signals};
 use crate::resources::Resources;
 use crate::segment::Segment;
 use crate::server_stats;
+use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
 
 /// Why a proxy did not run.
@@ -109,53 +109,21 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(
-    options: Rc<Options>,
-    configuration: Configuration,
-    log: Log,
-) -> Result<ExitCode, RunError> {
-    let started = Instant::now();
-    let resources = Resources::new(configuration.message.into(), &configuration.settings);
-    let bootstrap = configuration.settings;
+/// What keeps the process reachable and alive until its end, in the order in which it goes.
+struct Running {
+    state: Rc<State>,
+    admin: Admin,
+    commanded: mpsc::UnboundedReceiver<Command>,
+    _admin_port: Option<Served>,
+    _segment: Segment,
+    _control: ControlSocket,
+}
+
+async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
-    let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
-    let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
-    let segment = Segment::create(&options, control.instance().generation().0, usize::from(concurrency) + 1)?;
-    let store = segment.store.clone();
-    store.bind_thread(ThreadIndex(0));
-    let workers = start_workers(concurrency, &store)?;
-    let node = Arc::new(bootstrap.node);
-    let names = ClusterNames::default();
-    let resolver = Resolver::new()
-        .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
-        .ok();
-    let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
-    let listeners = ListenerManager::new(Rc::clone(&workers), store.clone(), names);
-    let (commands, mut commanded) = mpsc::unbounded_channel();
-    let state = Rc::new(State {
-        clusters: Rc::clone(&clusters),
-        listeners: Rc::clone(&listeners),
-        store,
-        node,
-        resources,
-        started,
-        listening: Cell::new(false),
-        healthy: Cell::new(true),
-        commands,
-    });
-    let admin = Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(&options));
-    let _admin_port = match &bootstrap.admin {
-        Some(settings) => Some(admin.serve(admin::bind(&settings.address, options.admin_address_path.as_deref()).await?)),
-        None => None,
-    };
-    control.serve(&admin)?;
-    clusters.add(bootstrap.clusters);
-    for listener in bootstrap.listeners {
-        listeners.add(listener)?;
-    }
-    server_stats::keep(&state.store.root(), options.concurrency.get(), Rc::clone(&state));
+    let mut running = start(&options, configuration, &log).await?;
     let mut ending = Ending::default();
-    let opening = open_when_warm(Rc::clone(&state));
+    let opening = open_when_warm(Rc::clone(&running.state));
     tokio::pin!(opening);
     let mut opened = false;
     loop {
@@ -170,20 +138,63 @@ async fn serve(
                 Action::ReopenLogs => log.reopen(),
                 Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
             },
-            Some(command) = commanded.recv() => match command {
+            Some(command) = running.commanded.recv() => match command {
                 Command::ShutDown(ShutDown::Now) => {
-                    let _ = tokio::time::timeout(ADMIN_GRACE, admin.finish()).await;
+                    let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
                     return Ok(ExitCode::SUCCESS);
                 }
                 Command::ShutDown(ShutDown::Drained) => {
                     ending.begin();
                     break;
                 }
-                Command::Drain(request) => drain(&listeners, request, options.drain_time),
+                Command::Drain(request) => drain(&running.state.listeners, request, options.drain_time),
             },
         }
     }
-    Ok(shut_down(&state, &options, &mut signals, &mut ending, &admin).await)
+    Ok(shut_down(&running, options.shutdown_time, &mut signals, &mut ending).await)
+}
+
+/// Takes the base-id, starts threads and managers, opens the admin port. Listeners are bound but do not listen yet.
+async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -> Result<Running, RunError> {
+    let started = Instant::now();
+    let resources = Resources::new(configuration.message.into(), &configuration.settings);
+    let bootstrap = configuration.settings;
+    let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
+    let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
+    let segment = Segment::create(options, control.instance().generation().0, usize::from(concurrency) + 1)?;
+    let store = segment.store.clone();
+    store.bind_thread(ThreadIndex(0));
+    let workers = start_workers(concurrency, &store)?;
+    let names = ClusterNames::default();
+    let resolver = Resolver::new()
+        .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
+        .ok();
+    let (commands, commanded) = mpsc::unbounded_channel();
+    let state = Rc::new(State {
+        clusters: ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver),
+        listeners: ListenerManager::new(workers, store.clone(), names),
+        store,
+        node: Arc::new(bootstrap.node),
+        resources,
+        started,
+        listening: Cell::new(false),
+        healthy: Cell::new(true),
+        commands,
+    });
+    let admin = Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(options));
+    let admin_port = match &bootstrap.admin {
+        Some(settings) => {
+            Some(admin.serve(admin::bind(&settings.address, options.admin_address_path.as_deref()).await?))
+        }
+        None => None,
+    };
+    control.serve(&admin)?;
+    state.clusters.add(bootstrap.clusters);
+    for listener in bootstrap.listeners {
+        state.listeners.add(listener)?;
+    }
+    server_stats::keep(&state.store.root(), options.concurrency.get(), Rc::clone(&state));
+    Ok(Running { state, admin, commanded, _admin_port: admin_port, _segment: segment, _control: control })
 }
 
 /// Opens the listeners when every cluster knows its hosts, as Envoy does.
@@ -212,17 +223,16 @@ fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, drain_time: D
 
 /// Drains for at most `--shutdown-time-s`; a second request to end cuts that short.
 async fn shut_down(
-    state: &State,
-    options: &Options,
+    running: &Running,
+    limit: Duration,
     signals: &mut Signals,
     ending: &mut Ending,
-    admin: &Admin,
 ) -> ExitCode {
-    tracing::info!(target: "main", limit = ?options.shutdown_time, "shutting down");
-    state.healthy.set(false);
-    let deadline = tokio::time::sleep(options.shutdown_time);
+    tracing::info!(target: "main", ?limit, "shutting down");
+    running.state.healthy.set(false);
+    let deadline = tokio::time::sleep(limit);
     tokio::pin!(deadline);
-    let drained = state.listeners.shut_down();
+    let drained = running.state.listeners.shut_down();
     tokio::pin!(drained);
     loop {
         tokio::select! {
@@ -236,7 +246,7 @@ async fn shut_down(
             },
         }
     }
-    let _ = tokio::time::timeout(ADMIN_GRACE, admin.finish()).await;
+    let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
     ExitCode::SUCCESS
 }
 

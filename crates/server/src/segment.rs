@@ -11,7 +11,7 @@ use proxy_stats::{Backing, Reader, StatsError, Store, StoreOptions};
 use crate::options::Options;
 
 /// The store, and its file for as long as this lives.
-pub struct Segment {
+pub(crate) struct Segment {
     pub store: Store,
     path: PathBuf,
 }
@@ -21,7 +21,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the file cannot be made for another reason than lack of space, which only costs its readers.
-    pub fn create(options: &Options, generation: u64, threads: usize) -> Result<Segment, StatsError> {
+    pub(crate) fn create(options: &Options, generation: u64, threads: usize) -> Result<Segment, StatsError> {
         let prefix = prefix(options);
         remove_dead(&options.shm_dir, &prefix);
         let path = options.shm_dir.join(format!("{prefix}{generation}"));

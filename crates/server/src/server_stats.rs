@@ -20,30 +20,30 @@ stats_block! {
 }
 
 /// Says what does not change and keeps the rest true for as long as the process lives.
-pub fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
+pub(crate) fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
     let stats = ServerStats::new(&root.scope("server."));
     stats.concurrency.set(concurrency as u64);
-        tokio::task::spawn_local(async move {
+    tokio::task::spawn_local(async move {
         // Whole, not field by field: its scope keeps the slots.
         let stats = stats;
-            let mut tick = tokio::time::interval(INTERVAL);
-            loop {
-                tick.tick().await;
-                let server = state.server();
-                stats.live.set(u64::from(server.state == ServerState::Live));
-                stats.state.set(match server.state {
-                    ServerState::Live => 0,
-                    ServerState::Draining => 1,
-                    ServerState::PreInitializing => 2,
-                    ServerState::Initializing => 3,
-                });
-                stats.uptime.set(server.uptime.as_secs());
-                let memory = memory::read();
-                stats.memory_allocated.set(memory.allocated);
-                stats.memory_heap_size.set(memory.heap_size);
-                stats.memory_physical_size.set(memory.total_physical_bytes);
-            }
-        });
+        let mut tick = tokio::time::interval(INTERVAL);
+        loop {
+            tick.tick().await;
+            let server = state.server();
+            stats.live.set(u64::from(server.state == ServerState::Live));
+            stats.state.set(match server.state {
+                ServerState::Live => 0,
+                ServerState::Draining => 1,
+                ServerState::PreInitializing => 2,
+                ServerState::Initializing => 3,
+            });
+            stats.uptime.set(server.uptime.as_secs());
+            let memory = memory::read();
+            stats.memory_allocated.set(memory.allocated);
+            stats.memory_heap_size.set(memory.heap_size);
+            stats.memory_physical_size.set(memory.total_physical_bytes);
+        }
+    });
 }
 
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -14,8 +14,8 @@ use proxy_upstream::HostStat;
 use tokio::sync::mpsc;
 
 use crate::admin::{
-    AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus,
-    ListenerStatus, Memory, ServerState, ServerStatus, ShutDown,
+    AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus, ListenerStatus, Memory,
+    ServerState, ServerStatus, ShutDown,
 };
 use crate::clusters::ClusterManager;
 use crate::listeners::ListenerManager;
@@ -23,7 +23,7 @@ use crate::memory;
 use crate::resources::Resources;
 
 /// What main holds together.
-pub struct State {
+pub(crate) struct State {
     pub clusters: Rc<ClusterManager>,
     pub listeners: Rc<ListenerManager>,
     pub store: Store,
@@ -38,7 +38,7 @@ pub struct State {
 
 /// What the admin handlers ask of the main loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     ShutDown(ShutDown),
     Drain(DrainListeners),
 }
@@ -60,7 +60,9 @@ impl AdminState for State {
 
     fn listeners(&self) -> Vec<ListenerStatus> {
         let list = self.listeners.list();
-        list.into_iter().map(|(name, address)| ListenerStatus { name, address: socket_address(&address) }).collect()
+        list.into_iter()
+            .map(|(name, address)| ListenerStatus { name, address: socket_address(&address) })
+            .collect()
     }
 
     fn clusters(&self) -> Vec<Arc<str>> {
@@ -128,7 +130,8 @@ impl AdminState for State {
 
 /// For what shows addresses; the mode of a pipe is not known here.
 fn socket_address(address: &Address) -> SocketAddress {
-    let pipe = |path: &OsStr, abstract_name| SocketAddress::Pipe { path: path.into(), abstract_name, mode: 0 };
+    let pipe =
+        |path: &OsStr, abstract_name| SocketAddress::Pipe { path: path.into(), abstract_name, mode: 0 };
     match address {
         Address::Ip(address) => SocketAddress::Ip(*address),
         Address::Pipe(path) => match &**path {
