@@ -197,6 +197,18 @@ fn upgrades_that_no_one_enabled_are_forbidden() {
 }
 
 #[test]
+fn a_wish_for_h2c_is_ignored_not_refused() {
+    let backend = Backend::answering(OK);
+    let proxy = Proxy::start(&plain(&backend));
+    let asked = "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n";
+    assert_eq!(proxy.connect().ask(asked).status(), 200);
+    let heard = backend.requests().remove(0);
+    for name in ["connection", "upgrade", "http2-settings"] {
+        assert_eq!(heard.header(name), None, "{name} reached the backend");
+    }
+}
+
+#[test]
 fn connect_finds_no_route() {
     refuse_all(plain, &[Refused("CONNECT", 404, "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n")]);
 }

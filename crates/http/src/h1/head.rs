@@ -52,8 +52,6 @@ pub struct RequestHead {
     pub framing: Framing,
     /// The client asked to close after the answer.
     pub close: bool,
-    /// `connection: upgrade` with an `upgrade` header.
-    pub upgrade: bool,
     /// The target was in absolute form.
     pub absolute_form: bool,
 }
@@ -116,7 +114,6 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
     let head = RequestHead {
         framing,
         close: connection.close,
-        upgrade: connection.upgrade && request.headers.contains(HeaderId::UPGRADE),
         absolute_form,
         request,
     };
@@ -331,7 +328,6 @@ fn response_framing(headers: &Headers, status: u16, to_head: bool) -> Result<Fra
 struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
-    upgrade: bool,
 }
 
 fn connection_options(headers: &Headers) -> ConnectionOptions {
@@ -340,7 +336,6 @@ fn connection_options(headers: &Headers) -> ConnectionOptions {
         for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
             options.close |= token.eq_ignore_ascii_case(b"close");
             options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-            options.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
         }
     }
     options

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use proxy_http::body::Body;
+use proxy_http::forwarding::requested_upgrade;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
@@ -36,7 +37,7 @@ pub(super) async fn serve_stream(
     head: RequestHead,
 ) -> Result<bool, CloseReason> {
     let now = clock::refresh();
-    let RequestHead { mut request, framing, close, upgrade, absolute_form: _ } = head;
+    let RequestHead { mut request, framing, close, absolute_form: _ } = head;
     downstream.requests.set(downstream.requests.get() + 1);
     let stream = Rc::new(StreamInfo::new(
         Rc::clone(&downstream.info),
@@ -64,7 +65,10 @@ pub(super) async fn serve_stream(
         }));
     }
     let to_head = request.method == Method::Head;
-    let arrival = Arrival { upgrade, connect: request.method == Method::Connect };
+    let arrival = Arrival {
+        upgrade: requested_upgrade(&request).is_some(),
+        connect: request.method == Method::Connect,
+    };
     let outcome = await_response(manager, downstream, &stream, request, arrival).await;
     let response = match outcome {
         Outcome::Response(response) => response,
