@@ -90,7 +90,7 @@ impl StreamTimer {
 
 /// The limits of [`StreamTimer`] over one wheel entry, and behind them room for those of an HTTP/1 connection, which
 /// has one stream at a time and shares the entry with it.
-pub type StreamDeadlines = Deadlines<7>;
+pub type StreamDeadlines = Deadlines<8>;
 
 /// One request and its response.
 pub struct StreamInfo {

@@ -41,11 +41,29 @@ fn sigterm_lets_requests_finish() {
     assert_eq!(idle.ask(GET).text(), "ok");
     proxy.signal(Signal::SIGTERM);
     eventually("the listener to close", || TcpStream::connect(main).is_err().then_some(()));
-    assert!(idle.is_closed(), "an idle connection is told at once");
+    assert!(idle.is_closed(), "an idle connection is closed when it was quiet for a while");
     proxy.assert_running();
     tell.send(()).unwrap();
     let last = busy.response();
     assert_eq!((last.text(), last.header("connection")), ("ok", Some("close")));
+    assert_eq!(proxy.exit().code(), Some(0));
+}
+
+#[test]
+fn a_connection_that_was_just_used_takes_one_more_request_after_sigterm() {
+    only_proxyd!("Envoy exits within 10 ms of SIGTERM and cuts what is in flight");
+    let backend = Backend::saying("ok");
+    let mut proxy = Proxy::start(&Bootstrap::http(backend.address()));
+    let main = proxy.listener("main");
+    let mut new = proxy.connect();
+    let mut used = proxy.connect();
+    assert_eq!(used.ask(GET).header("connection"), None);
+    proxy.signal(Signal::SIGTERM);
+    eventually("the listener to close", || TcpStream::connect(main).is_err().then_some(()));
+    for client in [&mut new, &mut used] {
+        let last = client.ask(GET);
+        assert_eq!((last.text(), last.header("connection")), ("ok", Some("close")));
+    }
     assert_eq!(proxy.exit().code(), Some(0));
 }
 

@@ -7,8 +7,8 @@ use std::task::{Poll, ready};
 use proxy_net::{CloseReason, Connection, Limit};
 use proxy_runtime::{Timer, clock};
 
-use super::Manager;
 use super::stats::ConnectionGuard;
+use super::{Manager, QUIET_BEFORE_CLOSE};
 
 /// What the first bytes are the beginning of.
 pub(super) enum Detected {
@@ -26,9 +26,10 @@ pub(super) async fn detect(
 ) -> Result<Detected, CloseReason> {
     let stats = &manager.stats.manager;
     let closing = manager.closing.guard();
+    let opened = clock::now();
     let idle = Timer::new();
     if let Some(limit) = manager.settings.idle_timeout {
-        idle.set(clock::now() + limit);
+        idle.set(opened + limit);
     }
     poll_fn(|cx| {
         let Connection { io, prefix, .. } = connection;
@@ -37,6 +38,10 @@ pub(super) async fn detect(
                 return Poll::Ready(Ok(detected));
             }
             if idle.poll_expired(cx).is_ready() {
+                if closing.is_draining() {
+                    stats.downstream_cx_drain_close.inc();
+                    return Poll::Ready(Ok(Detected::Nothing));
+                }
                 stats.downstream_cx_idle_timeout.inc();
                 return Poll::Ready(Err(CloseReason::Timeout(Limit::Idle)));
             }
@@ -49,6 +54,11 @@ pub(super) async fn detect(
                 }
                 Poll::Pending => {
                     ready!(closing.poll_draining(cx));
+                    let quiet_until = opened + QUIET_BEFORE_CLOSE;
+                    if clock::now() < quiet_until {
+                        idle.set(quiet_until);
+                        return Poll::Pending;
+                    }
                     stats.downstream_cx_drain_close.inc();
                     return Poll::Ready(Ok(Detected::Nothing));
                 }

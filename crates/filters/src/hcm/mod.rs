@@ -11,6 +11,7 @@ mod stats;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy_config::settings;
 use proxy_http::filter::HttpFilter;
@@ -24,6 +25,10 @@ use detect::Detected;
 use stats::ConnectionGuard;
 pub use stats::HttpStats;
 
+/// How long an HTTP/1 connection must have been quiet before a listener that goes away closes it. A client that has just
+/// connected, or just had an answer that did not announce the end, is likely to be sending a request already.
+const QUIET_BEFORE_CLOSE: Duration = Duration::from_secs(1);
+
 /// What a connection manager needs of its worker.
 pub struct ManagerContext {
     pub clusters: Rc<ClusterMap>,
@@ -35,7 +40,7 @@ pub struct ManagerContext {
     pub buffer_limit: u32,
     /// Tells connections to close after their next response.
     pub drain: Drain,
-    /// Tells idle connections to close now.
+    /// Tells idle connections to close as soon as they were quiet for [`QUIET_BEFORE_CLOSE`].
     pub closing: Drain,
 }
 

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxy_http::StreamInfo;
 use proxy_http::body::Body;
@@ -20,8 +20,8 @@ use proxy_net::buffer::ReadBuffer;
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit};
 use proxy_runtime::{DrainGuard, clock};
 
-use super::Manager;
 use super::stats::ConnectionGuard;
+use super::{Manager, QUIET_BEFORE_CLOSE};
 use stream::{refuse, serve_stream};
 
 mod body;
@@ -31,6 +31,7 @@ mod stream;
 const IDLE: usize = 4;
 const HEADERS: usize = 5;
 const DURATION: usize = 6;
+const QUIET: usize = 7;
 
 /// What a connection and the body of its current request share.
 struct Downstream {
@@ -109,8 +110,9 @@ impl Downstream {
             lines: settings.max_request_headers as usize,
         };
         let mut seen = 0;
-        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, &mut seen)).await;
+        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, &mut seen, now)).await;
         self.deadlines.clear(IDLE);
+        self.deadlines.clear(QUIET);
         self.deadlines.clear(HEADERS);
         start
     }
@@ -121,6 +123,7 @@ impl Downstream {
         manager: &Manager,
         limits: HeadLimits,
         seen: &mut usize,
+        quiet_since: Instant,
     ) -> Poll<Result<Start, CloseReason>> {
         let stats = &manager.stats.manager;
         let mut read = self.read.borrow_mut();
@@ -158,7 +161,17 @@ impl Downstream {
                     return Poll::Ready(Ok(Start::End));
                 }
                 Poll::Pending => {
-                    ready!(if read.is_empty() { self.closing_idle.poll_draining(cx) } else { Poll::Pending });
+                    if !read.is_empty() {
+                        // The request that was waited for has begun.
+                        self.deadlines.clear(QUIET);
+                        return Poll::Pending;
+                    }
+                    ready!(self.closing_idle.poll_draining(cx));
+                    let quiet_until = quiet_since + QUIET_BEFORE_CLOSE;
+                    if clock::now() < quiet_until {
+                        self.deadlines.set(QUIET, quiet_until);
+                        return Poll::Pending;
+                    }
                     stats.downstream_cx_drain_close.inc();
                     return Poll::Ready(Ok(Start::End));
                 }
@@ -172,6 +185,10 @@ impl Downstream {
             IDLE => {
                 stats.downstream_cx_idle_timeout.inc();
                 Err(CloseReason::Timeout(Limit::Idle))
+            }
+            QUIET => {
+                stats.downstream_cx_drain_close.inc();
+                Ok(Start::End)
             }
             HEADERS => {
                 stats.downstream_rq_header_timeout.inc();
