@@ -23,6 +23,7 @@ impl Extent {
 /// The blocks of one half of the slots: of the file, or of private memory.
 pub(crate) struct Blocks {
     start: u32,
+    first: u32,
     end: u32,
     next: u32,
     free: Vec<u32>,
@@ -31,12 +32,14 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// Blocks `start..end`; of these the first `taken` are never handed out.
     pub(crate) fn new(start: u32, end: u32, taken: u32) -> Blocks {
-        Blocks { start, end, next: start + taken, free: Vec::new() }
+        let first = start + taken;
+        Blocks { start, first, end, next: first, free: Vec::new() }
     }
 
-    /// Blocks that were ever handed out.
+    /// Blocks that were ever handed out. Others may have no space behind them: even reading those is SIGBUS on a full
+    /// tmpfs.
     pub(crate) fn used(&self) -> std::ops::Range<u32> {
-        self.start..self.next
+        self.first..self.next
     }
 
     /// A block with zeroed cells and memory behind it. None when all are in use or the file cannot grow.
@@ -65,5 +68,16 @@ impl Blocks {
     pub(crate) fn give_back(&mut self, extent: Extent) {
         // Lowest on top: reused in order, so that a scope's blocks are again neighbours.
         self.free.extend(extent.blocks().rev());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_without_space_behind_them_are_never_looked_at() {
+        assert!(Blocks::new(0, 8, 1).used().is_empty());
+        assert!(Blocks::new(8, 16, 1).used().is_empty());
     }
 }
