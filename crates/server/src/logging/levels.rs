@@ -36,6 +36,14 @@ impl Level {
         }
     }
 
+    /// What h2 warns about is what peers do, a line for every connection that floods: counters say that, and debug does.
+    fn filter_of(self, target: &str) -> LevelFilter {
+        match self {
+            Self::Info | Self::Warning if target == "h2" => LevelFilter::ERROR,
+            _ => self.filter(),
+        }
+    }
+
     fn filter(self) -> LevelFilter {
         match self {
             Self::Trace => LevelFilter::TRACE,
@@ -198,8 +206,8 @@ impl Levels {
             match component.name {
                 MISC => targets = targets.with_default(level.filter()),
                 _ => {
-                    targets =
-                        targets.with_targets(component.targets.iter().map(|target| (*target, level.filter())))
+                    let filters = component.targets.iter().map(|target| (*target, level.filter_of(target)));
+                    targets = targets.with_targets(filters);
                 }
             }
         }
@@ -258,5 +266,13 @@ mod tests {
         assert!(!targets.would_enable("mio", &tracing::Level::ERROR));
         assert!(targets.would_enable("dns", &tracing::Level::TRACE));
         assert!(!targets.would_enable("main", &tracing::Level::INFO));
+    }
+
+    #[test]
+    fn peers_that_flood_do_not_fill_the_log() {
+        let h2 = |level: Level| level.filter_of("h2");
+        assert_eq!((h2(Level::Info), h2(Level::Warning)), (LevelFilter::ERROR, LevelFilter::ERROR));
+        assert_eq!((h2(Level::Debug), h2(Level::Off)), (LevelFilter::DEBUG, LevelFilter::OFF));
+        assert_eq!(Level::Info.filter_of("proxy_http::h2"), LevelFilter::INFO);
     }
 }
