@@ -189,7 +189,8 @@ enum Source {
 }
 
 impl Source {
-    /// Reads a file in the format that its suffix names; like Envoy, JSON if it names none.
+    /// Reads a file in the format that its suffix names. If it names none (`/dev/stdin`), a file that starts with a brace is
+    /// JSON, as it is to Envoy, and any other YAML.
     fn open(path: &FilePath) -> Result<Source, Box<Finding>> {
         let name: Arc<str> = path.to_string_lossy().into();
         let lower = name.to_lowercase();
@@ -211,7 +212,9 @@ impl Source {
                 return Ok(Source::Tree(None, vec![finding]));
             }
         };
-        let parse = if suffix(&[".yaml", ".yml"]) { yaml::parse } else { json::parse };
+        let is_yaml =
+            suffix(&[".yaml", ".yml"]) || !suffix(&[".json"]) && !text.trim_start().starts_with('{');
+        let parse = if is_yaml { yaml::parse } else { json::parse };
         let (tree, problems) = parse(name, text);
         Ok(Source::Tree(tree, problems))
     }

@@ -123,6 +123,10 @@ fn print_config_is_a_file_that_loads() {
     let valid = run(proxyctl(), &["validate", "config", file.to_str().unwrap()]);
     assert_eq!(valid.status.code(), Some(0), "{valid:?}\n{}", stdout(&printed));
     assert!(stdout(&printed).contains("127.0.0.1"));
+    let unnamed = directory.path().join("stdin");
+    fs::write(&unnamed, &printed.stdout).unwrap();
+    let valid = run(proxyd(), &["run", "--mode", "validate", "-c", unnamed.to_str().unwrap()]);
+    assert_eq!(valid.status.code(), Some(0), "a file without a suffix, as /dev/stdin: {valid:?}");
 }
 
 #[test]
