@@ -111,12 +111,7 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
     let framing = request_framing(&request.headers)?;
     let connection = connection_options(&request.headers);
     let absolute_form = take_target(&mut request)?;
-    let head = RequestHead {
-        framing,
-        close: connection.close,
-        absolute_form,
-        request,
-    };
+    let head = RequestHead { framing, close: connection.close, absolute_form, request };
     Ok(Some((head, length)))
 }
 
