@@ -148,6 +148,7 @@ fn request_lines_that_are_none_are_refused() {
             Refused("blank in the target", 400, "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n"),
             Refused("NUL in the target", 400, "GET /a\0b HTTP/1.1\r\nhost: a\r\n\r\n"),
             Refused("control character in the target", 400, "GET /a\x01b HTTP/1.1\r\nhost: a\r\n\r\n"),
+            Refused("no ASCII in the target", 400, "GET /\u{e4} HTTP/1.1\r\nhost: a\r\n\r\n"),
             Refused("relative target", 400, "GET a HTTP/1.1\r\nhost: a\r\n\r\n"),
             Refused("lower-case protocol", 400, "GET / http/1.1\r\nhost: a\r\n\r\n"),
             Refused("garbage", 400, "\x16\x03\x01\x02\0\x01\0\x01\r\n\r\n"),

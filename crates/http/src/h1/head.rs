@@ -347,6 +347,9 @@ fn take_target(request: &mut Request) -> Result<bool, HeadError> {
         return Err(HeadError::Malformed("host"));
     }
     let target = request.path();
+    if !target.is_ascii() {
+        return Err(HeadError::Malformed("target"));
+    }
     if request.method == Method::Connect {
         if target.is_empty() || !valid_authority(target) || target.starts_with(b"/") {
             return Err(HeadError::Malformed("target"));
