@@ -60,11 +60,9 @@ impl Breakers {
     /// Takes one of `resource`, or `None` when its limit is reached.
     pub fn acquire(self: &Arc<Self>, priority: Priority, resource: Resource) -> Option<BreakerGuard> {
         let breaker = self.breaker(priority, resource);
-        let before = breaker.in_use.0.fetch_add(1, Relaxed);
-        if before >= breaker.limit {
-            breaker.in_use.0.fetch_sub(1, Relaxed);
-            return None;
-        }
+        // Never above the limit, not even for a moment: who takes the last one and who gives it back must see so.
+        let take = |in_use| (in_use < breaker.limit).then(|| in_use + 1);
+        let before = breaker.in_use.0.fetch_update(Relaxed, Relaxed, take).ok()?;
         if before + 1 == breaker.limit {
             breaker.open.inc();
         }

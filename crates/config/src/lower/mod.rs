@@ -1,4 +1,4 @@
-//! From v3 messages to [`settings`](crate::settings): names resolved, defaults filled in, regexes
+//! From v3 messages to [`settings`](mod@crate::settings): names resolved, defaults filled in, regexes
 //! compiled. Whatever cannot be lowered is a finding at its path, and lowering goes on, so that one run
 //! tells everything.
 //!
