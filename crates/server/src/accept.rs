@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proxy_config::settings;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext};
@@ -136,7 +137,7 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         drain: listener.accepting.guard(),
         empty_queue_at_end: true,
     };
-    let hooks = Hooks(Rc::clone(&listener));
+    let hooks = Hooks { listener: Rc::clone(&listener), told: None };
     tokio::task::spawn_local(async move {
         let accepting = accept_loop(socket, options, move |io, peer| accepted(&listener, io, peer), hooks);
         if let Err(error) = accepting.await {
@@ -145,14 +146,25 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
     });
 }
 
-struct Hooks(Rc<Listener>);
+struct Hooks {
+    listener: Rc<Listener>,
+    told: Option<Instant>,
+}
 
 impl AcceptHooks for Hooks {
     fn failed(&mut self, error: &io::Error) {
-        self.0.plan.stats.downstream_accept_error.inc();
-        tracing::debug!(target: "listener", listener = %self.0.name, %error, "accept failed");
+        self.listener.plan.stats.downstream_accept_error.inc();
+        let now = clock::now();
+        let name = &self.listener.name;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_WARNINGS) {
+            self.told = Some(now);
+            tracing::warn!(target: "listener", listener = %name, %error, "cannot accept, clients wait (told once a minute)");
+        }
     }
 }
+
+/// A proxy without descriptors fails to accept many times a second.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 fn build_filter(
     filter: &FilterPlan,

@@ -236,7 +236,10 @@ async fn shut_down(
     tokio::pin!(drained);
     loop {
         tokio::select! {
-            () = &mut drained => break,
+            () = &mut drained => {
+                tracing::info!(target: "main", "all connections have ended");
+                break;
+            }
             () = &mut deadline => {
                 tracing::info!(target: "main", "connections are left, the time is over");
                 break;

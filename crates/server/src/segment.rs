@@ -31,7 +31,7 @@ impl Segment {
             generation,
             base_id: options.base_id.0,
         })?;
-        if let Backing::FileRefused(error) | Backing::FileFull(error) = store.backing() {
+        if let Backing::FileRefused(error) = store.backing() {
             tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
         }
         Ok(Segment { store, path })

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_stats::{Scope, stats_block};
+use proxy_stats::{Backing, Scope, stats_block};
 
 use crate::admin::{AdminState, ServerState};
 use crate::memory;
@@ -27,8 +27,14 @@ pub(crate) fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
         // Whole, not field by field: its scope keeps the slots.
         let stats = stats;
         let mut tick = tokio::time::interval(INTERVAL);
+        let mut told = false;
         loop {
             tick.tick().await;
+            if let Backing::FileFull(error) = state.store.backing()
+                && !std::mem::replace(&mut told, true)
+            {
+                tracing::warn!(target: "stats", %error, "no more space for stats: other programs do not see newer ones");
+            }
             let server = state.server();
             stats.live.set(u64::from(server.state == ServerState::Live));
             stats.state.set(match server.state {
