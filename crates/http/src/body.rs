@@ -6,6 +6,7 @@
 use std::task::{Context, Poll};
 
 use proxy_net::buffer::Chunk;
+use proxy_net::pipe::Pipe;
 
 use crate::headers::Headers;
 
@@ -52,6 +53,16 @@ pub trait BodyStream {
 
     /// Bytes still to come, where the sender has said so.
     fn remaining(&self) -> Option<u64>;
+
+    /// Moves the next bytes into an empty `pipe` instead, without a copy, where they come from a socket as they are.
+    /// `None`: not from here, or not now; poll for a frame.
+    fn poll_splice(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _pipe: &mut Pipe,
+    ) -> Option<Poll<Result<usize, BodyError>>> {
+        None
+    }
 }
 
 impl Body {
@@ -98,6 +109,18 @@ impl Body {
                 }
                 Poll::Ready(frame)
             }
+        }
+    }
+
+    /// See [`BodyStream::poll_splice`].
+    pub fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Option<Poll<Result<usize, BodyError>>> {
+        match self {
+            Body::Empty | Body::Full(_) => None,
+            Body::Stream(stream) => stream.poll_splice(cx, pipe),
         }
     }
 

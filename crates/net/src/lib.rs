@@ -9,6 +9,7 @@ mod connection;
 mod filter;
 mod io;
 mod listen;
+pub mod pipe;
 pub mod sockopt;
 
 pub use accept::{AcceptHooks, AcceptOptions, accept_loop};

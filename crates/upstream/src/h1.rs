@@ -15,6 +15,7 @@ use proxy_http::h1::write::write_request_head;
 use proxy_http::{HeaderId, Method, Request};
 use proxy_net::Io;
 use proxy_net::buffer::ReadBuffer;
+use proxy_net::pipe::{PIPE_SIZE, Pipe};
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};
@@ -288,6 +289,44 @@ impl BodyStream for ResponseBody {
 
     fn remaining(&self) -> Option<u64> {
         self.decoder.remaining()
+    }
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Option<Poll<Result<usize, BodyError>>> {
+        let exchange = self.exchange.as_mut()?;
+        let BodyDecoder::Length(left) = &mut self.decoder else { return None };
+        let allowed = exchange.client.guard.host.cluster.settings.buffer_limit as usize;
+        if !exchange.client.read.is_empty() || allowed < PIPE_SIZE {
+            return None;
+        }
+        if let Err(ExchangeError::RequestBody(error)) = exchange.poll_send(cx) {
+            return Some(Poll::Ready(Err(error)));
+        }
+        let limit = usize::try_from(*left).unwrap_or(usize::MAX);
+        let spliced = match pipe.poll_fill(&exchange.client.io, cx, limit) {
+            Poll::Pending => return Some(Poll::Pending),
+            Poll::Ready(Ok(count)) if count > 0 => count,
+            Poll::Ready(Ok(_)) => {
+                client_closed(&mut self.exchange);
+                return Some(Poll::Ready(Err(BodyError::Closed)));
+            }
+            Poll::Ready(Err(error)) => {
+                client_closed(&mut self.exchange);
+                return Some(Poll::Ready(Err(BodyError::Io(error))));
+            }
+        };
+        exchange.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(spliced as u64);
+        *left -= spliced as u64;
+        if *left == 0 {
+            self.decoder = BodyDecoder::Done;
+            if let Some(exchange) = self.exchange.take() {
+                exchange.finish(self.close);
+            }
+        }
+        Some(Poll::Ready(Ok(spliced)))
     }
 }
 

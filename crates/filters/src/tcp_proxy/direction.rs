@@ -9,8 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use proxy_net::Io;
 use proxy_net::buffer::{ReadBuffer, SMALL};
-
-use super::pipe::Pipe;
+use proxy_net::pipe::Pipe;
 
 /// State of one way; between two system calls it is all here.
 #[derive(Debug)]
@@ -147,11 +146,11 @@ impl Direction {
             self.full_reads = if count < SMALL { 0 } else { BULK.min(self.full_reads + 1) };
             return Poll::Ready(Ok(count));
         };
-        let polled = pipe.poll_fill(source, context);
+        let polled = pipe.poll_fill(source, context, usize::MAX);
         if pipe.len() < TRICKLE {
             self.full_reads = self.full_reads.saturating_sub(u8::from(polled.is_ready()));
         }
-        if pipe.len() == 0 {
+        if pipe.is_empty() {
             self.pipe = None;
         }
         polled

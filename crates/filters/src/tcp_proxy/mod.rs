@@ -4,7 +4,6 @@
 //! draining worker leaves streams of bytes alone: nothing in them says where they may be cut.
 
 mod direction;
-mod pipe;
 mod relay;
 mod session;
 mod stats;

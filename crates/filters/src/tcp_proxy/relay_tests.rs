@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::direction::Direction;
-use super::super::pipe::{Pipe, pooled};
 use super::*;
+use proxy_net::pipe::{Pipe, pooled};
 
 async fn tcp_pair(buffer: Option<u32>) -> (TcpStream, TcpStream) {
     let (near, far) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());

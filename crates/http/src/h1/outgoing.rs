@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use proxy_net::Io;
 use proxy_net::buffer::{Arena, Chunk};
+use proxy_net::pipe::Pipe;
 use smallvec::SmallVec;
 
 use super::head::Framing;
@@ -21,6 +22,8 @@ pub struct Outgoing {
     ahead: Arena,
     written: usize,
     chunk: Chunk,
+    /// Bytes of the body on their way past this process.
+    pipe: Option<Pipe>,
     behind: &'static [u8],
     framing: Framing,
     trailers: bool,
@@ -47,6 +50,7 @@ impl Default for Outgoing {
             ahead: Arena::unallocated(),
             written: 0,
             chunk: Chunk::empty(),
+            pipe: None,
             behind: &[],
             framing: Framing::None,
             trailers: false,
@@ -97,7 +101,10 @@ impl Outgoing {
     }
 
     fn is_flushed(&self) -> bool {
-        self.written == self.ahead.len() && self.chunk.is_empty() && self.behind.is_empty()
+        self.written == self.ahead.len()
+            && self.chunk.is_empty()
+            && self.behind.is_empty()
+            && self.pipe.is_none()
     }
 
     /// Pulls `body` and writes until the message is done.
@@ -131,7 +138,11 @@ impl Outgoing {
             && self.chunk.is_empty()
             && self.behind.is_empty()
             && self.ahead.len() < FULL
+            && self.pipe.is_none()
         {
+            if let Some(spliced) = self.poll_splice(cx, body) {
+                return spliced.map(&mut moved);
+            }
             match body.poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
@@ -144,6 +155,25 @@ impl Outgoing {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Takes bulk past this process where body and framing allow it. `None`: take a frame.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Option<Poll<usize>> {
+        if !matches!(self.framing, Framing::Length(_)) || body.remaining()? < SPLICED_FROM {
+            return None;
+        }
+        let mut pipe = Pipe::take()?;
+        Some(match body.poll_splice(cx, &mut pipe)? {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(count)) => {
+                self.pipe = Some(pipe);
+                Poll::Ready(count)
+            }
+            Poll::Ready(Err(error)) => {
+                self.failed = Some(error);
+                Poll::Ready(0)
+            }
+        })
     }
 
     fn push(&mut self, chunk: Chunk) {
@@ -185,6 +215,16 @@ impl Outgoing {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<Result<(), SendError>> {
         while !self.is_flushed() {
             let ahead = &self.ahead[self.written..];
+            if let Some(pipe) = &mut self.pipe
+                && ahead.is_empty()
+                && self.chunk.is_empty()
+            {
+                self.total += ready!(pipe.poll_drain(io, cx)).map_err(SendError::Io)? as u64;
+                if pipe.is_empty() {
+                    self.pipe = None;
+                }
+                continue;
+            }
             let count = if self.chunk.is_empty() && self.behind.is_empty() {
                 ready!(io.poll_write(cx, ahead)).map_err(SendError::Io)?
             } else if ahead.is_empty() && self.behind.is_empty() {
@@ -219,5 +259,7 @@ impl Outgoing {
 
 /// A piece of body up to this size is copied behind the head. Bytes.
 const COPIED: usize = 1024;
+/// From so many bytes to come, a pipe is worth its system calls.
+const SPLICED_FROM: u64 = 256 << 10;
 /// Small pieces are collected up to this before they are written. Bytes.
 const FULL: usize = 16 << 10;

@@ -9,12 +9,13 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
-use proxy_net::Io;
 use tokio::io::Interest;
+
+use crate::io::Io;
 
 /// A pipe of this thread's; goes back to the pool when dropped empty.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub struct Pipe {
     ends: Option<Ends>,
     /// Bytes inside.
     filled: u32,
@@ -34,7 +35,7 @@ struct Pool {
 }
 
 /// What is asked of the system per pipe, in bytes; it may grant less, down to a page.
-const PIPE_SIZE: usize = 256 * 1024;
+pub const PIPE_SIZE: usize = 256 * 1024;
 
 /// Pipes per thread, in use or not.
 const PIPES: usize = 256;
@@ -44,7 +45,7 @@ const IDLE_PIPES: usize = 32;
 
 impl Pipe {
     /// An empty pipe. `None` when the thread has its share already or descriptors have run out.
-    pub(super) fn take() -> Option<Self> {
+    pub fn take() -> Option<Self> {
         let ends = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             if let Some(ends) = pool.idle.pop() {
@@ -61,22 +62,32 @@ impl Pipe {
     }
 
     /// Bytes inside.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.filled as usize
     }
 
-    /// Moves what `source` has into the empty pipe. `Ready(Ok(0))` is end of file.
+    /// Whether nothing is inside.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// Moves what `source` has, at most `limit` bytes, into the empty pipe. `Ready(Ok(0))` is end of file.
     ///
     /// # Errors
     /// As `splice(2)`.
-    pub(super) fn poll_fill(&mut self, source: &Io, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(
+        &mut self,
+        source: &Io,
+        context: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
         // With bytes inside, a full pipe and an idle source could not be told apart.
         debug_assert_eq!(self.filled, 0);
         let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         loop {
             ready!(source.poll_read_ready(context))?;
             let moved = source.try_io(Interest::READABLE, || {
-                Ok(splice(source, None, &ends.write, None, PIPE_SIZE, flags())?)
+                Ok(splice(source, None, &ends.write, None, limit.min(PIPE_SIZE), flags())?)
             });
             match moved {
                 Ok(count) => {
@@ -94,7 +105,7 @@ impl Pipe {
     ///
     /// # Errors
     /// As `splice(2)`.
-    pub(super) fn poll_drain(&mut self, sink: &Io, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_drain(&mut self, sink: &Io, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.ends else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         let held = self.filled as usize;
         loop {
@@ -150,8 +161,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// Pipes of this thread: in existence, and idle among them.
-#[cfg(test)]
-pub(super) fn pooled() -> (usize, usize) {
+pub fn pooled() -> (usize, usize) {
     POOL.with(|pool| (pool.borrow().total, pool.borrow().idle.len()))
 }
 
