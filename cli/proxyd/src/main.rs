@@ -15,7 +15,8 @@ use crate::resolve::Task;
 mod arguments;
 mod resolve;
 
-/// Held least memory for idle connections of those measured.
+/// Of those measured the one that holds least for idle connections, at the same CPU time per request: 1.0 KiB for one
+/// of HTTP/1 (mimalloc 1.6, or 2.1 with a purge delay of 0; glibc 2.1), and 96 MiB for 10,000 clusters (170, 93; 80).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
