@@ -53,19 +53,18 @@ impl Pool {
     /// A connection went away: one that waits may open another.
     pub(crate) fn connection_closed(&self) {
         self.open.set(self.open.get().saturating_sub(1));
-        self.wake_one(|| None);
+        self.hand_over(None);
     }
 
-    fn wake_one(&self, mut with: impl FnMut() -> Option<Client>) {
-        let mut given = with();
+    /// Hands `client` (`None`: leave to open one) to who has waited longest; gives it back when nobody waits.
+    fn hand_over(&self, mut client: Option<Client>) -> Option<Client> {
         loop {
-            let Some(waiter) = self.waiting.borrow_mut().pop_front() else { break };
-            match waiter.send(given) {
-                Ok(()) => return,
-                Err(back) => given = back,
+            let Some(waiter) = self.waiting.borrow_mut().pop_front() else { return client };
+            match waiter.send(client) {
+                Ok(()) => return None,
+                Err(back) => client = back,
             }
         }
-        drop(given);
     }
 
     fn take_idle(&self) -> Option<Client> {
@@ -145,7 +144,7 @@ impl WorkerHost {
     }
 
     /// Takes back a connection whose exchange has ended in good order.
-    pub fn release(self: &Rc<Self>, mut client: Client) {
+    pub fn release(self: &Rc<Self>, client: Client) {
         let limit = self.cluster.settings.max_requests_per_connection;
         let spent = limit.is_some_and(|limit| client.requests >= limit);
         let too_old = self
@@ -163,18 +162,7 @@ impl WorkerHost {
             client.destroyed_by(DestroyedBy::Us);
             return;
         }
-        if !self.pool.waiting.borrow().is_empty() {
-            let mut given = Some(client);
-            loop {
-                let Some(waiter) = self.pool.waiting.borrow_mut().pop_front() else { break };
-                match waiter.send(given.take()) {
-                    Ok(()) => return,
-                    Err(back) => given = back,
-                }
-            }
-            let Some(back) = given else { return };
-            client = back;
-        }
+        let Some(mut client) = self.pool.hand_over(Some(client)) else { return };
         client.idle_since = clock::now();
         self.pool.idle.borrow_mut().push(client);
         if !self.pool.swept.replace(true) {

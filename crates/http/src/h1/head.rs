@@ -52,8 +52,6 @@ pub struct RequestHead {
     pub framing: Framing,
     /// The client asked to close after the answer.
     pub close: bool,
-    /// The target was in absolute form.
-    pub absolute_form: bool,
 }
 
 /// A parsed response head.
@@ -110,8 +108,8 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
     };
     let framing = request_framing(&request.headers)?;
     let connection = connection_options(&request.headers);
-    let absolute_form = take_target(&mut request)?;
-    let head = RequestHead { framing, close: connection.close, absolute_form, request };
+    take_target(&mut request)?;
+    let head = RequestHead { framing, close: connection.close, request };
     Ok(Some((head, length)))
 }
 
@@ -336,8 +334,8 @@ fn connection_options(headers: &Headers) -> ConnectionOptions {
     options
 }
 
-/// Sorts out target and `Host` (RFC 9112, section 3.2). Gives whether the target was in absolute form.
-fn take_target(request: &mut Request) -> Result<bool, HeadError> {
+/// Sorts out target and `Host` (RFC 9112, section 3.2).
+fn take_target(request: &mut Request) -> Result<(), HeadError> {
     if request.headers.values(HeaderId::HOST).count() > 1 {
         return Err(HeadError::Malformed("host twice"));
     }
@@ -355,10 +353,10 @@ fn take_target(request: &mut Request) -> Result<bool, HeadError> {
             return Err(HeadError::Malformed("target"));
         }
         request.authority = std::mem::take(&mut request.path);
-        return Ok(false);
+        return Ok(());
     }
     if target.starts_with(b"/") || (target == b"*" && request.method == Method::Options) {
-        return Ok(false);
+        return Ok(());
     }
     let (scheme, skip) = match target {
         t if t.len() > 7 && t[..7].eq_ignore_ascii_case(b"http://") => (Scheme::Http, 7),
@@ -380,7 +378,7 @@ fn take_target(request: &mut Request) -> Result<bool, HeadError> {
         with_slash.extend_from_slice(request.path());
         request.set_path(&with_slash);
     }
-    Ok(true)
+    Ok(())
 }
 
 /// The characters of RFC 3986's `authority`; userinfo is refused as Envoy does.

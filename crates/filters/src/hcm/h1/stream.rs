@@ -37,7 +37,7 @@ pub(super) async fn serve_stream(
     head: RequestHead,
 ) -> Result<bool, CloseReason> {
     let now = clock::refresh();
-    let RequestHead { mut request, framing, close, absolute_form: _ } = head;
+    let RequestHead { mut request, framing, close } = head;
     downstream.requests.set(downstream.requests.get() + 1);
     let stream = Rc::new(StreamInfo::new(
         Rc::clone(&downstream.info),
