@@ -9,6 +9,7 @@
 ///     pub struct ListenerStats {
 ///         counters: downstream_cx_total, response_flood = "http1.response_flood";
 ///         gauges: downstream_cx_active: Accumulate, in_memory = "connections.in_memory": NeverImport;
+///         histograms: downstream_cx_length_ms;
 ///         text_readouts: version_text;
 ///     }
 /// }
@@ -20,7 +21,7 @@
 /// # Ok::<(), proxy_stats::StatsError>(())
 /// ```
 ///
-/// The three sections are optional, in this order, and separated by semicolons.
+/// The four sections are optional, in this order, and separated by semicolons.
 #[macro_export]
 macro_rules! stats_block {
     (
@@ -28,6 +29,7 @@ macro_rules! stats_block {
         $vis:vis struct $block:ident {
             $(counters: $($(#[$counter_meta:meta])* $counter:ident $(= $counter_name:literal)?),+ $(,)? $(;)?)?
             $(gauges: $($(#[$gauge_meta:meta])* $gauge:ident $(= $gauge_name:literal)? : $mode:ident),+ $(,)? $(;)?)?
+            $(histograms: $($(#[$histogram_meta:meta])* $histogram:ident $(= $histogram_name:literal)?),+ $(,)? $(;)?)?
             $(text_readouts: $($(#[$text_meta:meta])* $text:ident $(= $text_name:literal)?),+ $(,)? $(;)?)?
         }
     ) => {
@@ -36,6 +38,7 @@ macro_rules! stats_block {
         $vis struct $block {
             $($($(#[$counter_meta])* $vis $counter: $crate::Counter,)+)?
             $($($(#[$gauge_meta])* $vis $gauge: $crate::Gauge,)+)?
+            $($($(#[$histogram_meta])* $vis $histogram: $crate::Histogram,)+)?
             $($($(#[$text_meta])* $vis $text: $crate::TextReadout,)+)?
             /// Keeps the slots of the handles above.
             $vis scope: $crate::Scope,
@@ -49,6 +52,9 @@ macro_rules! stats_block {
                     $($($gauge: scope.gauge(
                         $crate::stats_block!(@name $gauge $($gauge_name)?),
                         $crate::ImportMode::$mode,
+                    ),)+)?
+                    $($($histogram: scope.histogram(
+                        $crate::stats_block!(@name $histogram $($histogram_name)?),
                     ),)+)?
                     $($($text: scope.text_readout($crate::stats_block!(@name $text $($text_name)?)),)+)?
                     scope: scope.clone(),

@@ -4,13 +4,14 @@
 //! and lent to the others. All of this is behind the store's lock; nothing here is on the data path.
 
 use std::hash::BuildHasher;
-use std::sync::Weak;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
+use std::sync::{Arc, Weak};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::blocks::{Blocks, Extent};
+use crate::histogram::{Counts, Merged};
 use crate::layout::{Area, BLOCK_SLOTS, word};
 use crate::metric::MetricKind;
 use crate::names::{Arena, Place, Suffixes, bounded, raise};
@@ -29,6 +30,9 @@ pub(crate) struct Directory {
     /// Of the file, then of private memory.
     pools: [Blocks; 2],
     pub(crate) texts: HashMap<u32, Text>,
+    histograms: HashMap<u32, Histogram>,
+    /// Number of the flush interval that was begun last.
+    interval: u64,
     /// Released, but perhaps still incremented by a thread; with the epoch of their release.
     quarantine: Vec<(u64, Extent)>,
     epoch: u64,
@@ -40,6 +44,14 @@ pub(crate) struct Directory {
 pub(crate) struct Text {
     pub(crate) value: Box<str>,
     pub(crate) place: Option<Place>,
+}
+
+/// A histogram that something was recorded in.
+#[derive(Default)]
+struct Histogram {
+    merged: Arc<Merged>,
+    /// Where the segment holds the cumulative distribution.
+    place: Option<Place>,
 }
 
 struct ScopeEntry {
@@ -84,6 +96,8 @@ impl Directory {
             // and so no extent spans both halves.
             pools: [Blocks::new(0, half, 1), Blocks::new(half, half * 2, 1)],
             texts: HashMap::new(),
+            histograms: HashMap::new(),
+            interval: 0,
             quarantine: Vec::new(),
             epoch: 0,
             refused: 0,
@@ -311,7 +325,7 @@ impl Directory {
         if segment.reserve(Area::Scopes, u64::from(id) + 1).is_err() {
             return false;
         }
-        let Some(place) = arena.store(segment, &entry.prefix) else { return false };
+        let Some(place) = arena.store(segment, entry.prefix.as_bytes()) else { return false };
         record[0].store(place.offset, Relaxed);
         record[1].store(place.length, Relaxed);
         record[2].store(entry.generation, Release);
@@ -357,9 +371,9 @@ impl Directory {
                 if descriptor != 0 {
                     self.suffixes.release(descriptor >> 4, &mut self.arena);
                 }
-                if let Some(place) = self.texts.remove(&slot).and_then(|text| text.place) {
-                    self.arena.free(place);
-                }
+                let text = self.texts.remove(&slot).and_then(|text| text.place);
+                let histogram = self.histograms.remove(&slot).and_then(|histogram| histogram.place);
+                text.into_iter().chain(histogram).for_each(|place| self.arena.free(place));
             }
             self.quarantine.push((self.epoch, extent));
         }
@@ -380,6 +394,8 @@ impl Directory {
         let (done, kept) =
             self.quarantine.drain(..).partition::<Vec<_>, _>(|(released, _)| *released <= epoch);
         self.quarantine = kept;
+        // What was recorded for them is not for their next owners.
+        segment.forget_recorded(|slot| segment.descriptors()[slot as usize].load(Relaxed) == 0);
         let mut slots = 0;
         for (_, extent) in done {
             extent.slots().for_each(|slot| segment.zero(slot));
@@ -404,14 +420,55 @@ impl Directory {
     pub(crate) fn set_text(&mut self, segment: &Segment, slot: u32, value: &str) {
         let value = &value[..value.floor_char_boundary(crate::layout::MAX_TEXT)];
         let visible = slot < segment.geometry().slots;
-        let place = if visible { self.arena.store(segment, value) } else { None };
+        let place = if visible { self.arena.store(segment, value.as_bytes()) } else { None };
         let _change = Change::begin(segment);
-        let packed = place.map_or(0, |place| u64::from(place.offset) << 32 | u64::from(place.length));
-        segment.store_word(slot, packed);
+        segment.store_word(slot, place.map_or(0, Place::word));
         let old = self.texts.insert(slot, Text { value: value.into(), place });
         if let Some(place) = old.and_then(|old| old.place) {
             self.arena.free(place);
         }
+    }
+
+    /// What is recorded from now on belongs to the next interval.
+    pub(crate) fn begin_interval(&mut self) {
+        self.interval += 1;
+    }
+
+    /// Adds what threads recorded, sorted by slot, to histograms that still exist; for us and for readers of the file.
+    pub(crate) fn merge(&mut self, segment: &Segment, recorded: &[(u32, Counts)]) {
+        let mut encoded = Vec::new();
+        let mut old = Vec::new();
+        for same in recorded.chunk_by(|(one, _), (other, _)| one == other) {
+            let slot = same[0].0;
+            let kind = MetricKind::from_code(segment.descriptors()[slot as usize].load(Relaxed) & 15);
+            if kind != Some(MetricKind::Histogram) {
+                continue;
+            }
+            let histogram = self.histograms.entry(slot).or_default();
+            let merged = Arc::make_mut(&mut histogram.merged);
+            same.iter().for_each(|(_, counts)| merged.add(counts, self.interval));
+            if slot >= segment.geometry().slots {
+                continue;
+            }
+            encoded.clear();
+            merged.cumulative.encode(&mut encoded);
+            // Without space for the new one, readers go on seeing the old one.
+            if let Some(place) = self.arena.store(segment, &encoded) {
+                segment.store_word(slot, place.word());
+                old.extend(histogram.place.replace(place));
+            }
+        }
+        let _change = Change::begin(segment);
+        old.into_iter().for_each(|place| self.arena.free(place));
+    }
+
+    /// What is known of a histogram: `None` if nothing was ever recorded.
+    pub(crate) fn histogram(&self, slot: u32) -> Option<Arc<Merged>> {
+        Some(self.histograms.get(&slot)?.merged.clone())
+    }
+
+    pub(crate) fn interval(&self) -> u64 {
+        self.interval
     }
 }
 

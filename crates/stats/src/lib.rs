@@ -4,6 +4,7 @@ mod block;
 mod blocks;
 mod directory;
 mod error;
+mod histogram;
 mod layout;
 mod metric;
 mod names;
@@ -16,7 +17,8 @@ mod tests;
 mod walk;
 
 pub use error::{ReadError, StatsError};
-pub use metric::{Counter, Gauge, GaugeGuard, ImportMode, Metric, MetricKind, TextReadout, Value};
+pub use histogram::{Bucket, Distribution, HistogramValue, Merge};
+pub use metric::{Counter, Gauge, GaugeGuard, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value};
 pub use reader::Reader;
 pub use scope::Scope;
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::histogram::HistogramValue;
 use crate::scope::Scope;
 use crate::segment::Handle;
 
@@ -99,6 +100,19 @@ impl Drop for GaugeGuard {
     }
 }
 
+/// How often which values came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram(pub(crate) Handle);
+
+impl Histogram {
+    /// Records `value`, in the unit of the stat, in memory of the calling thread. It shows after the next flush: see
+    /// [`Store::merge_histograms`](crate::Store::merge_histograms).
+    #[inline]
+    pub fn record(self, value: u64) {
+        self.0.record(value);
+    }
+}
+
 /// A text, such as a version; set on main. Keeps its scope alive.
 #[derive(Clone, Debug)]
 pub struct TextReadout {
@@ -134,11 +148,12 @@ pub enum ImportMode {
 pub enum MetricKind {
     Counter,
     Gauge(ImportMode),
+    Histogram,
     TextReadout,
 }
 
 impl MetricKind {
-    /// As in a slot's descriptor. 0 is an empty slot; from 8 on is left for histograms.
+    /// As in a slot's descriptor. 0 is an empty slot.
     pub(crate) fn code(self) -> u32 {
         match self {
             MetricKind::Counter => 1,
@@ -146,6 +161,7 @@ impl MetricKind {
             MetricKind::Gauge(ImportMode::NeverImport) => 3,
             MetricKind::Gauge(ImportMode::HiddenAccumulate) => 4,
             MetricKind::TextReadout => 5,
+            MetricKind::Histogram => 6,
         }
     }
 
@@ -156,6 +172,7 @@ impl MetricKind {
             3 => MetricKind::Gauge(ImportMode::NeverImport),
             4 => MetricKind::Gauge(ImportMode::HiddenAccumulate),
             5 => MetricKind::TextReadout,
+            6 => MetricKind::Histogram,
             _ => return None,
         })
     }
@@ -166,6 +183,7 @@ impl MetricKind {
             MetricKind::Counter => 0,
             MetricKind::Gauge(_) => 1,
             MetricKind::TextReadout => 2,
+            MetricKind::Histogram => 3,
         }
     }
 }
@@ -186,24 +204,28 @@ pub struct Metric<'a> {
 pub enum Value<'a> {
     /// Of a counter or gauge.
     Number(u64),
+    /// Of a histogram.
+    Histogram(HistogramValue<'a>),
     /// Of a text readout.
     Text(&'a str),
 }
 
 impl Value<'_> {
-    /// The number; None for a text.
+    /// The number of a counter or gauge.
     pub fn number(self) -> Option<u64> {
         match self {
             Value::Number(number) => Some(number),
-            Value::Text(_) => None,
+            Value::Histogram(_) | Value::Text(_) => None,
         }
     }
 }
 
 impl fmt::Display for Value<'_> {
+    /// Of a histogram only how many values it holds.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Number(number) => number.fmt(out),
+            Value::Histogram(histogram) => histogram.cumulative.count().fmt(out),
             Value::Text(text) => text.fmt(out),
         }
     }

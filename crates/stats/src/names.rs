@@ -116,7 +116,7 @@ impl Suffixes {
         if segment.reserve(Area::Suffixes, u64::from(id) + 1).is_err() {
             return false;
         }
-        let Some(place) = arena.store(segment, &suffix.text) else { return false };
+        let Some(place) = arena.store(segment, suffix.text.as_bytes()) else { return false };
         record[0].store(place.offset, Relaxed);
         record[1].store(place.length, Release);
         raise(segment, word::SUFFIXES_USED, u64::from(id) + 1);
@@ -139,10 +139,17 @@ pub(crate) struct Arena {
     free: HashMap<u32, Vec<u32>>,
 }
 
+impl Place {
+    /// As in a slot's cell.
+    pub(crate) fn word(self) -> u64 {
+        u64::from(self.offset) << 32 | u64::from(self.length)
+    }
+}
+
 impl Arena {
-    /// Copies `text` into the segment. None if there is no space for it.
-    pub(crate) fn store(&mut self, segment: &Segment, text: &str) -> Option<Place> {
-        let length = u32::try_from(text.len()).ok()?;
+    /// Copies `bytes` into the segment. None if there is no space for them.
+    pub(crate) fn store(&mut self, segment: &Segment, bytes: &[u8]) -> Option<Place> {
+        let length = u32::try_from(bytes.len()).ok()?;
         let class = class(length);
         let offset = match self.free.get_mut(&class).and_then(Vec::pop) {
             Some(offset) => offset,
@@ -153,8 +160,8 @@ impl Arena {
             }
         };
         let target = &segment.arena()[offset as usize..(offset + length) as usize];
-        for (cell, byte) in target.iter().zip(text.bytes()) {
-            cell.store(byte, Relaxed);
+        for (cell, byte) in target.iter().zip(bytes) {
+            cell.store(*byte, Relaxed);
         }
         Some(Place { offset, length })
     }

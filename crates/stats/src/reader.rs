@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FlockArg, OFlag};
 
 use crate::error::ReadError;
+use crate::histogram::{Distribution, HistogramValue};
 use crate::layout::{Area, BLOCK_SLOTS, MAGIC, MAX_TEXT, MAX_THREADS, VERSION, word};
 use crate::metric::{Metric, MetricKind, Value, gauge_value};
 use crate::store::flock;
@@ -45,10 +46,15 @@ struct Slice {
 struct Found {
     name: std::ops::Range<usize>,
     kind: MetricKind,
-    number: u64,
-    /// The value of a text readout, in `Slice::text`.
-    value: std::ops::Range<usize>,
+    value: FoundValue,
     generation: u32,
+}
+
+enum FoundValue {
+    Number(u64),
+    Histogram(Distribution),
+    /// In `Slice::text`.
+    Text(std::ops::Range<usize>),
 }
 
 /// Names read before; good for as long as the writer takes nothing away.
@@ -139,10 +145,12 @@ impl Reader {
             let count = SLICE_SLOTS.min(self.slots - start);
             self.read_steadily(&mut slice, &mut names, start, count)?;
             for found in &slice.found {
-                let value = match found.kind {
-                    MetricKind::Counter => Value::Number(found.number),
-                    MetricKind::Gauge(_) => Value::Number(gauge_value(found.number)),
-                    MetricKind::TextReadout => Value::Text(&slice.text[found.value.clone()]),
+                let value = match &found.value {
+                    FoundValue::Number(number) => Value::Number(*number),
+                    FoundValue::Histogram(cumulative) => {
+                        Value::Histogram(HistogramValue { interval: Distribution::none(), cumulative })
+                    }
+                    FoundValue::Text(range) => Value::Text(&slice.text[range.clone()]),
                 };
                 let name = &slice.text[found.name.clone()];
                 visit(&Metric { name, kind: found.kind, value, generation: found.generation });
@@ -220,12 +228,18 @@ impl Reader {
             let generation = self.push_prefix(names, scope, &mut slice.text)?;
             self.push_suffix(names, descriptor >> 4, &mut slice.text)?;
             let name = begin..slice.text.len();
-            let number = slice.sums[index];
-            if kind == MetricKind::TextReadout {
-                let (length, offset) = halves(number);
-                slice.text.push_str(&self.string(offset, length)?);
-            }
-            slice.found.push(Found { value: name.end..slice.text.len(), name, kind, number, generation });
+            let sum = slice.sums[index];
+            let (length, offset) = halves(sum);
+            let value = match kind {
+                MetricKind::Counter => FoundValue::Number(sum),
+                MetricKind::Gauge(_) => FoundValue::Number(gauge_value(sum)),
+                MetricKind::Histogram => FoundValue::Histogram(self.distribution(offset, length)?),
+                MetricKind::TextReadout => {
+                    slice.text.push_str(&self.string(offset, length)?);
+                    FoundValue::Text(name.end..slice.text.len())
+                }
+            };
+            slice.found.push(Found { name, kind, value, generation });
         }
         Ok(())
     }
@@ -261,12 +275,21 @@ impl Reader {
     }
 
     fn string(&self, offset: u32, length: u32) -> Result<String, ReadError> {
+        let bytes = self.bytes(offset, length)?;
+        String::from_utf8(bytes).map_err(|_| ReadError::Corrupt("a name is not UTF-8"))
+    }
+
+    fn distribution(&self, offset: u32, length: u32) -> Result<Distribution, ReadError> {
+        Distribution::decode(&self.bytes(offset, length)?).ok_or(ReadError::Corrupt("a histogram is none"))
+    }
+
+    fn bytes(&self, offset: u32, length: u32) -> Result<Vec<u8>, ReadError> {
         if length as usize > MAX_TEXT {
-            return Err(ReadError::Corrupt("a name is too long"));
+            return Err(ReadError::Corrupt("a name or histogram is too long"));
         }
         let mut bytes = Vec::new();
         self.read(Area::Arena, u64::from(offset), u64::from(length), &mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| ReadError::Corrupt("a name is not UTF-8"))
+        Ok(bytes)
     }
 
     /// Fills `into` with `count` elements of an area, which must lie in it.

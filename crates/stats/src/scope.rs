@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::metric::{Counter, Gauge, ImportMode, MetricKind, TextReadout};
+use crate::metric::{Counter, Gauge, Histogram, ImportMode, MetricKind, TextReadout};
 use crate::names::{bounded, sanitized};
 use crate::store::Shared;
 
 /// Stats under one prefix. They live until the last clone, child scope and [`TextReadout`] of it is gone.
-/// A [`Counter`] or [`Gauge`] does not keep them alive: hold the scope beside them, as
+/// A [`Counter`], [`Gauge`] or [`Histogram`] does not keep them alive: hold the scope beside them, as
 /// [`stats_block!`](crate::stats_block) does; `root.scope("a").counter("b")` is gone at the end of the statement.
 /// Two scopes of the same prefix are the same scope. Making and dropping one takes the store's lock.
 #[derive(Clone)]
@@ -62,6 +62,12 @@ impl Scope {
     pub fn gauge(&self, name: &str, mode: ImportMode) -> Gauge {
         let slot = self.resolve(name, MetricKind::Gauge(mode));
         Gauge(self.0.shared.segment().handle(slot))
+    }
+
+    /// The histogram of this name.
+    pub fn histogram(&self, name: &str) -> Histogram {
+        let slot = self.resolve(name, MetricKind::Histogram);
+        Histogram(self.0.shared.segment().handle(slot))
     }
 
     /// The text readout of this name.

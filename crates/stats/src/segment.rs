@@ -24,7 +24,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::ftruncate;
 
 use crate::error::StatsError;
+use crate::histogram::Recording;
 use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, Geometry, HEADER_BYTES, word};
+use crate::metric::MetricKind;
 
 /// One mapped segment. Lives as long as its store and every thread bound to it.
 pub(crate) struct Segment {
@@ -42,6 +44,10 @@ pub(crate) struct Segment {
     claimed: Box<[AtomicBool]>,
     /// The error that ended growth of the file; 0 is none. From then on new stats are private.
     failure: AtomicI32,
+    /// Recorded by threads, for main to merge.
+    handed_over: Mutex<Vec<Recording>>,
+    /// Recorded by threads without a column; not worth more than a lock.
+    unbound: Mutex<Recording>,
 }
 
 /// Offsets within the mapping, in bytes.
@@ -91,6 +97,8 @@ impl Segment {
             overflow: (0..stretches).map(|_| AtomicU8::new(0)).collect(),
             claimed: (0..geometry.threads).map(|_| AtomicBool::new(false)).collect(),
             failure: AtomicI32::new(0),
+            handed_over: Mutex::default(),
+            unbound: Mutex::default(),
         };
         segment.map_file().map_err(memory("file mapping"))?;
         let segment = Arc::new(segment);
@@ -261,6 +269,26 @@ impl Segment {
         }
     }
 
+    /// Makes the calling thread's cells of those `slots` that are counters zero.
+    pub(crate) fn reset_counters(&self, slots: impl Iterator<Item = u32>) {
+        let Some(column) = BINDING
+            .with_borrow(|own| own.as_ref().filter(|own| own.segment.id == self.id).map(|own| own.column))
+        else {
+            return;
+        };
+        let cells = self.column(column);
+        let is_counter =
+            |slot: &usize| self.descriptors()[*slot].load(Relaxed) & 15 == MetricKind::Counter.code();
+        for slot in slots.map(|slot| slot as usize).filter(is_counter) {
+            if cells[slot].load(Relaxed) != 0 {
+                cells[slot].store(0, Relaxed);
+            }
+            if column == 0 && self.overflow_value(slot) != 0 {
+                self.overflow_cell(slot).store(0, Relaxed);
+            }
+        }
+    }
+
     fn overflow_value(&self, slot: usize) -> u64 {
         match self.overflow[slot / OVERFLOW_SLOTS as usize].load(Acquire) {
             OVERFLOW_UNUSED => 0,
@@ -296,6 +324,33 @@ impl Segment {
         fallocate(file.as_fd(), FallocateFlags::empty(), start as i64, length as i64).is_ok()
     }
 
+    /// Swaps what the calling thread has recorded in histograms of this segment for nothing.
+    pub(crate) fn hand_over(&self) {
+        let recording = BINDING.with_borrow_mut(|own| {
+            own.as_mut().filter(|own| own.segment.id == self.id).map(|own| std::mem::take(&mut own.recording))
+        });
+        self.accept(recording.unwrap_or_default());
+    }
+
+    fn accept(&self, recording: Recording) {
+        if !recording.is_empty() {
+            self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).push(recording);
+        }
+    }
+
+    /// All that was handed over, and what unbound threads recorded.
+    pub(crate) fn take_recordings(&self) -> Vec<Recording> {
+        self.accept(std::mem::take(&mut *self.unbound.lock().unwrap_or_else(PoisonError::into_inner)));
+        std::mem::take(&mut *self.handed_over.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Drops what was recorded for slots that `dead` says are gone, as far as it was handed over.
+    pub(crate) fn forget_recorded(&self, dead: impl Fn(u32) -> bool) {
+        self.unbound.lock().unwrap_or_else(PoisonError::into_inner).forget(&dead);
+        let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        handed_over.iter_mut().for_each(|recording| recording.forget(&dead));
+    }
+
     /// Makes the calling thread count in column `index` until it ends or is bound again. False if the column does
     /// not exist or another thread has it: then nothing changes.
     pub(crate) fn bind(self: &Arc<Self>, index: usize) -> bool {
@@ -308,7 +363,7 @@ impl Segment {
         if self.claimed.get(index).is_none_or(|claimed| claimed.swap(true, Acquire)) {
             return false;
         }
-        let binding = Binding { segment: self.clone(), column: index };
+        let binding = Binding { segment: self.clone(), column: index, recording: Recording::default() };
         // Dropping the old binding clears `BOUND`, so the new one is entered afterwards.
         drop(BINDING.replace(Some(binding)));
         BOUND.set(Bound { segment: self.id, column: self.column(index).as_ptr() });
@@ -383,6 +438,28 @@ impl Handle {
         }
     }
 
+    /// Records a value of a histogram in memory of this thread.
+    #[inline]
+    pub(crate) fn record(self, value: u64) {
+        let recorded = BINDING.try_with(|own| match &mut *own.borrow_mut() {
+            Some(own) if own.segment.id == self.segment => {
+                own.recording.record(self.slot, value);
+                true
+            }
+            _ => false,
+        });
+        if recorded != Ok(true) {
+            self.record_unbound(value);
+        }
+    }
+
+    #[cold]
+    fn record_unbound(self, value: u64) {
+        if let Some(segment) = self.segment() {
+            segment.unbound.lock().unwrap_or_else(PoisonError::into_inner).record(self.slot, value);
+        }
+    }
+
     /// Sum over all threads; 0 when the segment is gone.
     pub(crate) fn sum(self) -> u64 {
         self.segment().map_or(0, |segment| segment.sum(self.slot))
@@ -412,11 +489,14 @@ struct Bound {
 struct Binding {
     segment: Arc<Segment>,
     column: usize,
+    /// Histograms of this thread since it handed over last.
+    recording: Recording,
 }
 
 impl Drop for Binding {
     fn drop(&mut self) {
         BOUND.set(NOWHERE);
+        self.segment.accept(std::mem::take(&mut self.recording));
         self.segment.claimed[self.column].store(false, Release);
     }
 }

@@ -14,6 +14,7 @@ use nix::fcntl::{FallocateFlags, FlockArg, fallocate};
 
 use crate::directory::Directory;
 use crate::error::StatsError;
+use crate::histogram::Merge;
 use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
@@ -163,6 +164,26 @@ impl Store {
     /// one of them: its counts would go to another stat.
     pub fn reclaim(&self, epoch: Epoch) -> usize {
         self.shared.lock().reclaim(&self.shared.segment, epoch.0)
+    }
+
+    /// Hands what the calling thread has recorded in histograms to the next merge; without it, a thread's values are
+    /// merged when it ends. Main posts this to every thread when it flushes.
+    pub fn hand_over(&self) {
+        self.shared.segment.hand_over();
+    }
+
+    /// Begins an interval: what was handed over is to be added to histograms, slice by slice.
+    pub fn merge_histograms(&self) -> Merge {
+        self.shared.lock().begin_interval();
+        Merge::new(self.shared.clone(), self.shared.segment.take_recordings())
+    }
+
+    /// Sets the calling thread's part of all counters to zero. Main posts this to every thread; what threads without
+    /// a column have counted goes with main's part.
+    pub fn reset_counters(&self) {
+        let used = self.shared.lock().block_ranges();
+        let slots = used.into_iter().flat_map(|blocks| blocks.start * BLOCK_SLOTS..blocks.end * BLOCK_SLOTS);
+        self.shared.segment.reset_counters(slots);
     }
 
     /// Stats for which there was no slot left; they count nowhere visible.

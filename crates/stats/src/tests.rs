@@ -129,8 +129,11 @@ fn sample(path: &Path) -> (Store, Vec<Scope>) {
         }
         scope.gauge("gauge", ImportMode::Accumulate).set(5);
         scope.text_readout("text").set("some text");
+        (0..200).for_each(|value| scope.histogram("time").record(value));
         kept.push(scope);
     }
+    let mut merge = store.merge_histograms();
+    while merge.advance() {}
     (store, kept)
 }
 

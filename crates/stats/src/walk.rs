@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::directory::Directory;
+use crate::histogram::{Distribution, HistogramValue, Merged};
 use crate::layout::BLOCK_SLOTS;
 use crate::metric::{Metric, MetricKind, Value, gauge_value};
 use crate::segment::Segment;
@@ -16,6 +17,8 @@ pub struct Walk {
     next: u32,
     text: String,
     found: Vec<Found>,
+    /// Number of the interval that histograms are asked for.
+    interval: u64,
 }
 
 struct Found {
@@ -27,12 +30,14 @@ struct Found {
 
 enum FoundValue {
     Number(u64),
+    /// None: nothing was ever recorded.
+    Histogram(Option<Arc<Merged>>),
     Text(std::ops::Range<usize>),
 }
 
 impl Walk {
     pub(crate) fn new(shared: Arc<Shared>) -> Walk {
-        Walk { shared, half: 0, next: 0, text: String::new(), found: Vec::new() }
+        Walk { shared, half: 0, next: 0, text: String::new(), found: Vec::new(), interval: 0 }
     }
 
     /// Visits the next few hundred stats. False when there are no more.
@@ -41,6 +46,11 @@ impl Walk {
         for found in &self.found {
             let value = match &found.value {
                 FoundValue::Number(number) => Value::Number(*number),
+                FoundValue::Histogram(None) => Value::Histogram(HistogramValue {
+                    interval: Distribution::none(),
+                    cumulative: Distribution::none(),
+                }),
+                FoundValue::Histogram(Some(merged)) => Value::Histogram(merged.value(self.interval)),
                 FoundValue::Text(range) => Value::Text(&self.text[range.clone()]),
             };
             let name = &self.text[found.name.clone()];
@@ -55,6 +65,7 @@ impl Walk {
         self.found.clear();
         let shared = self.shared.clone();
         let directory = shared.lock();
+        self.interval = directory.interval();
         let Some(range) = directory.block_ranges().get(self.half).cloned() else { return false };
         let start = self.next.max(range.start);
         let end = range.end.min(start.saturating_add(BLOCKS_AT_ONCE));
@@ -83,6 +94,7 @@ impl Walk {
         let value = match kind {
             MetricKind::Counter => FoundValue::Number(segment.sum(slot)),
             MetricKind::Gauge(_) => FoundValue::Number(gauge_value(segment.sum(slot))),
+            MetricKind::Histogram => FoundValue::Histogram(directory.histogram(slot)),
             MetricKind::TextReadout => {
                 self.text.push_str(directory.texts.get(&slot).map_or("", |text| &text.value));
                 FoundValue::Text(name.end..self.text.len())

@@ -153,6 +153,109 @@ fn a_visitor_may_use_the_store() {
     assert_eq!(seen, 300);
 }
 
+/// Of every histogram: values in the last interval, and since ever.
+fn histograms(store: &Store) -> BTreeMap<String, (u64, u64)> {
+    let mut found = BTreeMap::new();
+    store.for_each(|metric| {
+        if let Value::Histogram(value) = metric.value {
+            found.insert(metric.name.to_owned(), (value.interval.count(), value.cumulative.count()));
+        }
+    });
+    found
+}
+
+fn merge(store: &Store) {
+    store.hand_over();
+    let mut merge = store.merge_histograms();
+    while merge.advance() {}
+}
+
+#[test]
+fn histograms_of_all_threads_become_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let store = Store::create(at(&path, 3)).unwrap();
+    assert!(store.bind_thread(ThreadIndex(0)));
+    let scope = store.root().scope("cluster.b");
+    let (time, idle) = (scope.histogram("upstream_rq_time"), scope.histogram("idle"));
+    std::thread::scope(|threads| {
+        for index in 1..5 {
+            let store = &store;
+            // Columns 1 and 2 exist; the other two threads stay unbound.
+            threads.spawn(move || {
+                assert_eq!(store.bind_thread(ThreadIndex(index)), index < 3);
+                (0..1000).for_each(|value| time.record(value));
+            });
+        }
+    });
+    time.record(5000);
+    assert_eq!(histograms(&store)["cluster.b.upstream_rq_time"], (0, 0), "not before a flush");
+    merge(&store);
+    assert_eq!(histograms(&store)["cluster.b.upstream_rq_time"], (4001, 4001));
+    time.record(7);
+    merge(&store);
+    assert_eq!(histograms(&store)["cluster.b.upstream_rq_time"], (1, 4002));
+    merge(&store);
+    assert_eq!(
+        histograms(&store),
+        [("cluster.b.idle".into(), (0, 0)), ("cluster.b.upstream_rq_time".into(), (0, 4002))].into()
+    );
+    assert_eq!(idle, scope.histogram("idle"));
+    let mut seen = Vec::new();
+    let visit = |metric: &proxy_stats::Metric<'_>| {
+        let Value::Histogram(value) = metric.value else { return };
+        assert!(value.interval.is_empty());
+        seen.push((metric.name.to_owned(), value.cumulative.count(), value.cumulative.quantile(1.0)));
+    };
+    Reader::open(&path).unwrap().for_each(visit).unwrap();
+    seen.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(seen[1], ("cluster.b.upstream_rq_time".into(), 4002, 5050.0));
+    assert_eq!((&*seen[0].0, seen[0].1), ("cluster.b.idle", 0));
+}
+
+#[test]
+fn what_was_recorded_for_a_scope_that_is_gone_goes_nowhere() {
+    let store = Store::create(StoreOptions::private(1)).unwrap();
+    assert!(store.bind_thread(ThreadIndex(0)));
+    let gone = store.root().scope("gone");
+    gone.histogram("x").record(1);
+    merge(&store);
+    gone.histogram("x").record(1);
+    drop(gone);
+    let epoch = store.retire();
+    store.hand_over();
+    store.reclaim(epoch);
+    let new = store.root().scope("new");
+    new.histogram("x").record(2);
+    merge(&store);
+    assert_eq!(histograms(&store), [("new.x".into(), (1, 1))].into());
+}
+
+#[test]
+fn counters_can_be_reset_thread_by_thread() {
+    let store = Store::create(StoreOptions::private(2)).unwrap();
+    let (counter, gauge) = (store.root().counter("c"), store.root().gauge("g", ImportMode::Accumulate));
+    let count = || {
+        counter.add(5);
+        gauge.add(5);
+    };
+    count();
+    assert!(store.bind_thread(ThreadIndex(0)));
+    count();
+    std::thread::scope(|threads| {
+        let worker = || {
+            assert!(store.bind_thread(ThreadIndex(1)));
+            count();
+            store.reset_counters();
+            counter.inc();
+        };
+        threads.spawn(worker).join().unwrap();
+    });
+    assert_eq!((counter.value(), gauge.value()), (11, 15));
+    store.reset_counters();
+    assert_eq!((counter.value(), gauge.value()), (1, 15));
+}
+
 #[test]
 fn text_readouts_reach_readers() {
     let dir = tempfile::tempdir().unwrap();

@@ -48,14 +48,18 @@ fn segment() -> Vec<u8> {
     }
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut push = |numbers: &[u32]| bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
-    // Descriptors: suffix and kind. A counter, two gauges, a text, a stat of a suffix that is not there.
-    push(&[1, 1 << 4 | 2, 2 << 4 | 3, 5, 7 << 4 | 1]);
-    push(&[0; SLOTS - 5]);
+    // Descriptors: suffix and kind. A counter, two gauges, a text, a stat of a suffix that is not there, a histogram.
+    push(&[1, 1 << 4 | 2, 2 << 4 | 3, 5, 7 << 4 | 1, 6]);
+    push(&[0; SLOTS - 6]);
     push(&[1, 2, 2, 0, 0, 0, 0, 0]);
     push(&[0, 4, 1, 0, 4, 8, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     push(&[0, 3, 3, 5, 8, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    bytes.extend(b"abcdefghijklmnop".iter().cycle().take(256));
+    bytes.extend(b"abcdefghijklmnop".iter().cycle().take(256 - 8));
+    // Three values in the bucket of 1, and where the histogram says so.
+    bytes.extend((1u64 << 48 | 3).to_ne_bytes());
+    let histogram = bytes.len() + 5 * 8;
     bytes.resize(offset, 0);
+    bytes[histogram..histogram + 8].copy_from_slice(&(248u64 << 32 | 8).to_ne_bytes());
     bytes
 }
 

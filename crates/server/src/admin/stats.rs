@@ -93,6 +93,7 @@ impl Selection {
         let of_type = match metric.kind {
             MetricKind::Counter => Type::Counters,
             MetricKind::Gauge(_) => Type::Gauges,
+            MetricKind::Histogram => Type::Histograms,
             MetricKind::TextReadout => Type::TextReadouts,
         };
         !self.none
@@ -136,6 +137,7 @@ impl Rows {
         let name = self.append(metric.name);
         let value = match metric.value {
             proxy_stats::Value::Number(number) => RowValue::Number(number),
+            proxy_stats::Value::Histogram(_) => return,
             proxy_stats::Value::Text(text) => RowValue::Text(self.append(text)),
         };
         self.rows.push(Row { name, value });
