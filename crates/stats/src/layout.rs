@@ -6,7 +6,7 @@
 /// First word of a complete header. Written last, so a half-made file is no segment.
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"PRXSTATS");
 /// Layout version of this program.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of the header, and therefore the offset of the first area. A multiple of every page size in use.
 pub(crate) const HEADER_BYTES: u64 = ALIGN;
 /// Areas start at multiples of this: the largest page size of x86-64 and aarch64.
@@ -15,6 +15,8 @@ pub(crate) const ALIGN: u64 = 64 * 1024;
 pub(crate) const BLOCK_SLOTS: u32 = 4;
 /// Slots that one step of growth reserves.
 pub(crate) const CHUNK_SLOTS: u32 = 4096;
+/// Columns beyond those of threads: what unbound threads count, and how much of each counter sinks have been told.
+pub(crate) const EXTRA_COLUMNS: u32 = 2;
 /// Threads a segment can have columns for.
 pub(crate) const MAX_THREADS: usize = 1024;
 /// Longest prefix, suffix or text value in bytes.
@@ -34,7 +36,6 @@ pub(crate) mod word {
     pub(crate) const SLOTS_USED: usize = 9;
     pub(crate) const SCOPES_USED: usize = 10;
     pub(crate) const SUFFIXES_USED: usize = 11;
-    /// Words 16 to 31 are left for lineage and flush marks.
     /// The area directory: offset and capacity in elements, one pair per [`Area`](super::Area); 16 pairs.
     pub(crate) const AREAS: usize = 32;
     pub(crate) const COUNT: usize = 64;
@@ -53,7 +54,7 @@ pub(crate) enum Area {
     Suffixes = 3,
     /// Bytes of prefixes, suffixes and text values.
     Arena = 4,
-    /// Per thread, then for unbound threads: one cell of 8 bytes per slot.
+    /// Per thread, then for unbound threads, then the flush marks: one cell of 8 bytes per slot.
     Columns = 5,
 }
 
@@ -96,7 +97,7 @@ impl Geometry {
             Area::Scopes => u64::from(self.scopes),
             Area::Suffixes => u64::from(self.suffixes),
             Area::Arena => u64::from(self.arena),
-            Area::Columns => u64::from(self.slots) * u64::from(self.threads + 1),
+            Area::Columns => u64::from(self.slots) * u64::from(self.threads + EXTRA_COLUMNS),
         }
     }
 

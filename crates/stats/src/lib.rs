@@ -2,6 +2,7 @@
 
 mod block;
 mod blocks;
+mod deltas;
 mod directory;
 mod error;
 mod histogram;
@@ -16,6 +17,7 @@ mod store;
 mod tests;
 mod walk;
 
+pub use deltas::{Delta, Deltas, FlushMark};
 pub use error::{ReadError, StatsError};
 pub use histogram::{Bucket, Distribution, HistogramValue, Merge};
 pub use metric::{Counter, Gauge, GaugeGuard, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value};

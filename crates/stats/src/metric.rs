@@ -235,3 +235,8 @@ impl fmt::Display for Value<'_> {
 pub(crate) fn gauge_value(sum: u64) -> u64 {
     u64::try_from(sum as i64).unwrap_or(0)
 }
+
+/// How far a wrapping `sum` is beyond a wrapping `mark`; 0 while it is behind.
+pub(crate) fn difference(sum: u64, mark: u64) -> u64 {
+    gauge_value(sum.wrapping_sub(mark))
+}

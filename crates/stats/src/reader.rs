@@ -16,7 +16,7 @@ use nix::fcntl::{FlockArg, OFlag};
 
 use crate::error::ReadError;
 use crate::histogram::{Distribution, HistogramValue};
-use crate::layout::{Area, BLOCK_SLOTS, MAGIC, MAX_TEXT, MAX_THREADS, VERSION, word};
+use crate::layout::{Area, BLOCK_SLOTS, EXTRA_COLUMNS, MAGIC, MAX_TEXT, MAX_THREADS, VERSION, word};
 use crate::metric::{Metric, MetricKind, Value, gauge_value};
 use crate::store::flock;
 
@@ -104,7 +104,7 @@ impl Reader {
             return Err(ReadError::Corrupt("an area lies outside the file"));
         }
         let slots = u32::try_from(areas[Area::Descriptors as usize].1).unwrap_or(0);
-        let columns = u64::from(slots) * (u64::from(threads) + 1);
+        let columns = u64::from(slots) * (u64::from(threads) + u64::from(EXTRA_COLUMNS));
         let agree = (1..=MAX_THREADS as u32).contains(&threads)
             && slots != 0
             && block_slots == BLOCK_SLOTS

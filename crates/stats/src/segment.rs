@@ -25,7 +25,7 @@ use nix::unistd::ftruncate;
 
 use crate::error::StatsError;
 use crate::histogram::Recording;
-use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, Geometry, HEADER_BYTES, word};
+use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, EXTRA_COLUMNS, Geometry, HEADER_BYTES, word};
 use crate::metric::MetricKind;
 
 /// One mapped segment. Lives as long as its store and every thread bound to it.
@@ -39,8 +39,8 @@ pub(crate) struct Segment {
     file: Option<File>,
     /// Bytes from the start of each area (columns: of each column) that have space behind them.
     granted: Mutex<[u64; Area::ALL.len()]>,
-    /// Per stretch of `CHUNK_SLOTS * 2` slots: where the counts of unbound threads go.
-    overflow: Box<[AtomicU8]>,
+    /// Per column beyond those of threads and stretch of `STRETCH_SLOTS` slots: where its cells are.
+    extra: [Box<[AtomicU8]>; EXTRA_COLUMNS as usize],
     claimed: Box<[AtomicBool]>,
     /// The error that ended growth of the file; 0 is none. From then on new stats are private.
     failure: AtomicI32,
@@ -59,6 +59,15 @@ struct Places {
     arena: usize,
     columns: usize,
     column_stride: usize,
+}
+
+/// A column that no thread owns. Its space is taken on first use, so that it costs nothing where it serves nobody.
+#[derive(Clone, Copy)]
+enum Extra {
+    /// Counts of threads without a column.
+    Unbound = 0,
+    /// How much of each counter has been flushed to sinks; wraps as counters do.
+    Flushed = 1,
 }
 
 // SAFETY: the mapping is only ever reached as atomics, and is unmapped only when the last owner drops the segment.
@@ -85,7 +94,8 @@ impl Segment {
             unsafe { mmap_anonymous(None, length, access, flags) }
         };
         let base = base.map_err(memory("address space"))?.cast::<u8>();
-        let stretches = (u64::from(geometry.slots) * 2).div_ceil(u64::from(OVERFLOW_SLOTS));
+        let stretches = (u64::from(geometry.slots) * 2).div_ceil(u64::from(STRETCH_SLOTS));
+        let unused = || (0..stretches).map(|_| AtomicU8::new(CELLS_UNUSED)).collect();
         let segment = Segment {
             id: next_id(),
             geometry,
@@ -94,7 +104,7 @@ impl Segment {
             places,
             file,
             granted: Mutex::default(),
-            overflow: (0..stretches).map(|_| AtomicU8::new(0)).collect(),
+            extra: [unused(), unused()],
             claimed: (0..geometry.threads).map(|_| AtomicBool::new(false)).collect(),
             failure: AtomicI32::new(0),
             handed_over: Mutex::default(),
@@ -128,9 +138,12 @@ impl Segment {
         over(places.suffixes, geometry.offset(Area::Suffixes), geometry.area_bytes(Area::Suffixes))?;
         over(places.arena, geometry.offset(Area::Arena), geometry.area_bytes(Area::Arena))?;
         let column = u64::from(geometry.slots) * 8;
-        for index in 0..=u64::from(geometry.threads) {
-            let place = places.columns + index as usize * places.column_stride;
-            over(place, geometry.offset(Area::Columns) + index * column, column)?;
+        let threads = (0..geometry.threads).map(|index| (index as usize, index));
+        let extra = [Extra::Unbound, Extra::Flushed]
+            .map(|extra| (self.extra_column(extra, CELLS_IN_FILE), geometry.threads + extra as u32));
+        for (mapped, in_file) in threads.chain(extra) {
+            let place = places.columns + mapped * places.column_stride;
+            over(place, geometry.offset(Area::Columns) + u64::from(in_file) * column, column)?;
         }
         Ok(())
     }
@@ -169,6 +182,11 @@ impl Segment {
         self.slice(self.places.owners, self.slots() / BLOCK_SLOTS as usize)
     }
 
+    /// The scope that owns `slot`.
+    pub(crate) fn owner(&self, slot: u32) -> Option<u32> {
+        self.owners()[(slot / BLOCK_SLOTS) as usize].load(Acquire).checked_sub(1)
+    }
+
     /// Four words per scope.
     pub(crate) fn scopes(&self) -> &[AtomicU32] {
         self.slice(self.places.scopes, self.geometry.scopes as usize * 4)
@@ -183,9 +201,9 @@ impl Segment {
         self.slice(self.places.arena, self.geometry.arena as usize)
     }
 
-    /// Cells of one thread; `threads` and `threads + 1` are those of unbound threads.
+    /// Cells of one thread, or of an [`Extra`]: see `extra_column`.
     fn column(&self, index: usize) -> &[AtomicU64] {
-        assert!(index < self.geometry.threads as usize + 2, "columns are threads and two for overflow");
+        assert!(index < mapped_columns(&self.geometry), "columns are those of threads and extra ones");
         self.slice(self.places.columns + index * self.places.column_stride, self.slots())
     }
 
@@ -241,7 +259,7 @@ impl Segment {
     pub(crate) fn sum(&self, slot: u32) -> u64 {
         let slot = slot as usize;
         let bound = (0..self.geometry.threads as usize).map(|column| self.column(column)[slot].load(Relaxed));
-        bound.fold(self.overflow_value(slot), u64::wrapping_add)
+        bound.fold(self.extra_value(Extra::Unbound, slot), u64::wrapping_add)
     }
 
     /// Makes the sum `value` by changing only the cell of the calling thread, so no other thread's count is lost.
@@ -264,12 +282,28 @@ impl Segment {
                 cell.store(0, Relaxed);
             }
         }
-        if self.overflow_value(slot) != 0 {
-            self.overflow_cell(slot).store(0, Relaxed);
+        for extra in [Extra::Unbound, Extra::Flushed] {
+            if self.extra_value(extra, slot) != 0 {
+                self.extra_cell(extra, slot).store(0, Relaxed);
+            }
         }
     }
 
-    /// Makes the calling thread's cells of those `slots` that are counters zero.
+    /// How much of a counter has been flushed, wrapping: more than its sum where a predecessor's counts were, or where
+    /// it was reset before.
+    ///
+    /// To be read before the sum: a reset zeroes a cell first and takes it back from the mark afterwards.
+    pub(crate) fn flushed(&self, slot: u32) -> u64 {
+        self.extra_value(Extra::Flushed, slot as usize)
+    }
+
+    /// Moves the flush mark of a counter on.
+    pub(crate) fn add_flushed(&self, slot: u32, amount: u64) {
+        self.extra_cell(Extra::Flushed, slot as usize).fetch_add(amount, Release);
+    }
+
+    /// Makes the calling thread's cells of those `slots` that are counters zero. What had not been flushed of them
+    /// still will be.
     pub(crate) fn reset_counters(&self, slots: impl Iterator<Item = u32>) {
         let Some(column) = BINDING
             .with_borrow(|own| own.as_ref().filter(|own| own.segment.id == self.id).map(|own| own.column))
@@ -280,46 +314,58 @@ impl Segment {
         let is_counter =
             |slot: &usize| self.descriptors()[*slot].load(Relaxed) & 15 == MetricKind::Counter.code();
         for slot in slots.map(|slot| slot as usize).filter(is_counter) {
-            if cells[slot].load(Relaxed) != 0 {
+            let own = cells[slot].load(Relaxed);
+            if own != 0 {
                 cells[slot].store(0, Relaxed);
             }
-            if column == 0 && self.overflow_value(slot) != 0 {
-                self.overflow_cell(slot).store(0, Relaxed);
+            let unbound = match column {
+                0 if self.extra_value(Extra::Unbound, slot) != 0 => {
+                    self.extra_cell(Extra::Unbound, slot).swap(0, Relaxed)
+                }
+                _ => 0,
+            };
+            let taken = own.wrapping_add(unbound);
+            if taken != 0 {
+                self.add_flushed(slot as u32, taken.wrapping_neg());
             }
         }
     }
 
-    fn overflow_value(&self, slot: usize) -> u64 {
-        match self.overflow[slot / OVERFLOW_SLOTS as usize].load(Acquire) {
-            OVERFLOW_UNUSED => 0,
-            _ => self.overflow_cell(slot).load(Relaxed),
+    fn extra_value(&self, extra: Extra, slot: usize) -> u64 {
+        match self.extra[extra as usize][slot / STRETCH_SLOTS as usize].load(Acquire) {
+            CELLS_UNUSED => 0,
+            _ => self.extra_cell(extra, slot).load(Acquire),
         }
     }
 
-    /// The shared cell of unbound threads. Space is taken on first use, so that it costs nothing where all are bound.
-    fn overflow_cell(&self, slot: usize) -> &AtomicU64 {
-        let state = &self.overflow[slot / OVERFLOW_SLOTS as usize];
+    /// A cell that threads share: changed by read-modify-write only.
+    fn extra_cell(&self, extra: Extra, slot: usize) -> &AtomicU64 {
+        let state = &self.extra[extra as usize][slot / STRETCH_SLOTS as usize];
         let mut found = state.load(Acquire);
-        if found == OVERFLOW_UNUSED {
+        if found == CELLS_UNUSED {
             let _one_at_a_time = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
             found = state.load(Acquire);
-            if found == OVERFLOW_UNUSED {
-                found = if self.overflow_space(slot) { OVERFLOW_FILE } else { OVERFLOW_PRIVATE };
+            if found == CELLS_UNUSED {
+                found = if self.extra_space(extra, slot) { CELLS_IN_FILE } else { CELLS_PRIVATE };
                 state.store(found, Release);
             }
         }
-        let private = usize::from(found == OVERFLOW_PRIVATE);
-        &self.column(self.geometry.threads as usize + private)[slot]
+        &self.column(self.extra_column(extra, found))[slot]
     }
 
-    fn overflow_space(&self, slot: usize) -> bool {
+    /// Which mapped column holds cells of `extra`: each has one with a half in the file, and a wholly private one.
+    fn extra_column(&self, extra: Extra, state: u8) -> usize {
+        self.geometry.threads as usize + extra as usize * 2 + usize::from(state == CELLS_PRIVATE)
+    }
+
+    fn extra_space(&self, extra: Extra, slot: usize) -> bool {
         let Some(file) = self.file.as_ref().filter(|_| slot < self.geometry.slots as usize) else {
             return true;
         };
-        let stretch = u64::from(OVERFLOW_SLOTS);
+        let (slots, stretch) = (u64::from(self.geometry.slots), u64::from(STRETCH_SLOTS));
         let first = slot as u64 / stretch * stretch;
-        let cell = u64::from(self.geometry.slots) * u64::from(self.geometry.threads) + first;
-        let length = stretch.min(u64::from(self.geometry.slots) - first) * 8;
+        let cell = slots * u64::from(self.geometry.threads + extra as u32) + first;
+        let length = stretch.min(slots - first) * 8;
         let start = self.geometry.offset(Area::Columns) + cell * 8;
         fallocate(file.as_fd(), FallocateFlags::empty(), start as i64, length as i64).is_ok()
     }
@@ -401,7 +447,7 @@ impl Places {
             scopes: take(geometry.area_bytes(Area::Scopes)),
             suffixes: take(geometry.area_bytes(Area::Suffixes)),
             arena: take(geometry.area_bytes(Area::Arena)),
-            columns: take(column_stride as u64 * (u64::from(geometry.threads) + 2)),
+            columns: take(column_stride as u64 * mapped_columns(geometry) as u64),
             column_stride,
         };
         (places, next)
@@ -434,7 +480,7 @@ impl Handle {
     #[cold]
     fn add_unbound(self, amount: u64) {
         if let Some(segment) = self.segment() {
-            segment.overflow_cell(self.slot as usize).fetch_add(amount, Relaxed);
+            segment.extra_cell(Extra::Unbound, self.slot as usize).fetch_add(amount, Relaxed);
         }
     }
 
@@ -517,6 +563,11 @@ pub(crate) fn fits_file_limit(bytes: u64) -> bool {
     getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| bytes <= soft)
 }
 
+/// Columns in the mapping: of each extra one there are two, see `Segment::extra_column`.
+fn mapped_columns(geometry: &Geometry) -> usize {
+    (geometry.threads + EXTRA_COLUMNS * 2) as usize
+}
+
 fn next_id() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let id = NEXT.fetch_add(1, Relaxed);
@@ -528,7 +579,8 @@ fn next_id() -> u32 {
 static REGISTRY: RwLock<Vec<(u32, Weak<Segment>)>> = RwLock::new(Vec::new());
 
 const NOWHERE: Bound = Bound { segment: 0, column: null() };
-const OVERFLOW_SLOTS: u32 = CHUNK_SLOTS * 2;
-const OVERFLOW_UNUSED: u8 = 0;
-const OVERFLOW_FILE: u8 = 1;
-const OVERFLOW_PRIVATE: u8 = 2;
+/// Slots whose extra cells get their space in one step.
+const STRETCH_SLOTS: u32 = CHUNK_SLOTS * 2;
+const CELLS_UNUSED: u8 = 0;
+const CELLS_IN_FILE: u8 = 1;
+const CELLS_PRIVATE: u8 = 2;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FlockArg, fallocate};
 
+use crate::deltas::{Deltas, FlushMark};
 use crate::directory::Directory;
 use crate::error::StatsError;
 use crate::histogram::Merge;
@@ -176,6 +177,17 @@ impl Store {
     pub fn merge_histograms(&self) -> Merge {
         self.shared.lock().begin_interval();
         Merge::new(self.shared.clone(), self.shared.segment.take_recordings())
+    }
+
+    /// What counters have gained since sinks were told. Main goes through it at a flush.
+    pub fn deltas(&self) -> Deltas {
+        Deltas::new(self.shared.clone())
+    }
+
+    /// Moves flush marks on: what was sent is not part of later deltas. Takes the lock.
+    pub fn mark_flushed(&self, marks: impl IntoIterator<Item = FlushMark>) {
+        let directory = self.shared.lock();
+        marks.into_iter().for_each(|mark| mark.set(&self.shared.segment, &directory));
     }
 
     /// Sets the calling thread's part of all counters to zero. Main posts this to every thread; what threads without

@@ -1,7 +1,7 @@
 //! Walking over all stats in slices, so that main never holds a thread or the lock for long.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::directory::Directory;
 use crate::histogram::{Distribution, HistogramValue, Merged};
@@ -13,8 +13,7 @@ use crate::store::Shared;
 /// A walk under way. Stats that come or go meanwhile may or may not be seen; all others are seen once.
 pub struct Walk {
     shared: Arc<Shared>,
-    half: usize,
-    next: u32,
+    slices: Slices,
     text: String,
     found: Vec<Found>,
     /// Number of the interval that histograms are asked for.
@@ -35,9 +34,16 @@ enum FoundValue {
     Text(std::ops::Range<usize>),
 }
 
+/// Goes over the blocks in use, of the file and then of private memory.
+#[derive(Default)]
+pub(crate) struct Slices {
+    half: usize,
+    next: u32,
+}
+
 impl Walk {
     pub(crate) fn new(shared: Arc<Shared>) -> Walk {
-        Walk { shared, half: 0, next: 0, text: String::new(), found: Vec::new(), interval: 0 }
+        Walk { shared, slices: Slices::default(), text: String::new(), found: Vec::new(), interval: 0 }
     }
 
     /// Visits the next few hundred stats. False when there are no more.
@@ -66,22 +72,13 @@ impl Walk {
         let shared = self.shared.clone();
         let directory = shared.lock();
         self.interval = directory.interval();
-        let Some(range) = directory.block_ranges().get(self.half).cloned() else { return false };
-        let start = self.next.max(range.start);
-        let end = range.end.min(start.saturating_add(BLOCKS_AT_ONCE));
-        for block in start..end {
-            let owner = shared.segment().owners()[block as usize].load(Acquire);
-            let Some(scope) = owner.checked_sub(1) else { continue };
-            for slot in block * BLOCK_SLOTS..(block + 1) * BLOCK_SLOTS {
+        let Some(slots) = self.slices.next(&directory) else { return false };
+        for slot in slots {
+            if let Some(scope) = shared.segment().owner(slot) {
                 self.add(shared.segment(), &directory, scope, slot);
             }
         }
-        self.next = end.max(start);
-        if self.next >= range.end {
-            self.half += 1;
-            self.next = 0;
-        }
-        self.half < 2
+        true
     }
 
     fn add(&mut self, segment: &Segment, directory: &Directory, scope: u32, slot: u32) {
@@ -101,6 +98,22 @@ impl Walk {
             }
         };
         self.found.push(Found { name, kind, value, generation: directory.generation(scope) });
+    }
+}
+
+impl Slices {
+    /// The next few hundred slots; some may belong to nobody. None when there are no more.
+    pub(crate) fn next(&mut self, directory: &Directory) -> Option<std::ops::Range<u32>> {
+        loop {
+            let range = directory.block_ranges().get(self.half).cloned()?;
+            let start = self.next.max(range.start);
+            if start < range.end {
+                self.next = range.end.min(start.saturating_add(BLOCKS_AT_ONCE));
+                return Some(start * BLOCK_SLOTS..self.next * BLOCK_SLOTS);
+            }
+            self.half += 1;
+            self.next = 0;
+        }
     }
 }
 

@@ -256,6 +256,58 @@ fn counters_can_be_reset_thread_by_thread() {
     assert_eq!((counter.value(), gauge.value()), (1, 15));
 }
 
+/// What sinks would be told now; told if `sent`.
+fn flush(store: &Store, sent: bool) -> BTreeMap<String, u64> {
+    let (mut found, mut marks, mut deltas) = (BTreeMap::new(), Vec::new(), store.deltas());
+    let mut visit = |delta: &proxy_stats::Delta<'_>| {
+        marks.push(delta.mark);
+        assert_eq!(found.insert(delta.name.to_owned(), delta.amount), None);
+    };
+    while deltas.advance(&mut visit) {}
+    if sent {
+        store.mark_flushed(marks);
+    }
+    found
+}
+
+#[test]
+fn every_count_is_flushed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(at(&dir.path().join("segment"), 2)).unwrap();
+    assert!(store.bind_thread(ThreadIndex(0)));
+    let scope = store.root().scope("a");
+    let (counter, other) = (scope.counter("x"), scope.counter("y"));
+    scope.gauge("g", ImportMode::Accumulate).inc();
+    counter.add(5);
+    assert_eq!(flush(&store, false), [("a.x".into(), 5)].into());
+    counter.add(2);
+    other.inc();
+    assert_eq!(flush(&store, true), [("a.x".into(), 7), ("a.y".into(), 1)].into());
+    assert_eq!(flush(&store, true), [].into());
+    // What a reset takes away was still counted.
+    counter.add(3);
+    store.reset_counters();
+    counter.add(4);
+    assert_eq!(counter.value(), 4);
+    assert_eq!(flush(&store, true), [("a.x".into(), 7)].into());
+    assert_eq!(flush(&store, true), [].into());
+}
+
+#[test]
+fn a_mark_of_a_scope_that_is_gone_does_not_reach_its_successor() {
+    let store = Store::create(StoreOptions::private(1)).unwrap();
+    let gone = store.root().scope("gone");
+    gone.counter("x").add(5);
+    let (mut marks, mut deltas) = (Vec::new(), store.deltas());
+    while deltas.advance(|delta| marks.push(delta.mark)) {}
+    drop(gone);
+    let _ = store.reclaim(store.retire());
+    let new = store.root().scope("new");
+    new.counter("x").add(9);
+    store.mark_flushed(marks);
+    assert_eq!(flush(&store, true), [("new.x".into(), 9)].into());
+}
+
 #[test]
 fn text_readouts_reach_readers() {
     let dir = tempfile::tempdir().unwrap();

@@ -34,12 +34,12 @@ fuzz_target!(|data: &[u8]| {
 fn segment() -> Vec<u8> {
     let mut words = vec![0u64; 64];
     words[0] = u64::from_ne_bytes(*b"PRXSTATS");
-    words[1] = 1 | 1 << 32;
+    words[1] = 2 | 1 << 32;
     words[3] = 7 | 4 << 32;
     words[9] = SLOTS as u64;
     words[10] = 2;
     words[11] = 3;
-    let capacities = [SLOTS, SLOTS / 4, 4, 8, 256, SLOTS * 2];
+    let capacities = [SLOTS, SLOTS / 4, 4, 8, 256, SLOTS * 3];
     let mut offset = words.len() * 8;
     for (area, (capacity, bytes)) in capacities.into_iter().zip([4, 4, 16, 8, 1, 8]).enumerate() {
         words[32 + area * 2] = offset as u64;
