@@ -13,6 +13,8 @@ mod reader;
 mod scope;
 mod segment;
 mod store;
+mod tag_rules;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -24,4 +26,5 @@ pub use metric::{Counter, Gauge, GaugeGuard, Histogram, ImportMode, Metric, Metr
 pub use reader::Reader;
 pub use scope::Scope;
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};
+pub use tags::{Extracted, Tag, TagExtractor, TagRule};
 pub use walk::Walk;
