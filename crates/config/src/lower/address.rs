@@ -33,6 +33,19 @@ pub(super) fn literal(
     }
 }
 
+/// The literal address of who receives datagrams. As in Envoy, its `protocol` says nothing.
+pub(super) fn datagram(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &core_v3::Address,
+) -> Option<SocketAddress> {
+    let mut message = message.clone();
+    if let Some(core_v3::address::Address::SocketAddress(socket)) = &mut message.address {
+        socket.protocol = core_v3::socket_address::Protocol::Tcp as i32;
+    }
+    literal(context, path, Some(&message))
+}
+
 pub(super) fn address(
     context: &mut Context<'_>,
     path: &Path<'_>,

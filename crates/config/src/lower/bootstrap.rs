@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 
-use super::{ClusterNames, Context, address, cluster, listener, value};
-use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node, Stats};
+use super::{ClusterNames, Context, address, cluster, listener, stats};
+use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node};
 use crate::{Code, Path};
 
 /// The clusters that routes of this bootstrap may name.
@@ -31,7 +30,7 @@ pub(super) fn lower(
         admin: admin(context, &path.field("admin"), message.admin.as_ref()),
         clusters: clusters(context, &resources.field("clusters"), clusters_of(message)),
         listeners: listeners(context, &resources.field("listeners"), message),
-        stats: stats(context, path, message),
+        stats: stats::lower(context, path, message),
         local_cluster: local_cluster(context, &path.field("cluster_manager"), message),
     }
 }
@@ -100,17 +99,6 @@ fn admin(context: &mut Context<'_>, path: &Path<'_>, message: Option<&bootstrap_
     message.address.as_ref()?;
     let address = address::literal(context, &path.field("address"), message.address.as_ref())?;
     Some(Admin { address })
-}
-
-fn stats(context: &mut Context<'_>, path: &Path<'_>, message: &bootstrap_v3::Bootstrap) -> Stats {
-    let here = path.field("stats_flush_interval");
-    let defaults = Stats::default();
-    let interval = value::duration(context, &here, message.stats_flush_interval.as_ref());
-    let flush_interval = interval.unwrap_or(defaults.flush_interval);
-    if !(Duration::from_millis(1)..=Duration::from_secs(300)).contains(&flush_interval) {
-        context.error(&here, Code::OUT_OF_RANGE, "a time from 0.001s to 300s is expected");
-    }
-    Stats { flush_interval }
 }
 
 fn local_cluster(

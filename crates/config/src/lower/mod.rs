@@ -21,6 +21,7 @@ mod protocol;
 mod regex;
 mod route;
 mod route_action;
+mod stats;
 mod value;
 mod virtual_host;
 
@@ -232,5 +233,7 @@ impl<'a> Context<'a> {
     }
 }
 
+#[cfg(test)]
+mod stats_tests;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,11 @@ pub(super) fn rewrite(
     }
 }
 
+/// A pattern that matches anywhere.
+pub(super) fn anywhere(context: &mut Context<'_>, path: &Path<'_>, pattern: &str) -> Option<Regex> {
+    compile(context, path, pattern, false)
+}
+
 fn compile(context: &mut Context<'_>, path: &Path<'_>, pattern: &str, whole: bool) -> Option<Regex> {
     if pattern.len() > MAX_PATTERN {
         let message = format_args!("a pattern has at most {MAX_PATTERN} bytes");

@@ -17,14 +17,14 @@ fn lower_with(yaml: &str, options: &LowerOptions) -> (Option<Bootstrap>, Vec<Fin
     (lowered, findings.into_vec())
 }
 
-fn accepted(yaml: &str) -> Bootstrap {
+pub(super) fn accepted(yaml: &str) -> Bootstrap {
     let (lowered, findings) = lower(yaml);
     assert!(findings.is_empty(), "{yaml}\n{findings:#?}");
     lowered.unwrap()
 }
 
 /// Asserts exactly these errors: code, and the end of the path.
-fn refused(yaml: &str, expected: &[(&str, &str)]) {
+pub(super) fn refused(yaml: &str, expected: &[(&str, &str)]) {
     let (lowered, findings) = lower(yaml);
     assert!(lowered.is_none(), "{yaml}");
     let found: Vec<_> = findings.iter().map(|finding| (finding.code.0, finding.path.as_str())).collect();
@@ -115,7 +115,7 @@ fn defaults_are_those_of_envoy() {
     assert_eq!(cluster.circuit_breakers, [CircuitBreaker::default(); 2]);
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     assert!(matches!(cluster.protocol, UpstreamProtocol::Http1));
-    assert_eq!(lowered.stats.flush_interval, Duration::from_secs(5));
+    assert_eq!(lowered.stats.flush, StatsFlush::Every(Duration::from_secs(5)));
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! The whole of a bootstrap file.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Cluster, Listener, SocketAddress};
+use super::{Cluster, Listener, SocketAddress, Stats};
 
 /// `envoy.config.bootstrap.v3.Bootstrap`.
 #[derive(Debug, Default)]
@@ -31,17 +30,4 @@ pub struct Node {
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub address: SocketAddress,
-}
-
-/// `stats_config` and the flush fields of the bootstrap.
-#[derive(Debug, Clone)]
-pub struct Stats {
-    /// `stats_flush_interval`, 5 s when unset.
-    pub flush_interval: Duration,
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self { flush_interval: Duration::from_secs(5) }
-    }
 }

@@ -11,6 +11,7 @@ mod http;
 mod listener;
 mod matcher;
 mod route;
+mod stats;
 
 pub use bootstrap::*;
 pub use cluster::*;
@@ -18,3 +19,4 @@ pub use http::*;
 pub use listener::*;
 pub use matcher::*;
 pub use route::*;
+pub use stats::*;
