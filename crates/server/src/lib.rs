@@ -18,3 +18,4 @@ mod segment;
 mod server_stats;
 pub mod signals;
 mod state;
+mod stats_config;

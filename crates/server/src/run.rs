@@ -27,6 +27,7 @@ use crate::segment::Segment;
 use crate::server_stats;
 use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
+use crate::stats_config::Matcher;
 
 /// Why a proxy did not run.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +164,7 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance().generation().0, usize::from(concurrency) + 1)?;
     let store = segment.store.clone();
+    store.restrict(Matcher(bootstrap.stats.matcher));
     store.bind_thread(ThreadIndex(0));
     let workers = start_workers(concurrency, &store)?;
     let names = ClusterNames::default();

@@ -13,6 +13,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use crate::blocks::{Blocks, Extent};
 use crate::histogram::{Counts, Merged};
 use crate::layout::{Area, BLOCK_SLOTS, word};
+use crate::matcher::StatsMatcher;
 use crate::metric::MetricKind;
 use crate::names::{Arena, Place, Suffixes, bounded, raise};
 use crate::scope::ScopeInner;
@@ -37,6 +38,8 @@ pub(crate) struct Directory {
     quarantine: Vec<(u64, Extent)>,
     epoch: u64,
     refused: u64,
+    /// None: all stats are to exist.
+    matcher: Option<Box<dyn StatsMatcher>>,
     full_name: String,
 }
 
@@ -101,6 +104,7 @@ impl Directory {
             quarantine: Vec::new(),
             epoch: 0,
             refused: 0,
+            matcher: None,
             full_name: String::new(),
         }
     }
@@ -176,6 +180,9 @@ impl Directory {
     /// The slot of `prefix of scope` + `suffix`: the existing one, or a new one owned by `scope`.
     pub(crate) fn resolve(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
         let suffix = &*bounded(suffix);
+        if !self.accepts(scope, suffix) {
+            return no_slot(segment);
+        }
         let known = self.suffixes.find(suffix);
         if let Some(slot) = known.and_then(|known| self.find_in(segment, self.owning(scope)?, known, kind)) {
             return slot;
@@ -193,6 +200,30 @@ impl Directory {
         }
     }
 
+    /// From now on only stats that `matcher` accepts get slots.
+    pub(crate) fn restrict(&mut self, matcher: Box<dyn StatsMatcher>) {
+        self.matcher = Some(matcher);
+    }
+
+    fn accepts(&mut self, scope: u32, suffix: &str) -> bool {
+        if self.matcher.is_none() {
+            return true;
+        }
+        let name = self.take_full_name(scope, suffix);
+        let accepted = self.matcher.as_ref().is_none_or(|matcher| matcher.accepts(&name));
+        self.full_name = name;
+        accepted
+    }
+
+    /// Name of a stat, in a buffer that is to be put back.
+    fn take_full_name(&mut self, scope: u32, suffix: &str) -> String {
+        let mut name = std::mem::take(&mut self.full_name);
+        name.clear();
+        name.push_str(self.prefix(scope));
+        name.push_str(suffix);
+        name
+    }
+
     /// The slot that another scope has for the name that `suffix` gives in this one.
     fn find_elsewhere(
         &mut self,
@@ -204,11 +235,8 @@ impl Directory {
         if !self.suffixes.may_be_split_otherwise(suffix) {
             return None;
         }
-        let mut name = std::mem::take(&mut self.full_name);
-        name.clear();
-        name.push_str(self.prefix(scope));
-        let own = name.len();
-        name.push_str(suffix);
+        let name = self.take_full_name(scope, suffix);
+        let own = name.len() - suffix.len();
         let found = self.find_split(segment, &name, own, kind);
         self.full_name = name;
         found
@@ -525,7 +553,7 @@ fn key(descriptor: u32) -> Option<u32> {
     Some(descriptor >> 4 << 2 | MetricKind::from_code(descriptor & 15)?.class())
 }
 
-/// Where stats without a slot count: the first private slot, which always has memory and never an owner.
+/// Where stats without a slot count, rejected or refused: the first private slot, which always has memory and never an owner.
 fn no_slot(segment: &Segment) -> u32 {
     segment.geometry().slots
 }

@@ -17,6 +17,7 @@ use crate::directory::Directory;
 use crate::error::StatsError;
 use crate::histogram::Merge;
 use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
+use crate::matcher::StatsMatcher;
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
 use crate::segment::{Segment, fits_file_limit};
@@ -108,6 +109,11 @@ impl Store {
     /// The scope with the empty prefix.
     pub fn root(&self) -> Scope {
         self.root.clone()
+    }
+
+    /// Makes only those stats that `matcher` accepts, from now on: to be called before there are any.
+    pub fn restrict(&self, matcher: impl StatsMatcher + 'static) {
+        self.shared.lock().restrict(Box::new(matcher));
     }
 
     /// Where the stats are at the moment.

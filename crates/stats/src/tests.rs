@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use crate::layout::Geometry;
-use crate::{Backing, ImportMode, ReadError, Reader, Scope, Store, StoreOptions, ThreadIndex};
+use crate::{Backing, ImportMode, ReadError, Reader, Scope, StatsMatcher, Store, StoreOptions, ThreadIndex};
 
 const SMALL: Geometry = Geometry { threads: 2, slots: 1 << 16, scopes: 64, suffixes: 256, arena: 1 << 16 };
 
@@ -198,4 +198,33 @@ fn other_files_are_refused() {
     assert!(matches!(Reader::open(&path), Err(ReadError::NotASegment)));
     assert!(matches!(Reader::open(dir.path()), Err(ReadError::NotASegment)));
     assert!(matches!(Reader::open(&dir.path().join("none")), Err(ReadError::Io(_))));
+}
+
+#[derive(Debug)]
+struct NoClusters;
+
+impl StatsMatcher for NoClusters {
+    fn accepts(&self, name: &str) -> bool {
+        !name.starts_with("cluster.")
+    }
+}
+
+#[test]
+fn what_the_matcher_rejects_counts_nowhere_and_takes_no_slot() {
+    let store = Store::create(StoreOptions::private(1)).unwrap();
+    store.restrict(NoClusters);
+    assert!(store.bind_thread(ThreadIndex(0)));
+    let cluster = store.root().scope("cluster.a");
+    let server = store.root().scope("server");
+    cluster.counter("rq_total").add(5);
+    cluster.gauge("active", ImportMode::Accumulate).set(7);
+    cluster.histogram("rq_time").record(3);
+    cluster.text_readout("version").set("1");
+    server.counter("cluster.rq_total").inc();
+    let mut merge = store.merge_histograms();
+    while merge.advance() {}
+    let mut found = Vec::new();
+    store.for_each(|metric| found.push((metric.name.to_owned(), metric.value.number())));
+    assert_eq!(found, [("server.cluster.rq_total".to_owned(), Some(1))]);
+    assert_eq!((store.value("cluster.a.rq_total"), store.refused()), (None, 0));
 }

@@ -44,26 +44,34 @@ pub(super) fn rewrite(
     }
 }
 
-/// A pattern that matches anywhere.
-pub(super) fn anywhere(context: &mut Context<'_>, path: &Path<'_>, pattern: &str) -> Option<Regex> {
-    compile(context, path, pattern, false)
+/// A pattern that matches anywhere in text.
+pub(super) fn in_text(context: &mut Context<'_>, path: &Path<'_>, pattern: &str) -> Option<regex::Regex> {
+    build(context, path, pattern, |text| regex::RegexBuilder::new(text).size_limit(SIZE_LIMIT).build())
 }
 
 fn compile(context: &mut Context<'_>, path: &Path<'_>, pattern: &str, whole: bool) -> Option<Regex> {
+    let unicode = needs_unicode(pattern);
+    build(context, path, pattern, |text| {
+        let text = if whole { Cow::Owned(format!("^(?:{text})$")) } else { Cow::Borrowed(text) };
+        RegexBuilder::new(&text).unicode(unicode).size_limit(SIZE_LIMIT).build()
+    })
+}
+
+/// Translates and bounds `pattern`, and tells what is wrong with it.
+fn build<R>(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    pattern: &str,
+    build: impl FnOnce(&str) -> Result<R, regex::Error>,
+) -> Option<R> {
     if pattern.len() > MAX_PATTERN {
         let message = format_args!("a pattern has at most {MAX_PATTERN} bytes");
         context.error(path, Code::BAD_REGEX, message);
         return None;
     }
-    let compiled = translate(pattern).and_then(|translated| {
-        let text = if whole { format!("^(?:{translated})$") } else { translated.into_owned() };
-        RegexBuilder::new(&text)
-            .unicode(needs_unicode(pattern))
-            .size_limit(SIZE_LIMIT)
-            .build()
-            .map_err(|error| one_line(&error.to_string()))
-    });
-    match compiled {
+    let built =
+        translate(pattern).and_then(|text| build(&text).map_err(|error| one_line(&error.to_string())));
+    match built {
         Ok(regex) => Some(regex),
         Err(problem) => {
             context.error(path, Code::BAD_REGEX, problem);

@@ -70,7 +70,7 @@ fn tag(context: &mut Context<'_>, path: &Path<'_>, message: &metrics_v3::TagSpec
     let value = match &message.tag_value {
         Some(TagValue::FixedValue(text)) => StatsTagValue::Fixed(text.clone()),
         Some(TagValue::Regex(pattern)) if !pattern.is_empty() => {
-            StatsTagValue::Regex(regex::anywhere(context, &path.field("regex"), pattern)?)
+            StatsTagValue::Regex(regex::in_text(context, &path.field("regex"), pattern)?)
         }
         _ if name.strip_prefix("envoy.").is_some_and(|name| DEFAULT_TAGS.contains(&name)) => {
             StatsTagValue::Default

@@ -44,7 +44,7 @@ fn a_tag_needs_a_rule() {
     let tags = accepted(&yaml).stats.tags;
     assert!(!tags.use_defaults && !tags.override_defaults);
     assert!(matches!(&tags.tags[0].value, StatsTagValue::Fixed(value) if value == "b"));
-    assert!(matches!(&tags.tags[1].value, StatsTagValue::Regex(regex) if regex.is_match(b"x.y.z")));
+    assert!(matches!(&tags.tags[1].value, StatsTagValue::Regex(regex) if regex.is_match("x.y.z")));
     assert!(matches!(&tags.tags[2].value, StatsTagValue::Default));
     refused(&config("stats_tags: [{tag_name: mine}]"), &[("required", "stats_tags[0]")]);
     refused(&config("stats_tags: [{tag_name: a, regex: '(b'}]"), &[("bad-regex", "stats_tags[0].regex")]);

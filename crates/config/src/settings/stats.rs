@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::bytes::Regex;
+use regex::Regex;
 
 use super::{SocketAddress, StringMatcher};
 
