@@ -2,7 +2,9 @@
 
 pub mod clock;
 mod drain;
+mod loop_stats;
 mod mailbox;
+mod pulse;
 mod slot;
 mod timer;
 mod wheel;
@@ -10,7 +12,11 @@ pub mod worker_local;
 mod workers;
 
 pub use drain::{Drain, DrainGuard};
+pub use loop_stats::LoopStats;
 pub use mailbox::{Mail, OnAllWorkers};
+pub use pulse::{Beat, Pulse};
 pub use slot::{Slot, SlotReader, Snapshot};
 pub use timer::{Deadlines, TICK, Timer};
-pub use workers::{StartError, StopError, WorkerIndex, Workers, WorkersOptions, local_runtime};
+pub use workers::{
+    StartError, StopError, WorkerIndex, Workers, WorkersOptions, local_runtime, measured_local_runtime,
+};

@@ -10,7 +10,8 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::oneshot;
 
 use crate::mailbox::{Mail, OnAllWorkers, Receiver, Sender, channel, countdown};
-use crate::{clock, slot, worker_local};
+use crate::pulse::Pulse;
+use crate::{clock, loop_stats, slot, worker_local};
 
 /// A worker's number, from 0; the `N` of `wrk:worker_N` and of Envoy's `worker_N` stats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub struct WorkerIndex(pub u16);
 pub struct WorkersOptions {
     /// How many threads (Envoy's `--concurrency`); 0 counts as 1, as in Envoy.
     pub concurrency: u16,
+    /// Measure each turn of the loops, for [`crate::LoopStats::keep`] to record.
+    pub measured: bool,
 }
 
 /// All workers of this process, held by main. Dropping it tells them to stop and does not wait.
@@ -30,6 +33,7 @@ pub struct Workers {
 
 struct Worker {
     mailbox: Sender,
+    pulse: Pulse,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -64,7 +68,7 @@ impl Default for WorkersOptions {
     /// One worker per core.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { concurrency: u16::try_from(cores).unwrap_or(u16::MAX) }
+        Self { concurrency: u16::try_from(cores).unwrap_or(u16::MAX), measured: false }
     }
 }
 
@@ -90,7 +94,7 @@ impl Workers {
     ) -> Result<Self, StartError> {
         let mut workers = Self { threads: Vec::new() };
         for index in (0..options.concurrency.max(1)).map(WorkerIndex) {
-            workers.threads.push(start_one(index, init.clone())?);
+            workers.threads.push(start_one(index, options.measured, init.clone())?);
         }
         Ok(workers)
     }
@@ -103,6 +107,11 @@ impl Workers {
     /// Every worker's number, in order.
     pub fn indexes(&self) -> impl Iterator<Item = WorkerIndex> + use<> {
         (0..self.threads.len()).filter_map(|index| u16::try_from(index).ok()).map(WorkerIndex)
+    }
+
+    /// The loop of every worker, in order.
+    pub fn pulses(&self) -> impl Iterator<Item = Pulse> {
+        self.threads.iter().map(|worker| worker.pulse.clone())
     }
 
     /// Runs `mail` on one worker, after everything posted to it before. False when there is no such worker any more.
@@ -185,8 +194,21 @@ pub fn local_runtime() -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
+/// As [`local_runtime`], with turns that are measured: see [`crate::LoopStats`].
+///
+/// # Errors
+/// When the system refuses the descriptors it needs.
+pub fn measured_local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(loop_stats::end_turn)
+        .on_thread_unpark(loop_stats::begin_turn)
+        .build_local(LocalOptions::default())
+}
+
 fn start_one(
     index: WorkerIndex,
+    measured: bool,
     init: impl Fn(WorkerIndex) + Send + Sync + Clone + 'static,
 ) -> Result<Worker, StartError> {
     let name = format!("wrk:{index}");
@@ -196,35 +218,38 @@ fn start_one(
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
-            run(receiver, ready, || init(index));
+            run(receiver, measured, ready, || init(index));
             // Nobody may be waiting.
             let _ = end.send(());
         })
         .map_err(|source| StartError::Thread { name: name.clone(), source })?;
     match started.recv() {
-        Ok(Ok(())) => Ok(Worker { mailbox, ended, thread }),
+        Ok(Ok(pulse)) => Ok(Worker { mailbox, pulse, ended, thread }),
         Ok(Err(source)) => Err(StartError::Loop { name, source }),
         Err(_) => Err(StartError::Loop { name, source: io::Error::other("the thread ended") }),
     }
 }
 
-fn run(receiver: Receiver, ready: blocking::Sender<io::Result<()>>, init: impl FnOnce()) {
-    let runtime = match local_runtime() {
+fn run(receiver: Receiver, measured: bool, ready: blocking::Sender<io::Result<Pulse>>, init: impl FnOnce()) {
+    let runtime = match if measured { measured_local_runtime() } else { local_runtime() } {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = ready.send(Err(error));
             return;
         }
     };
-    let _ = ready.send(Ok(()));
+    let (pulse, answering) = Pulse::of(runtime.handle());
+    let _ = ready.send(Ok(pulse));
     clock::turn();
     runtime.block_on(async {
+        tokio::task::spawn_local(answering);
         init();
         receiver.run().await;
     });
     // Tasks first: they may still reach what the thread holds. Lookups in progress on other threads are left alone.
     runtime.shutdown_background();
     clock::detach();
+    loop_stats::clear();
     worker_local::clear();
     slot::clear();
 }

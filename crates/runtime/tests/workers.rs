@@ -19,14 +19,14 @@ fn on_main<F: Future>(future: F) -> F::Output {
 }
 
 fn start(concurrency: u16) -> Workers {
-    Workers::start(WorkersOptions { concurrency }, |_| {})
+    Workers::start(WorkersOptions { concurrency, measured: false }, |_| {})
 }
 
 #[test]
 fn names_threads_and_runs_init_before_mail() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&seen);
-    let options = WorkersOptions { concurrency: 3 };
+    let options = WorkersOptions { concurrency: 3, measured: false };
     let workers = Workers::start(options, move |index| {
         let name = std::thread::current().name().unwrap().to_owned();
         record.lock().unwrap().push((index, name));
@@ -186,7 +186,7 @@ fn dropping_a_slot_frees_every_copy() {
 fn a_table_is_edited_piece_by_piece_and_drained_per_worker() {
     #[derive(Default)]
     struct Table(RefCell<HashMap<u32, Drain>>);
-    let options = WorkersOptions { concurrency: 2 };
+    let options = WorkersOptions { concurrency: 2, measured: false };
     let workers = Workers::start(options, |_| {
         worker_local::insert(Rc::new(Table::default()));
     });

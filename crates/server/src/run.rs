@@ -261,7 +261,7 @@ async fn shut_down(
 /// When the system gives no thread or no event loop.
 pub fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {
     let store = store.clone();
-    let workers = Workers::try_start(WorkersOptions { concurrency }, move |index| {
+    let workers = Workers::try_start(WorkersOptions { concurrency, measured: false }, move |index| {
         store.bind_thread(ThreadIndex(index.0 + 1));
         worker_local::insert(Rc::<ClusterMap>::default());
         worker_local::insert(Rc::new(ConnectionIds::new(index, concurrency)));
