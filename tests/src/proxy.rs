@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 pub use nix::sys::signal::Signal;
 
-use crate::{BaseId, Bootstrap, Message, PATIENCE, Program, Wire, eventually};
+use crate::{BaseId, Bootstrap, Message, PATIENCE, Program, StoppedThread, Wire, eventually};
 
 /// A proxy process with its own directory.
 pub struct Proxy {
@@ -130,6 +130,12 @@ impl Proxy {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).expect("Linux pids fit");
         signal::kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Stops one of its threads, which has to be busy; see [`StoppedThread`].
+    #[must_use]
+    pub fn stop_thread(&self, name: &str) -> StoppedThread {
+        StoppedThread::stop_busy(self.process.id(), name)
     }
 
     /// Waits for the process to end by itself.

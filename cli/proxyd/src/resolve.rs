@@ -9,7 +9,7 @@ use std::time::Duration;
 use proxy_control::{BaseId, RunDir};
 use proxy_server::default_config::{self, Target};
 use proxy_server::logging::{self, LogOptions};
-use proxy_server::options::{self, ConfigSource, NodeOptions, Options};
+use proxy_server::options::{self, Allocator, ConfigSource, NodeOptions, Options};
 
 use crate::arguments::{LogFormat, Mode, Run};
 
@@ -53,6 +53,7 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
         drain_time: Duration::from_secs(run.drain_time_s.into()),
         shutdown_time: Duration::from_secs(run.shutdown_time_s.into()),
         allow_unsupported: run.allow_unsupported,
+        allocator: Allocator::Jemalloc,
     })))
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct ListenerPlan {
     pub chains: Vec<ChainPlan>,
     pub default_chain: Option<ChainPlan>,
     pub stats: ListenerStats,
+    /// Of all listeners: `server.total_connections`.
+    pub total_connections: Gauge,
     pub local_address: Option<IpAddr>,
     pub scope: Scope,
     /// The local address of every connection, unless the socket is bound to all of them.
@@ -223,8 +225,9 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
         let _open = open;
-        let _active =
-            (GaugeGuard::new(listener.plan.stats.downstream_cx_active), GaugeGuard::new(listener.cx_active));
+        let plan = &listener.plan;
+        let gauges = [plan.stats.downstream_cx_active, listener.cx_active, plan.total_connections];
+        let _active = gauges.map(GaugeGuard::new);
         if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
         }

@@ -19,3 +19,4 @@ mod server_stats;
 pub mod signals;
 mod state;
 mod stats_config;
+mod watchdog;

@@ -30,11 +30,19 @@ stats_block! {
     }
 }
 
+stats_block! {
+    /// Of `server.*`, what listeners count.
+    pub struct ConnectionStats {
+        gauges: total_connections: Accumulate;
+    }
+}
+
 /// All listeners of the process.
 pub struct ListenerManager {
     workers: Rc<Workers>,
     root: Scope,
     stats: ListenerManagerStats,
+    connections: ConnectionStats,
     names: ClusterNames,
     local_address: Option<IpAddr>,
     reclaimer: Reclaimer,
@@ -78,6 +86,7 @@ impl ListenerManager {
             reclaimer: Reclaimer::new(store, Rc::clone(&workers)),
             workers,
             stats: ListenerManagerStats::new(&scope),
+            connections: ConnectionStats::new(&root.scope("server.")),
             root,
             names,
             local_address: local_address(),
@@ -245,6 +254,7 @@ impl ListenerManager {
             chains: settings.chains.iter().map(&mut chain).collect(),
             default_chain: settings.default_chain.as_ref().map(&mut chain),
             stats: ListenerStats::new(&scope),
+            total_connections: self.connections.total_connections,
             local_address: self.local_address,
             settings: Arc::clone(&settings),
             scope: scope.clone(),

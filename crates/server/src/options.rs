@@ -34,6 +34,14 @@ pub struct Options {
     pub shutdown_time: Duration,
     /// `--allow-unsupported`: fields that proxyd does not implement are warnings.
     pub allow_unsupported: bool,
+    pub allocator: Allocator,
+}
+
+/// What the program was linked with: whom to ask how much memory is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocator {
+    Jemalloc,
+    System,
 }
 
 /// Where the bootstrap comes from.

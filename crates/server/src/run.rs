@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_config::lower::LowerOptions;
+use proxy_config::settings::Watchdogs;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
 use proxy_net::ConnectionIds;
-use proxy_runtime::{Workers, WorkersOptions, worker_local};
+use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
 use proxy_stats::{Store, ThreadIndex};
 use proxy_upstream::dns::Resolver;
 use proxy_upstream::{ClusterMap, ClusterNames};
@@ -24,10 +25,11 @@ use crate::logging::{self, Log};
 use crate::options::{ConfigSource, Mode, Options};
 use crate::resources::Resources;
 use crate::segment::Segment;
-use crate::server_stats;
+use crate::server_stats::{self, ServerStats};
 use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
 use crate::stats_config::Matcher;
+use crate::watchdog::GuardDog;
 
 /// Why a proxy did not run.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,10 @@ pub fn run(options: Options) -> Result<ExitCode, RunError> {
     }
     let (log, _flushed_at_end) = logging::start(&options.log)?;
     raise_descriptor_limit();
-    let runtime = proxy_runtime::local_runtime()?;
+    let runtime = match configuration.settings.dispatcher_stats {
+        true => proxy_runtime::measured_local_runtime()?,
+        false => proxy_runtime::local_runtime()?,
+    };
     runtime.block_on(serve(Rc::new(options), configuration, log))
 }
 
@@ -112,6 +117,7 @@ fn raise_descriptor_limit() {
 
 /// What keeps the process reachable and alive until its end, in the order in which it goes.
 struct Running {
+    _guard_dog: GuardDog,
     state: Rc<State>,
     admin: Admin,
     commanded: mpsc::UnboundedReceiver<Command>,
@@ -158,15 +164,21 @@ async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> 
 /// Takes the base-id, starts threads and managers, opens the admin port. Listeners are bound but do not listen yet.
 async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -> Result<Running, RunError> {
     let started = Instant::now();
-    let resources = Resources::new(configuration.message.into(), &configuration.settings);
-    let bootstrap = configuration.settings;
+    let Configuration { message, settings: bootstrap, warnings, .. } = configuration;
+    let resources = Resources::new(message.into(), &bootstrap);
     let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance().generation().0, usize::from(concurrency) + 1)?;
     let store = segment.store.clone();
     store.restrict(Matcher(bootstrap.stats.matcher));
     store.bind_thread(ThreadIndex(0));
-    let workers = start_workers(concurrency, &store)?;
+    let workers = start_workers(concurrency, &store, bootstrap.dispatcher_stats)?;
+    if bootstrap.dispatcher_stats {
+        LoopStats::keep(&store.root().scope("server."));
+    }
+    let concurrency = options.concurrency.get();
+    let stats = ServerStats::start(&store.root(), concurrency, bootstrap.version_override, &warnings);
+    stats.count_panics();
     let names = ClusterNames::default();
     let resolver = Resolver::new()
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
@@ -174,8 +186,10 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let (commands, commanded) = mpsc::unbounded_channel();
     let state = Rc::new(State {
         clusters: ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver),
-        listeners: ListenerManager::new(workers, store.clone(), names),
+        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names),
         store,
+        stats,
+        allocator: options.allocator,
         node: Arc::new(bootstrap.node),
         resources,
         started,
@@ -195,8 +209,17 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     for listener in bootstrap.listeners {
         state.listeners.add(listener)?;
     }
-    server_stats::keep(&state.store.root(), options.concurrency.get(), Rc::clone(&state));
-    Ok(Running { state, admin, commanded, _admin_port: admin_port, _segment: segment, _control: control })
+    server_stats::keep(Rc::clone(&state));
+    Ok(Running {
+        // From now on: adding what a large file declares may take long.
+        _guard_dog: watch(&state.store, &bootstrap.watchdogs, &workers, log.clone())?,
+        state,
+        admin,
+        commanded,
+        _admin_port: admin_port,
+        _segment: segment,
+        _control: control,
+    })
 }
 
 /// Opens the listeners when every cluster knows its hosts, as Envoy does.
@@ -207,7 +230,9 @@ async fn open_when_warm(state: Rc<State>) -> Result<(), RunError> {
     for (name, address) in state.listeners.list() {
         tracing::info!(target: "main", %name, %address, "listening");
     }
-    tracing::info!(target: "main", after = ?state.started.elapsed(), "serving");
+    let after = state.started.elapsed();
+    state.stats.initialized(after);
+    tracing::info!(target: "main", ?after, "serving");
     Ok(())
 }
 
@@ -255,14 +280,28 @@ async fn shut_down(
     ExitCode::SUCCESS
 }
 
+/// Watches this thread and the workers; who is stuck for too long ends the process, once the log says so.
+fn watch(store: &Store, settings: &Watchdogs, workers: &Workers, log: Log) -> Result<GuardDog, RunError> {
+    let kill = move |stuck| {
+        tracing::error!(target: "main", "watchdog: {stuck}");
+        log.flush();
+        std::process::abort();
+    };
+    Ok(GuardDog::start(&store.root(), settings, Pulse::of_this_loop(), workers.pulses(), kill)?)
+}
+
 /// Starts workers that can serve: each with a column of `store`, which has one more for main, and its cluster table.
+/// With `measured` the turns of their loops are stats, as `enable_dispatcher_stats` asks.
 ///
 /// # Errors
 /// When the system gives no thread or no event loop.
-pub fn start_workers(concurrency: u16, store: &Store) -> Result<Rc<Workers>, RunError> {
+pub fn start_workers(concurrency: u16, store: &Store, measured: bool) -> Result<Rc<Workers>, RunError> {
     let store = store.clone();
-    let workers = Workers::try_start(WorkersOptions { concurrency, measured: false }, move |index| {
+    let workers = Workers::try_start(WorkersOptions { concurrency, measured }, move |index| {
         store.bind_thread(ThreadIndex(index.0 + 1));
+        if measured {
+            LoopStats::keep(&store.root().scope(&format!("listener_manager.{index}.")));
+        }
         worker_local::insert(Rc::<ClusterMap>::default());
         worker_local::insert(Rc::new(ConnectionIds::new(index, concurrency)));
     })?;

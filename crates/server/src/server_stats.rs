@@ -1,8 +1,9 @@
-//! The stats of the process itself, `server.*`.
+//! The stats of the process itself, `server.*`. Listeners and watchdogs count some of that name themselves.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use proxy_config::{Code, Finding};
 use proxy_stats::{Backing, Scope, stats_block};
 
 use crate::admin::{AdminState, ServerState};
@@ -10,22 +11,85 @@ use crate::memory;
 use crate::state::State;
 
 stats_block! {
-    /// `server.*`.
+    /// `server.*`. Those of Envoy's that can only be 0 here are there for dashboards that expect them: there is no TLS
+    /// yet (the days and seconds are Envoy's own values for "no certificate"), no discovery, no parent process, and
+    /// no supported field is work in progress.
     pub struct ServerStats {
-        gauges: concurrency: NeverImport, hot_restart_epoch: NeverImport, live: NeverImport,
-            memory_allocated: Accumulate, memory_heap_size: Accumulate, memory_physical_size: Accumulate,
-            parent_connections: Accumulate, state: NeverImport, total_connections: Accumulate, uptime: Accumulate,
-            version: NeverImport;
+        counters: debug_assertion_failures, dynamic_unknown_fields,
+            /// Panics.
+            envoy_bug_failures,
+            envoy_notifications,
+            /// What `--allow-unsupported` let pass.
+            static_unknown_fields,
+            wip_protos;
+        gauges: concurrency: NeverImport, days_until_first_cert_expiring: NeverImport,
+            fips_mode = "compilation_settings.fips_mode": NeverImport, hot_restart_epoch: NeverImport,
+            hot_restart_generation: NeverImport, live: NeverImport, memory_allocated: Accumulate,
+            memory_heap_size: Accumulate, memory_physical_size: Accumulate, parent_connections: Accumulate,
+            seconds_until_first_ocsp_response_expiring: NeverImport, state: NeverImport,
+            /// Stats looked for by name, but for those that the thread remembered.
+            stats_recent_lookups: NeverImport,
+            uptime: Accumulate, version: NeverImport;
+        histograms: initialization_time_ms;
     }
 }
 
-/// Says what does not change and keeps the rest true for as long as the process lives.
-pub(crate) fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
-    let stats = ServerStats::new(&root.scope("server."));
-    stats.concurrency.set(concurrency as u64);
+impl ServerStats {
+    /// Says what does not change.
+    pub(crate) fn start(
+        root: &Scope,
+        concurrency: usize,
+        version: Option<u64>,
+        warnings: &[Finding],
+    ) -> Self {
+        let stats = Self::new(&root.scope("server."));
+        stats.concurrency.set(concurrency as u64);
+        stats.version.set(version.unwrap_or_else(own_version));
+        stats.hot_restart_generation.set(1);
+        stats.days_until_first_cert_expiring.set(u64::from(u32::MAX));
+        let unknown = warnings.iter().filter(|warning| UNKNOWN.contains(&warning.code));
+        stats.static_unknown_fields.add(unknown.count() as u64);
+        stats
+    }
+
+    /// Counts panics of all threads from now on, beside what is done about them already.
+    pub(crate) fn count_panics(&self) {
+        let (stats, before) = (self.clone(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            stats.envoy_bug_failures.inc();
+            before(panic);
+        }));
+    }
+
+    /// Listeners are open.
+    pub(crate) fn initialized(&self, after: Duration) {
+        self.initialization_time_ms.record(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    }
+}
+
+impl State {
+    /// Makes true what changes by itself.
+    pub(crate) fn refresh_stats(&self) {
+        let (server, stats) = (self.server(), &self.stats);
+        stats.live.set(u64::from(server.state == ServerState::Live));
+        stats.state.set(match server.state {
+            ServerState::Live => 0,
+            ServerState::Draining => 1,
+            ServerState::PreInitializing => 2,
+            ServerState::Initializing => 3,
+        });
+        stats.uptime.set(server.uptime.as_secs());
+        stats.stats_recent_lookups.set(self.store.lookups());
+        let memory = memory::read(self.allocator);
+        stats.memory_allocated.set(memory.allocated);
+        stats.memory_heap_size.set(memory.heap_size);
+        stats.memory_physical_size.set(memory.total_physical_bytes);
+    }
+}
+
+/// Refreshes the stats for as long as the process lives: other programs read them without asking.
+pub(crate) fn keep(state: Rc<State>) {
     tokio::task::spawn_local(async move {
-        // Whole, not field by field: its scope keeps the slots.
-        let stats = stats;
         let mut tick = tokio::time::interval(INTERVAL);
         let mut told = false;
         loop {
@@ -35,21 +99,37 @@ pub(crate) fn keep(root: &Scope, concurrency: usize, state: Rc<State>) {
             {
                 tracing::warn!(target: "stats", %error, "no more space for stats: other programs do not see newer ones");
             }
-            let server = state.server();
-            stats.live.set(u64::from(server.state == ServerState::Live));
-            stats.state.set(match server.state {
-                ServerState::Live => 0,
-                ServerState::Draining => 1,
-                ServerState::PreInitializing => 2,
-                ServerState::Initializing => 3,
-            });
-            stats.uptime.set(server.uptime.as_secs());
-            let memory = memory::read();
-            stats.memory_allocated.set(memory.allocated);
-            stats.memory_heap_size.set(memory.heap_size);
-            stats.memory_physical_size.set(memory.total_physical_bytes);
+            state.refresh_stats();
         }
     });
 }
 
+/// A byte for each part, where Envoy has three bytes of its revision.
+fn own_version() -> u64 {
+    env!("CARGO_PKG_VERSION").split('.').fold(0, |number, part| number << 8 | part.parse().unwrap_or(0))
+}
+
+const UNKNOWN: [Code; 4] =
+    [Code::UNKNOWN_FIELD, Code::UNSUPPORTED_FIELD, Code::UNSUPPORTED_VALUE, Code::UNSUPPORTED_TYPE];
 const INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use proxy_stats::{Store, StoreOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_bug_that_is_counted() {
+        let store = Store::create(StoreOptions::private(1)).unwrap();
+        let stats = ServerStats::start(&store.root(), 1, None, &[]);
+        stats.count_panics();
+        assert!(std::thread::spawn(|| panic!("for the test")).join().is_err());
+        assert!(stats.envoy_bug_failures.value() >= 1);
+    }
+
+    #[test]
+    fn a_version_is_a_number() {
+        assert_eq!(own_version(), 0x00_01_00);
+    }
+}

@@ -20,13 +20,17 @@ use crate::admin::{
 use crate::clusters::ClusterManager;
 use crate::listeners::ListenerManager;
 use crate::memory;
+use crate::options::Allocator;
 use crate::resources::Resources;
+use crate::server_stats::ServerStats;
 
 /// What main holds together.
 pub(crate) struct State {
     pub clusters: Rc<ClusterManager>,
     pub listeners: Rc<ListenerManager>,
     pub store: Store,
+    pub stats: ServerStats,
+    pub allocator: Allocator,
     pub node: Arc<Node>,
     pub resources: Resources,
     pub started: Instant,
@@ -102,6 +106,7 @@ impl AdminState for State {
     }
 
     fn stats(&self) -> Walk {
+        self.refresh_stats();
         self.store.walk()
     }
 
@@ -110,7 +115,7 @@ impl AdminState for State {
     }
 
     fn memory(&self) -> Memory {
-        memory::read()
+        memory::read(self.allocator)
     }
 
     fn set_healthy(&self, healthy: bool) {

@@ -40,6 +40,7 @@ pub(crate) struct Directory {
     refused: u64,
     /// None: all stats are to exist.
     matcher: Option<Box<dyn StatsMatcher>>,
+    lookups: u64,
     full_name: String,
 }
 
@@ -105,6 +106,7 @@ impl Directory {
             epoch: 0,
             refused: 0,
             matcher: None,
+            lookups: 0,
             full_name: String::new(),
         }
     }
@@ -179,6 +181,7 @@ impl Directory {
 
     /// The slot of `prefix of scope` + `suffix`: the existing one, or a new one owned by `scope`.
     pub(crate) fn resolve(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
+        self.lookups += 1;
         let suffix = &*bounded(suffix);
         if !self.accepts(scope, suffix) {
             return no_slot(segment);
@@ -442,6 +445,10 @@ impl Directory {
 
     pub(crate) fn refused(&self) -> u64 {
         self.refused
+    }
+
+    pub(crate) fn lookups(&self) -> u64 {
+        self.lookups
     }
 
     /// Sets a text readout, for us and for readers of the file.

@@ -204,6 +204,11 @@ impl Store {
         self.shared.segment.reset_counters(slots);
     }
 
+    /// How often a stat was looked up by name under the store's lock.
+    pub fn lookups(&self) -> u64 {
+        self.shared.lock().lookups()
+    }
+
     /// Stats for which there was no slot left; they count nowhere visible.
     pub fn refused(&self) -> u64 {
         self.shared.lock().refused()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 
-use super::{ClusterNames, Context, address, cluster, listener, stats};
+use super::{ClusterNames, Context, address, cluster, listener, stats, watchdog};
 use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node};
 use crate::{Code, Path};
 
@@ -32,6 +32,9 @@ pub(super) fn lower(
         listeners: listeners(context, &resources.field("listeners"), message),
         stats: stats::lower(context, path, message),
         local_cluster: local_cluster(context, &path.field("cluster_manager"), message),
+        watchdogs: watchdog::lower(context, path, message),
+        dispatcher_stats: message.enable_dispatcher_stats,
+        version_override: message.stats_server_version_override.as_ref().map(|version| version.value),
     }
 }
 

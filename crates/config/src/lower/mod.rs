@@ -24,6 +24,7 @@ mod route_action;
 mod stats;
 mod value;
 mod virtual_host;
+mod watchdog;
 
 use std::collections::HashSet;
 use std::fmt;

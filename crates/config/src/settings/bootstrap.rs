@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, Listener, SocketAddress, Stats};
+use super::{Cluster, Listener, SocketAddress, Stats, Watchdogs};
 
 /// `envoy.config.bootstrap.v3.Bootstrap`.
 #[derive(Debug, Default)]
@@ -14,6 +14,11 @@ pub struct Bootstrap {
     pub stats: Stats,
     /// `cluster_manager.local_cluster_name`.
     pub local_cluster: Option<Arc<str>>,
+    pub watchdogs: Watchdogs,
+    /// `enable_dispatcher_stats`: how long each turn of a thread's loop takes is recorded.
+    pub dispatcher_stats: bool,
+    /// `stats_server_version_override`: the value of `server.version`.
+    pub version_override: Option<u64>,
 }
 
 /// `envoy.config.core.v3.Node`, after `--service-node`, `--service-cluster` and `--service-zone`.

@@ -12,6 +12,7 @@ mod listener;
 mod matcher;
 mod route;
 mod stats;
+mod watchdog;
 
 pub use bootstrap::*;
 pub use cluster::*;
@@ -20,3 +21,4 @@ pub use listener::*;
 pub use matcher::*;
 pub use route::*;
 pub use stats::*;
+pub use watchdog::*;

@@ -127,6 +127,11 @@ impl Log {
         self.writer.send(Message::Reopen);
     }
 
+    /// Waits until what was logged so far is written, at most a second.
+    pub fn flush(&self) {
+        self.writer.finish(FINISH_LIMIT);
+    }
+
     /// Lines lost so far because they came faster than they could be written.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {

@@ -31,7 +31,7 @@ pub(crate) fn run(test: impl AsyncFnOnce(&Proxy)) {
         let options = StoreOptions { path: Some(segment.clone()), ..StoreOptions::private(3) };
         let store = Store::create(options).unwrap();
         assert!(store.bind_thread(ThreadIndex(0)));
-        let workers = start_workers(2, &store).unwrap();
+        let workers = start_workers(2, &store, false).unwrap();
         let names = ClusterNames::default();
         let proxy = Proxy {
             clusters: ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), None),

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::super::state::*;
 use crate::logging::{Log, LogGuard, LogOptions};
-use crate::options::{ConfigSource, Mode, NodeOptions, Options};
+use crate::options::{Allocator, ConfigSource, Mode, NodeOptions, Options};
 
 /// What it was asked to do.
 pub(super) struct Process {
@@ -52,6 +52,7 @@ pub(super) fn options() -> Options {
         drain_time: Duration::from_secs(600),
         shutdown_time: Duration::from_secs(25),
         allow_unsupported: false,
+        allocator: Allocator::System,
     }
 }
 
