@@ -8,28 +8,24 @@ use crate::directory::Directory;
 use crate::metric::{MetricKind, difference};
 use crate::segment::Segment;
 use crate::store::Shared;
-use crate::walk::Slices;
+use crate::walk::{MetricId, Slices};
 
 /// A counter that has gained something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta<'a> {
     /// Full name, as Envoy's.
     pub name: &'a str,
-    /// Never 0.
+    /// Until it is marked as flushed, part of all later deltas of the counter.
     pub amount: u64,
-    /// For [`Store::mark_flushed`](crate::Store::mark_flushed), once the amount is on its way. Until then the amount is
-    /// part of all later deltas of the counter.
-    pub mark: FlushMark,
+    pub id: MetricId,
 }
 
-/// Says that sinks have been told so much of a counter.
+/// Says that sinks have been told so much of a counter; for [`Store::mark_flushed`](crate::Store::mark_flushed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what is not marked is told again"]
 pub struct FlushMark {
-    slot: u32,
-    /// Of the scope: its slots may serve another one meanwhile.
-    generation: u32,
-    amount: u64,
+    pub id: MetricId,
+    pub amount: u64,
 }
 
 /// A walk over the counters that have gained something, which can be paused.
@@ -40,21 +36,37 @@ pub struct Deltas {
     found: Vec<(std::ops::Range<usize>, FlushMark)>,
 }
 
+impl Delta<'_> {
+    /// That sinks have been told all of it.
+    pub fn mark(&self) -> FlushMark {
+        FlushMark { id: self.id, amount: self.amount }
+    }
+}
+
 impl Deltas {
     pub(crate) fn new(shared: Arc<Shared>) -> Deltas {
         Deltas { shared, slices: Slices::default(), text: String::new(), found: Vec::new() }
     }
 
     /// Looks at the next few hundred stats. False when there are no more. The visitor may use the store.
-    pub fn advance(&mut self, mut visit: impl FnMut(&Delta<'_>)) -> bool {
-        let more = self.collect();
-        for (name, mark) in self.found.drain(..) {
-            visit(&Delta { name: &self.text[name], amount: mark.amount, mark });
+    pub fn advance(&mut self, visit: impl FnMut(&Delta<'_>)) -> bool {
+        self.advance_where(|_, amount| amount != 0, visit)
+    }
+
+    /// As [`Deltas::advance`], for counters that are `wanted`, which is asked with the store's lock held.
+    pub fn advance_where(
+        &mut self,
+        wanted: impl FnMut(MetricId, u64) -> bool,
+        mut visit: impl FnMut(&Delta<'_>),
+    ) -> bool {
+        let more = self.collect(wanted);
+        for (name, FlushMark { id, amount }) in self.found.drain(..) {
+            visit(&Delta { name: &self.text[name], amount, id });
         }
         more
     }
 
-    fn collect(&mut self) -> bool {
+    fn collect(&mut self, mut wanted: impl FnMut(MetricId, u64) -> bool) -> bool {
         self.text.clear();
         let shared = self.shared.clone();
         let (directory, segment) = (shared.lock(), shared.segment());
@@ -67,12 +79,12 @@ impl Deltas {
             }
             let flushed = segment.flushed(slot);
             let amount = difference(segment.sum(slot), flushed);
-            if amount != 0 {
+            let id = MetricId { slot, generation: directory.generation(scope) };
+            if wanted(id, amount) {
                 let start = self.text.len();
                 self.text.push_str(directory.prefix(scope));
                 self.text.push_str(directory.suffixes.text(descriptor >> 4));
-                let mark = FlushMark { slot, generation: directory.generation(scope), amount };
-                self.found.push((start..self.text.len(), mark));
+                self.found.push((start..self.text.len(), FlushMark { id, amount }));
             }
         }
         true
@@ -81,10 +93,9 @@ impl Deltas {
 
 impl FlushMark {
     pub(crate) fn set(self, segment: &Segment, directory: &Directory) {
-        let same =
-            segment.owner(self.slot).is_some_and(|scope| directory.generation(scope) == self.generation);
-        if same {
-            segment.add_flushed(self.slot, self.amount);
+        let MetricId { slot, generation } = self.id;
+        if segment.owner(slot).is_some_and(|scope| directory.generation(scope) == generation) {
+            segment.add_flushed(slot, self.amount);
         }
     }
 }

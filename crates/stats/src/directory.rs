@@ -464,9 +464,10 @@ impl Directory {
         }
     }
 
-    /// What is recorded from now on belongs to the next interval.
-    pub(crate) fn begin_interval(&mut self) {
+    /// What is merged from now on belongs to the returned interval.
+    pub(crate) fn begin_interval(&mut self) -> u64 {
         self.interval += 1;
+        self.interval
     }
 
     /// Adds what threads recorded, sorted by slot, to histograms that still exist; for us and for readers of the file.

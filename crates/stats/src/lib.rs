@@ -22,11 +22,11 @@ mod walk;
 
 pub use deltas::{Delta, Deltas, FlushMark};
 pub use error::{ReadError, StatsError};
-pub use histogram::{Bucket, Distribution, HistogramValue, Merge};
+pub use histogram::{Bucket, Distribution, HistogramValue, Interval, Merge};
 pub use matcher::StatsMatcher;
 pub use metric::{Counter, Gauge, GaugeGuard, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value};
 pub use reader::Reader;
 pub use scope::Scope;
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};
 pub use tags::{Extracted, Tag, TagExtractor, TagRule};
-pub use walk::Walk;
+pub use walk::{MetricId, Walk};

@@ -15,7 +15,7 @@ use nix::fcntl::{FallocateFlags, FlockArg, fallocate};
 use crate::deltas::{Deltas, FlushMark};
 use crate::directory::Directory;
 use crate::error::StatsError;
-use crate::histogram::Merge;
+use crate::histogram::{Interval, Merge};
 use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
 use crate::matcher::StatsMatcher;
 use crate::metric::{ImportMode, MetricKind};
@@ -181,8 +181,8 @@ impl Store {
 
     /// Begins an interval: what was handed over is to be added to histograms, slice by slice.
     pub fn merge_histograms(&self) -> Merge {
-        self.shared.lock().begin_interval();
-        Merge::new(self.shared.clone(), self.shared.segment.take_recordings())
+        let interval = Interval(self.shared.lock().begin_interval());
+        Merge::new(self.shared.clone(), interval, self.shared.segment.take_recordings())
     }
 
     /// What counters have gained since sinks were told. Main goes through it at a flush.

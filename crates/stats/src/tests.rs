@@ -9,7 +9,9 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use crate::layout::Geometry;
-use crate::{Backing, ImportMode, ReadError, Reader, Scope, StatsMatcher, Store, StoreOptions, ThreadIndex};
+use crate::{
+    Backing, ImportMode, ReadError, Reader, Scope, StatsMatcher, Store, StoreOptions, ThreadIndex, Value,
+};
 
 const SMALL: Geometry = Geometry { threads: 2, slots: 1 << 16, scopes: 64, suffixes: 256, arena: 1 << 16 };
 
@@ -227,4 +229,43 @@ fn what_the_matcher_rejects_counts_nowhere_and_takes_no_slot() {
     store.for_each(|metric| found.push((metric.name.to_owned(), metric.value.number())));
     assert_eq!(found, [("server.cluster.rq_total".to_owned(), Some(1))]);
     assert_eq!((store.value("cluster.a.rq_total"), store.refused()), (None, 0));
+}
+
+#[test]
+fn a_walk_may_skip_what_is_unused_and_keep_to_an_interval() {
+    let store = Store::create(StoreOptions::private(1)).unwrap();
+    assert!(store.bind_thread(ThreadIndex(0)));
+    let scope = store.root().scope("s");
+    let (counter, histogram) = (scope.counter("used"), scope.histogram("time"));
+    let _unused = (scope.counter("unused"), scope.histogram("idle"), scope.text_readout("version"));
+    counter.add(3);
+    let flush = |values: &[u64]| {
+        values.iter().for_each(|value| histogram.record(*value));
+        store.hand_over();
+        let mut merge = store.merge_histograms();
+        while merge.advance() {}
+        merge.interval()
+    };
+    let first = flush(&[1, 1]);
+    let counts = |interval| {
+        let mut found = BTreeMap::new();
+        let mut walk = store.walk().of_interval(interval);
+        while walk.advance_where(
+            |_, _, number| number != 0,
+            |_, metric| {
+                let count = match metric.value {
+                    Value::Histogram(histogram) => histogram.interval.count(),
+                    other => other.number().unwrap(),
+                };
+                found.insert(metric.name.to_owned(), count);
+            },
+        ) {}
+        found
+    };
+    let expected = |time| BTreeMap::from([("s.used".to_owned(), 3), ("s.time".to_owned(), time)]);
+    assert_eq!(counts(first), expected(2));
+    let second = flush(&[]);
+    assert_eq!((counts(first), counts(second)), (expected(2), expected(0)));
+    let third = flush(&[7]);
+    assert_eq!((counts(first), counts(third)), (expected(0), expected(1)));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::directory::Directory;
-use crate::histogram::{Distribution, HistogramValue, Merged};
+use crate::histogram::{Distribution, HistogramValue, Interval, Merged};
 use crate::layout::BLOCK_SLOTS;
 use crate::metric::{Metric, MetricKind, Value, gauge_value};
 use crate::segment::Segment;
@@ -16,15 +16,24 @@ pub struct Walk {
     slices: Slices,
     text: String,
     found: Vec<Found>,
-    /// Number of the interval that histograms are asked for.
+    /// The interval that histograms are asked for; None: whichever is the last.
+    wanted_interval: Option<u64>,
     interval: u64,
 }
 
+/// Names a stat while it lives: no other stat has the same, also later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MetricId {
+    pub(crate) slot: u32,
+    /// Of the scope: its slots may serve another one later.
+    pub(crate) generation: u32,
+}
+
 struct Found {
+    id: MetricId,
     name: std::ops::Range<usize>,
     kind: MetricKind,
     value: FoundValue,
-    generation: u32,
 }
 
 enum FoundValue {
@@ -43,12 +52,35 @@ pub(crate) struct Slices {
 
 impl Walk {
     pub(crate) fn new(shared: Arc<Shared>) -> Walk {
-        Walk { shared, slices: Slices::default(), text: String::new(), found: Vec::new(), interval: 0 }
+        Walk {
+            shared,
+            slices: Slices::default(),
+            text: String::new(),
+            found: Vec::new(),
+            wanted_interval: None,
+            interval: 0,
+        }
+    }
+
+    /// Yields of histograms what was recorded in `interval`, also where the next one has begun: as long as that has
+    /// not reached the histogram.
+    pub fn of_interval(self, interval: Interval) -> Walk {
+        Walk { wanted_interval: Some(interval.0), ..self }
     }
 
     /// Visits the next few hundred stats. False when there are no more.
     pub fn advance(&mut self, mut visit: impl FnMut(&Metric<'_>)) -> bool {
-        let more = self.collect();
+        self.advance_where(|_, _, _| true, |_, metric| visit(metric))
+    }
+
+    /// As [`Walk::advance`], for stats that are `wanted`: asked with the number of a counter or gauge, otherwise with 1
+    /// if the stat holds anything. Spares the others their names, and is called with the store's lock held.
+    pub fn advance_where(
+        &mut self,
+        wanted: impl FnMut(MetricId, MetricKind, u64) -> bool,
+        mut visit: impl FnMut(MetricId, &Metric<'_>),
+    ) -> bool {
+        let more = self.collect(wanted);
         for found in &self.found {
             let value = match &found.value {
                 FoundValue::Number(number) => Value::Number(*number),
@@ -60,45 +92,68 @@ impl Walk {
                 FoundValue::Text(range) => Value::Text(&self.text[range.clone()]),
             };
             let name = &self.text[found.name.clone()];
-            visit(&Metric { name, kind: found.kind, value, generation: found.generation });
+            visit(found.id, &Metric { name, kind: found.kind, value, generation: found.id.generation });
         }
         more
     }
 
     /// Copies the next slice out of the store, so that the visitor may use the store itself.
-    fn collect(&mut self) -> bool {
+    fn collect(&mut self, mut wanted: impl FnMut(MetricId, MetricKind, u64) -> bool) -> bool {
         self.text.clear();
         self.found.clear();
         let shared = self.shared.clone();
         let directory = shared.lock();
-        self.interval = directory.interval();
+        self.interval = self.wanted_interval.unwrap_or(directory.interval());
         let Some(slots) = self.slices.next(&directory) else { return false };
         for slot in slots {
             if let Some(scope) = shared.segment().owner(slot) {
-                self.add(shared.segment(), &directory, scope, slot);
+                let id = MetricId { slot, generation: directory.generation(scope) };
+                self.add(shared.segment(), &directory, scope, id, &mut wanted);
             }
         }
         true
     }
 
-    fn add(&mut self, segment: &Segment, directory: &Directory, scope: u32, slot: u32) {
-        let descriptor = segment.descriptors()[slot as usize].load(Relaxed);
+    fn add(
+        &mut self,
+        segment: &Segment,
+        directory: &Directory,
+        scope: u32,
+        id: MetricId,
+        wanted: &mut impl FnMut(MetricId, MetricKind, u64) -> bool,
+    ) {
+        let descriptor = segment.descriptors()[id.slot as usize].load(Relaxed);
         let Some(kind) = MetricKind::from_code(descriptor & 15) else { return };
+        let text = directory.texts.get(&id.slot).map_or("", |text| &text.value);
+        let (number, value) = match kind {
+            MetricKind::Counter => number(segment.sum(id.slot)),
+            MetricKind::Gauge(_) => number(gauge_value(segment.sum(id.slot))),
+            MetricKind::Histogram => {
+                let merged = directory.histogram(id.slot);
+                (u64::from(merged.is_some()), FoundValue::Histogram(merged))
+            }
+            MetricKind::TextReadout => (u64::from(!text.is_empty()), FoundValue::Text(0..0)),
+        };
+        if !wanted(id, kind, number) {
+            return;
+        }
         let start = self.text.len();
         self.text.push_str(directory.prefix(scope));
         self.text.push_str(directory.suffixes.text(descriptor >> 4));
         let name = start..self.text.len();
-        let value = match kind {
-            MetricKind::Counter => FoundValue::Number(segment.sum(slot)),
-            MetricKind::Gauge(_) => FoundValue::Number(gauge_value(segment.sum(slot))),
-            MetricKind::Histogram => FoundValue::Histogram(directory.histogram(slot)),
-            MetricKind::TextReadout => {
-                self.text.push_str(directory.texts.get(&slot).map_or("", |text| &text.value));
+        let value = match value {
+            FoundValue::Text(_) => {
+                self.text.push_str(text);
                 FoundValue::Text(name.end..self.text.len())
             }
+            other => other,
         };
-        self.found.push(Found { name, kind, value, generation: directory.generation(scope) });
+        self.found.push(Found { id, name, kind, value });
     }
+}
+
+fn number(number: u64) -> (u64, FoundValue) {
+    (number, FoundValue::Number(number))
 }
 
 impl Slices {

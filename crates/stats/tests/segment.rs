@@ -260,7 +260,7 @@ fn counters_can_be_reset_thread_by_thread() {
 fn flush(store: &Store, sent: bool) -> BTreeMap<String, u64> {
     let (mut found, mut marks, mut deltas) = (BTreeMap::new(), Vec::new(), store.deltas());
     let mut visit = |delta: &proxy_stats::Delta<'_>| {
-        marks.push(delta.mark);
+        marks.push(delta.mark());
         assert_eq!(found.insert(delta.name.to_owned(), delta.amount), None);
     };
     while deltas.advance(&mut visit) {}
@@ -299,7 +299,7 @@ fn a_mark_of_a_scope_that_is_gone_does_not_reach_its_successor() {
     let gone = store.root().scope("gone");
     gone.counter("x").add(5);
     let (mut marks, mut deltas) = (Vec::new(), store.deltas());
-    while deltas.advance(|delta| marks.push(delta.mark)) {}
+    while deltas.advance(|delta| marks.push(delta.mark())) {}
     drop(gone);
     let _ = store.reclaim(store.retire());
     let new = store.root().scope("new");

@@ -6,6 +6,10 @@ use super::distribution::Distribution;
 use super::recording::{Counts, Recording};
 use crate::store::Shared;
 
+/// Number of a flush interval: each one's is higher than the one's before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interval(pub(crate) u64);
+
 /// What enumeration yields of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistogramValue<'a> {
@@ -49,15 +53,21 @@ impl Merged {
 #[must_use = "nothing is merged before `advance`"]
 pub struct Merge {
     shared: Arc<Shared>,
+    interval: Interval,
     left: std::vec::IntoIter<(u32, Counts)>,
 }
 
 impl Merge {
-    pub(crate) fn new(shared: Arc<Shared>, recordings: Vec<Recording>) -> Merge {
+    pub(crate) fn new(shared: Arc<Shared>, interval: Interval, recordings: Vec<Recording>) -> Merge {
         let mut left: Vec<_> = recordings.into_iter().flat_map(Recording::into_histograms).collect();
         // What several threads recorded for a histogram is then merged, and written to the segment, in one go.
         left.sort_unstable_by_key(|(slot, _)| *slot);
-        Merge { shared, left: left.into_iter() }
+        Merge { shared, interval, left: left.into_iter() }
+    }
+
+    /// The interval whose values these are.
+    pub fn interval(&self) -> Interval {
+        self.interval
     }
 
     /// Merges the next hundred histograms or so. False when there are no more.

@@ -15,5 +15,5 @@ mod recording;
 
 pub use distribution::{Bucket, Distribution};
 pub(crate) use merge::Merged;
-pub use merge::{HistogramValue, Merge};
+pub use merge::{HistogramValue, Interval, Merge};
 pub(crate) use recording::{Counts, Recording};
