@@ -92,7 +92,10 @@ impl Address {
     }
 
     /// What the system calls are given.
-    pub(crate) fn to_socket_address(&self) -> io::Result<SockAddr> {
+    ///
+    /// # Errors
+    /// When it is a UNIX socket without a name, or with one that is too long.
+    pub fn to_socket_address(&self) -> io::Result<SockAddr> {
         match self {
             Self::Ip(address) => Ok(SockAddr::from(*address)),
             Self::Pipe(pipe) => match &**pipe {

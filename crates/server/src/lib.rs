@@ -6,6 +6,7 @@ mod clusters;
 pub mod control_socket;
 pub mod default_config;
 mod discovery;
+mod flush;
 mod listeners;
 pub mod logging;
 pub mod managers;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::admin::{self, Admin, AdminState, DrainListeners, Served, ShutDown};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
+use crate::flush::Flusher;
 use crate::listeners::ListenerManager;
 use crate::logging::{self, Log};
 use crate::options::{ConfigSource, Mode, Options};
@@ -147,6 +148,7 @@ async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> 
             },
             Some(command) = running.commanded.recv() => match command {
                 Command::ShutDown(ShutDown::Now) => {
+                    running.state.flusher.finish().await;
                     let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -170,7 +172,7 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance().generation().0, usize::from(concurrency) + 1)?;
     let store = segment.store.clone();
-    store.restrict(Matcher(bootstrap.stats.matcher));
+    store.restrict(Matcher(bootstrap.stats.matcher.clone()));
     store.bind_thread(ThreadIndex(0));
     let workers = start_workers(concurrency, &store, bootstrap.dispatcher_stats)?;
     if bootstrap.dispatcher_stats {
@@ -184,8 +186,11 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
         .ok();
     let (commands, commanded) = mpsc::unbounded_channel();
+    let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
+    let flusher = Flusher::start(&bootstrap.stats, store.clone(), Rc::clone(&workers), Rc::clone(&clusters));
     let state = Rc::new(State {
-        clusters: ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver),
+        clusters,
+        flusher,
         listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names),
         store,
         stats,
@@ -276,6 +281,7 @@ async fn shut_down(
             },
         }
     }
+    running.state.flusher.finish().await;
     let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
     ExitCode::SUCCESS
 }

@@ -18,6 +18,7 @@ use crate::admin::{
     ServerState, ServerStatus, ShutDown,
 };
 use crate::clusters::ClusterManager;
+use crate::flush::Flusher;
 use crate::listeners::ListenerManager;
 use crate::memory;
 use crate::options::Allocator;
@@ -28,6 +29,7 @@ use crate::server_stats::ServerStats;
 pub(crate) struct State {
     pub clusters: Rc<ClusterManager>,
     pub listeners: Rc<ListenerManager>,
+    pub flusher: Rc<Flusher>,
     pub store: Store,
     pub stats: ServerStats,
     pub allocator: Allocator,
@@ -107,6 +109,7 @@ impl AdminState for State {
 
     fn stats(&self) -> Walk {
         self.refresh_stats();
+        self.flusher.asked_by_admin();
         self.store.walk()
     }
 

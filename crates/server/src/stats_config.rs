@@ -1,7 +1,7 @@
 //! `stats_config` in the terms of `proxy-stats`, which knows no configuration.
 
 use proxy_config::settings;
-use proxy_stats::StatsMatcher;
+use proxy_stats::{StatsMatcher, TagExtractor, TagRule};
 
 /// `stats_matcher`.
 #[derive(Debug)]
@@ -11,4 +11,18 @@ impl StatsMatcher for Matcher {
     fn accepts(&self, name: &str) -> bool {
         self.0.accepts(name)
     }
+}
+
+/// `stats_tags` and Envoy's default tags.
+pub(crate) fn tag_extractor(settings: &settings::StatsTags) -> TagExtractor {
+    let defaults = TagRule::defaults();
+    let of_name = |name: &str| defaults.iter().filter(|rule| rule.tag() == name).cloned().collect::<Vec<_>>();
+    let own = settings.tags.iter().flat_map(|tag| match &tag.value {
+        settings::StatsTagValue::Default => of_name(&tag.name),
+        settings::StatsTagValue::Fixed(value) => vec![TagRule::fixed(&tag.name, value)],
+        settings::StatsTagValue::Regex(regex) => vec![TagRule::regex(&tag.name, regex.clone())],
+    });
+    let overridden = |rule: &TagRule| settings.tags.iter().any(|tag| tag.name == rule.tag());
+    let used = |rule: &&TagRule| settings.use_defaults && !(settings.override_defaults && overridden(rule));
+    TagExtractor::new(defaults.iter().filter(used).cloned().chain(own))
 }

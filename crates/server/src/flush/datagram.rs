@@ -1,0 +1,86 @@
+//! Sending lines as datagrams, over UDP or a UNIX socket.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use proxy_net::Address;
+use proxy_stats::FlushMark;
+use socket2::{Domain, Socket, Type};
+
+use super::lines::Lines;
+use super::sink::{SinkError, Transport, Upstream};
+
+/// A connected socket, so that the system tells when nobody listens.
+pub(super) struct Datagrams {
+    address: Address,
+    max_bytes: usize,
+    socket: Option<Socket>,
+    /// Of the datagram sent last: that nobody listens is told only afterwards.
+    unproven: Vec<FlushMark>,
+}
+
+impl Datagrams {
+    /// One line in each datagram, or as many as fit into `max_bytes`.
+    pub(super) fn new(address: Address, max_bytes: Option<usize>) -> Datagrams {
+        let max_bytes = max_bytes.unwrap_or(0).min(MAX_DATAGRAM);
+        Datagrams { address, max_bytes, socket: None, unproven: Vec::new() }
+    }
+
+    fn connect(&self) -> io::Result<Socket> {
+        let address = self.address.to_socket_address()?;
+        let socket = Socket::new(Domain::from(i32::from(address.family())), Type::DGRAM, None)?;
+        socket.connect(&address)?;
+        // A full send buffer drains with the speed of the network card.
+        socket.set_write_timeout(Some(SEND_LIMIT))?;
+        Ok(socket)
+    }
+
+    fn failed(&mut self, error: io::Error) -> SinkError {
+        self.unproven.clear();
+        self.socket = None;
+        error.into()
+    }
+}
+
+impl Transport for Datagrams {
+    fn open(&mut self, _: Option<&Upstream>, _: &mut Vec<FlushMark>) -> Result<(), SinkError> {
+        match &self.socket {
+            // Takes what came back since the last flush, so that it does not count against this one.
+            Some(socket) => drop(socket.take_error()),
+            None => self.socket = Some(self.connect()?),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, lines: &mut Lines, told: &mut Vec<FlushMark>) -> Result<(), SinkError> {
+        for packet in lines.packets(self.max_bytes) {
+            let Some(socket) = &self.socket else { break };
+            match socket.send(packet.bytes) {
+                Ok(_) => {
+                    told.append(&mut self.unproven);
+                    self.unproven.extend(packet.told());
+                }
+                Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                    tracing::debug!(target: "stats", bytes = packet.bytes.len(), "no datagram is large enough for a stat");
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        lines.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self, told: &mut Vec<FlushMark>) -> Result<(), SinkError> {
+        let refused = self.socket.as_ref().and_then(|socket| socket.take_error().transpose());
+        if let Some(error) = refused {
+            return Err(self.failed(error.unwrap_or_else(|error| error)));
+        }
+        told.append(&mut self.unproven);
+        Ok(())
+    }
+}
+
+/// What UDP can carry.
+const MAX_DATAGRAM: usize = 65_507;
+const SEND_LIMIT: Duration = Duration::from_secs(1);

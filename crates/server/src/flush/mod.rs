@@ -1,0 +1,152 @@
+//! The flush: ends an interval of the histograms and has the sinks told what changed.
+//!
+//! Main only posts and waits: every thread hands over what it recorded, a short-lived thread merges that, and each sink
+//! has a thread of its own that walks over the stats and sends. So no sink can hold up main, a worker or another sink.
+
+mod datagram;
+mod encoder;
+mod ledger;
+mod lines;
+mod sink;
+mod stream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_config::settings::{Stats, StatsFlush};
+use proxy_runtime::Workers;
+use proxy_stats::{Interval, Store, stats_block};
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use crate::clusters::ClusterManager;
+use crate::stats_config;
+use ledger::{Ledger, SinkIndex};
+use sink::{Order, SinkThread, Upstream};
+
+stats_block! {
+    /// `server.*` as far as it is about flushes.
+    struct FlushStats {
+        counters: dropped_stat_flushes;
+    }
+}
+
+/// Flushes the stats of the process; lives on main.
+pub(crate) struct Flusher {
+    when: StatsFlush,
+    store: Store,
+    workers: Rc<Workers>,
+    clusters: Rc<ClusterManager>,
+    sinks: Vec<SinkThread>,
+    stats: FlushStats,
+    /// Held while a flush is under way.
+    flushing: Mutex<()>,
+}
+
+impl Flusher {
+    /// Starts the sinks' threads, and the timer if flushes go by one.
+    pub(crate) fn start(
+        settings: &Stats,
+        store: Store,
+        workers: Rc<Workers>,
+        clusters: Rc<ClusterManager>,
+    ) -> Rc<Flusher> {
+        let tags = Arc::new(stats_config::tag_extractor(&settings.tags));
+        let ledger = Arc::new(Ledger::new(store.clone(), settings.sinks.len()));
+        let sinks = settings.sinks.iter().enumerate().filter_map(|(index, sink)| {
+            let (ledger, tags) = (Arc::clone(&ledger), Arc::clone(&tags));
+            SinkThread::start(SinkIndex(index), sink, store.clone(), ledger, tags)
+                .inspect_err(|error| tracing::error!(target: "stats", %error, "no thread for a stats sink"))
+                .ok()
+        });
+        let flusher = Rc::new(Flusher {
+            when: settings.flush,
+            sinks: sinks.collect(),
+            stats: FlushStats::new(&store.root().scope("server.")),
+            store,
+            workers,
+            clusters,
+            flushing: Mutex::default(),
+        });
+        if let StatsFlush::Every(interval) = settings.flush {
+            tokio::task::spawn_local(Rc::clone(&flusher).keep_flushing(interval));
+        }
+        flusher
+    }
+
+    async fn keep_flushing(self: Rc<Self>, interval: Duration) {
+        let mut ticks = interval_at(Instant::now() + interval, interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.begin();
+        }
+    }
+
+    /// Somebody asks for stats on the admin port, who will see them as they were before the flush, as in Envoy.
+    pub(crate) fn asked_by_admin(self: &Rc<Self>) {
+        if self.when == StatsFlush::OnAdmin {
+            self.begin();
+        }
+    }
+
+    fn begin(self: &Rc<Self>) {
+        let flusher = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            match flusher.flushing.try_lock() {
+                Ok(_flushing) => drop(flusher.flush().await),
+                Err(_) => flusher.stats.dropped_stat_flushes.inc(),
+            }
+        });
+    }
+
+    /// The last flush, when traffic has ended. Waits for the sinks, but not for ever.
+    pub(crate) async fn finish(&self) {
+        let last = async {
+            let _flushing = self.flushing.lock().await;
+            for sent in self.flush().await {
+                // The sender is dropped when all is sent, or cannot be.
+                let _ = sent.await;
+            }
+        };
+        if timeout(LAST_FLUSH, last).await.is_err() {
+            tracing::info!(target: "stats", limit = ?LAST_FLUSH, "the last flush is not finished");
+        }
+    }
+
+    /// Each of what is returned resolves when a sink is done.
+    async fn flush(&self) -> Vec<oneshot::Receiver<()>> {
+        let store = self.store.clone();
+        self.workers.post_all_then(move || store.hand_over()).await;
+        self.store.hand_over();
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || merge(&store)).await {
+            Ok(interval) => self.sinks.iter().filter_map(|sink| self.order(sink, interval)).collect(),
+            Err(error) => {
+                tracing::error!(target: "stats", %error, "histograms are not merged");
+                Vec::new()
+            }
+        }
+    }
+
+    fn order(&self, sink: &SinkThread, interval: Interval) -> Option<oneshot::Receiver<()>> {
+        let cluster = sink.cluster().and_then(|name| self.clusters.get(name));
+        let upstream = cluster.map(|(info, hosts)| Upstream { info, hosts });
+        let (done, sent) = oneshot::channel();
+        if !sink.order(Order { interval, upstream, _done: done }) {
+            // It has not even begun with the flush before the last one.
+            self.stats.dropped_stat_flushes.inc();
+            return None;
+        }
+        Some(sent)
+    }
+}
+
+fn merge(store: &Store) -> Interval {
+    let mut merge = store.merge_histograms();
+    while merge.advance() {}
+    merge.interval()
+}
+
+const LAST_FLUSH: Duration = Duration::from_secs(1);
