@@ -78,7 +78,8 @@ impl Deltas {
                 continue;
             }
             let flushed = segment.flushed(slot);
-            let amount = difference(segment.sum(slot), flushed);
+            let pending = directory.inherited.counter(slot).pending;
+            let amount = difference(segment.sum(slot).wrapping_add(pending), flushed);
             let id = MetricId { slot, generation: directory.generation(scope) };
             if wanted(id, amount) {
                 let start = self.text.len();

@@ -11,8 +11,10 @@ use std::sync::{Arc, Weak};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::blocks::{Blocks, Extent};
-use crate::histogram::{Counts, Merged};
+use crate::histogram::{Counts, Distribution, Merged};
+use crate::inherited::Inherited;
 use crate::layout::{Area, BLOCK_SLOTS, word};
+use crate::lineage::Total;
 use crate::matcher::StatsMatcher;
 use crate::metric::MetricKind;
 use crate::names::{Arena, Place, Suffixes, bounded, raise};
@@ -32,11 +34,14 @@ pub(crate) struct Directory {
     pools: [Blocks; 2],
     pub(crate) texts: HashMap<u32, Text>,
     histograms: HashMap<u32, Histogram>,
+    pub(crate) inherited: Inherited,
     /// Number of the flush interval that was begun last.
     interval: u64,
     /// Released, but perhaps still incremented by a thread; with the epoch of their release.
     quarantine: Vec<(u64, Extent)>,
     epoch: u64,
+    /// What has been counted is to stay.
+    frozen: bool,
     refused: u64,
     /// None: all stats are to exist.
     matcher: Option<Box<dyn StatsMatcher>>,
@@ -53,7 +58,10 @@ pub(crate) struct Text {
 /// A histogram that something was recorded in.
 #[derive(Default)]
 struct Histogram {
+    /// With what it inherited.
     merged: Arc<Merged>,
+    /// What was recorded here, if something was inherited too.
+    own: Option<Box<Distribution>>,
     /// Where the segment holds the cumulative distribution.
     place: Option<Place>,
 }
@@ -101,9 +109,11 @@ impl Directory {
             pools: [Blocks::new(0, half, 1), Blocks::new(half, half * 2, 1)],
             texts: HashMap::new(),
             histograms: HashMap::new(),
+            inherited: Inherited::default(),
             interval: 0,
             quarantine: Vec::new(),
             epoch: 0,
+            frozen: false,
             refused: 0,
             matcher: None,
             lookups: 0,
@@ -313,7 +323,59 @@ impl Directory {
             raise(segment, word::SLOTS_USED, u64::from(slot) + 1);
         }
         self.note_slot(segment, scope, slot);
+        if self.inherited.has_waiting() {
+            let mut name = std::mem::take(&mut self.full_name);
+            name.clear();
+            name.push_str(self.prefix(scope));
+            name.push_str(self.suffixes.text(suffix));
+            self.take_inherited(&name, kind.class(), slot);
+            self.full_name = name;
+        }
         slot
+    }
+
+    fn take_inherited(&mut self, name: &str, class: u32, slot: u32) {
+        if let Some(Total::Histogram(inherited)) = self.inherited.settle(name, class, slot) {
+            self.histograms.entry(slot).or_default().inherit(&inherited);
+        }
+    }
+
+    /// Has from now on `inherited` from other processes, instead of what it had before.
+    pub(crate) fn inherit(&mut self, segment: &Segment, inherited: Inherited) {
+        self.histograms.values_mut().for_each(Histogram::disinherit);
+        self.inherited = inherited;
+        let known = |(name, total): (&str, &Total)| {
+            let class = total.kind().class();
+            Some((name.to_owned(), class, self.find(segment, name, total.kind())?))
+        };
+        let known: Vec<_> = self.inherited.waiting().filter_map(known).collect();
+        known.into_iter().for_each(|(name, class, slot)| self.take_inherited(&name, class, slot));
+    }
+
+    /// Makes the stats that were inherited and have a living scope, so that they show as any other.
+    pub(crate) fn claim_inherited(&mut self, segment: &Segment) {
+        if !self.inherited.has_waiting() || !self.inherited.is_news(self.generations) {
+            return;
+        }
+        let covered = |(name, total): (&str, &Total)| {
+            let mut prefixes = name.rmatch_indices('.').map(|(dot, _)| dot + 1);
+            let (at, scope) = prefixes.find_map(|at| Some((at, self.living_scope(&name[..at])?)))?;
+            Some((scope, name[at..].to_owned(), total.kind()))
+        };
+        let covered: Vec<_> = self.inherited.waiting().filter_map(covered).collect();
+        for (scope, suffix, kind) in covered {
+            self.resolve(segment, scope, &suffix, kind);
+        }
+    }
+
+    fn living_scope(&self, prefix: &str) -> Option<u32> {
+        self.find_scope(prefix)
+            .filter(|id| self.entry(*id).is_some_and(|entry| entry.handle.strong_count() > 0))
+    }
+
+    /// Sum of a counter, with what it inherited.
+    pub(crate) fn counter(&self, segment: &Segment, slot: u32) -> u64 {
+        segment.sum(slot).wrapping_add(self.inherited.counter(slot).value)
     }
 
     fn next_slot(&mut self, segment: &Segment, scope: u32, pool: usize) -> Option<u32> {
@@ -365,8 +427,16 @@ impl Directory {
         true
     }
 
+    /// Scopes that are dropped from now on keep their slots.
+    pub(crate) fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
     /// The last handle of a scope is gone. Its slots go too, unless another scope uses one of them.
     pub(crate) fn close(&mut self, segment: &Segment, id: u32, incarnation: u32) {
+        if self.frozen {
+            return;
+        }
         let Some(entry) = self.entry_mut(id).filter(|entry| entry.incarnation == incarnation) else { return };
         let rare = entry.rare.get_or_insert_default();
         rare.closed = true;
@@ -405,6 +475,7 @@ impl Directory {
                 let text = self.texts.remove(&slot).and_then(|text| text.place);
                 let histogram = self.histograms.remove(&slot).and_then(|histogram| histogram.place);
                 text.into_iter().chain(histogram).for_each(|place| self.arena.free(place));
+                self.inherited.release(slot);
             }
             self.quarantine.push((self.epoch, extent));
         }
@@ -483,11 +554,14 @@ impl Directory {
             let histogram = self.histograms.entry(slot).or_default();
             let merged = Arc::make_mut(&mut histogram.merged);
             same.iter().for_each(|(_, counts)| merged.add(counts, self.interval));
+            if let Some(own) = &mut histogram.own {
+                same.iter().for_each(|(_, counts)| counts.add_to(own));
+            }
             if slot >= segment.geometry().slots {
                 continue;
             }
             encoded.clear();
-            merged.cumulative.encode(&mut encoded);
+            histogram.own.as_deref().unwrap_or(&merged.cumulative).encode(&mut encoded);
             // Without space for the new one, readers go on seeing the old one.
             if let Some(place) = self.arena.store(segment, &encoded) {
                 segment.store_word(slot, place.word());
@@ -505,6 +579,20 @@ impl Directory {
 
     pub(crate) fn interval(&self) -> u64 {
         self.interval
+    }
+}
+
+impl Histogram {
+    fn inherit(&mut self, inherited: &Distribution) {
+        let merged = Arc::make_mut(&mut self.merged);
+        self.own.get_or_insert_with(|| Box::new(merged.cumulative.clone()));
+        merged.cumulative.merge(inherited);
+    }
+
+    fn disinherit(&mut self) {
+        if let Some(own) = self.own.take() {
+            Arc::make_mut(&mut self.merged).cumulative = *own;
+        }
     }
 }
 

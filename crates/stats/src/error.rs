@@ -39,3 +39,28 @@ pub enum ReadError {
     #[error("stats segment kept changing while it was read")]
     Busy,
 }
+
+/// Something about a lineage that was gone around. Deserves a warning each.
+#[derive(Debug, thiserror::Error)]
+pub enum LineageWarning {
+    /// No control file or segment could be made or used: stats are private, and begin at zero.
+    #[error(
+        "stats are in private memory, so other programs cannot read them and a successor begins at zero: {0}"
+    )]
+    Alone(#[source] io::Error),
+    /// The control file could not be used. What lies around it counts.
+    #[error("the control file of the stats was replaced: {0}")]
+    ControlReplaced(#[source] ReadError),
+    /// What earlier processes have counted cannot be read.
+    #[error("counts of earlier processes are lost: {0}")]
+    BaseLost(#[source] ReadError),
+    /// The segment of a dead process cannot be read.
+    #[error("counts of generation {generation} are lost: {error}")]
+    SegmentLost { generation: u64, error: ReadError },
+    /// Segments of dead processes stay, and still count.
+    #[error("stats segments of dead processes stay: {0}")]
+    NotFolded(#[source] io::Error),
+    /// Files that do not count any more stay.
+    #[error("old stats files stay: {0}")]
+    NotRemoved(#[source] io::Error),
+}

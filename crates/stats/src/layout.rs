@@ -36,6 +36,8 @@ pub(crate) mod word {
     pub(crate) const SLOTS_USED: usize = 9;
     pub(crate) const SCOPES_USED: usize = 10;
     pub(crate) const SUFFIXES_USED: usize = 11;
+    /// Not 0 once the scopes of the writer's configuration are there: a prefix that is missing then is gone for good.
+    pub(crate) const SETTLED: usize = 12;
     /// The area directory: offset and capacity in elements, one pair per [`Area`](super::Area); 16 pairs.
     pub(crate) const AREAS: usize = 32;
     pub(crate) const COUNT: usize = 64;

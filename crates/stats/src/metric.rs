@@ -26,7 +26,7 @@ impl Counter {
         self.0.add(amount);
     }
 
-    /// Sum over all threads. Not for the data path.
+    /// Sum over all threads of this process, without what it inherited. Not for the data path.
     pub fn value(self) -> u64 {
         self.0.sum()
     }

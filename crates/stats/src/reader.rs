@@ -39,7 +39,10 @@ struct Slice {
     descriptors: Vec<u8>,
     column: Vec<u8>,
     sums: Vec<u64>,
+    flushed: Vec<u8>,
     text: String,
+    /// Prefixes in `text`, of scopes that own slots; a scope may come twice.
+    scopes: Vec<std::ops::Range<usize>>,
     found: Vec<Found>,
 }
 
@@ -48,6 +51,24 @@ struct Found {
     kind: MetricKind,
     value: FoundValue,
     generation: u32,
+    flushed: u64,
+}
+
+/// What a scan is to look for.
+#[derive(Clone, Copy)]
+pub(crate) struct Scan {
+    /// Also stats that hold nothing.
+    pub(crate) empty: bool,
+    /// Also prefixes and flush marks, which only the lineage's keeper needs.
+    pub(crate) keeping: bool,
+}
+
+/// What a scan comes upon.
+pub(crate) enum Seen<'a> {
+    /// The prefix of a scope that owns stats. May come several times.
+    Scope(&'a str),
+    /// A stat, and how much of it has been flushed, wrapping.
+    Stat(Metric<'a>, u64),
 }
 
 enum FoundValue {
@@ -138,12 +159,34 @@ impl Reader {
         }
     }
 
+    /// Whether that process had made all scopes of its configuration.
+    pub(crate) fn is_settled(&self) -> Result<bool, ReadError> {
+        Ok(self.header_word(word::SETTLED)? != 0)
+    }
+
     /// Calls `visit` for every stat, unsorted. Stats that come or go meanwhile may or may not be seen.
     pub fn for_each(&self, mut visit: impl FnMut(&Metric<'_>)) -> Result<(), ReadError> {
+        self.scan(Scan { empty: true, keeping: false }, |seen| {
+            if let Seen::Stat(metric, _) = seen {
+                visit(&metric);
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Reader::for_each`], until an error.
+    pub(crate) fn scan(
+        &self,
+        scan: Scan,
+        mut visit: impl FnMut(Seen<'_>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         let (mut slice, mut names, mut start) = (Slice::default(), Names::default(), 0);
         while start < self.mark(word::SLOTS_USED, u64::from(self.slots))? as u32 {
             let count = SLICE_SLOTS.min(self.slots - start);
-            self.read_steadily(&mut slice, &mut names, start, count)?;
+            self.read_steadily(scan, &mut slice, &mut names, start, count)?;
+            for prefix in &slice.scopes {
+                visit(Seen::Scope(&slice.text[prefix.clone()]))?;
+            }
             for found in &slice.found {
                 let value = match &found.value {
                     FoundValue::Number(number) => Value::Number(*number),
@@ -153,7 +196,8 @@ impl Reader {
                     FoundValue::Text(range) => Value::Text(&slice.text[range.clone()]),
                 };
                 let name = &slice.text[found.name.clone()];
-                visit(&Metric { name, kind: found.kind, value, generation: found.generation });
+                let metric = Metric { name, kind: found.kind, value, generation: found.generation };
+                visit(Seen::Stat(metric, found.flushed))?;
             }
             start += count;
         }
@@ -164,6 +208,7 @@ impl Reader {
     /// the sequence odd for good; it stores in such an order that each moment can be read.
     fn read_steadily(
         &self,
+        scan: Scan,
         slice: &mut Slice,
         names: &mut Names,
         start: u32,
@@ -175,7 +220,7 @@ impl Reader {
             if before != names.sequence || names.suffixes.len() > CACHED_NAMES {
                 *names = Names { sequence: before, ..Names::default() };
             }
-            let result = self.read_slice(slice, names, start, count);
+            let result = self.read_slice(scan, slice, names, start, count);
             fence(SeqCst);
             let settled = before.is_multiple_of(2) || attempt > ATTEMPTS / 2;
             if settled && self.header_word(word::SEQUENCE)? == before {
@@ -189,12 +234,14 @@ impl Reader {
 
     fn read_slice(
         &self,
+        scan: Scan,
         slice: &mut Slice,
         names: &mut Names,
         start: u32,
         count: u32,
     ) -> Result<(), ReadError> {
         slice.text.clear();
+        slice.scopes.clear();
         slice.found.clear();
         self.read(
             Area::Owners,
@@ -212,9 +259,15 @@ impl Reader {
                 *sum = sum.wrapping_add(cell);
             }
         }
+        if scan.keeping {
+            let column = u64::from(self.threads) + 1;
+            let first = column * u64::from(self.slots) + u64::from(start);
+            self.read(Area::Columns, first, u64::from(count), &mut slice.flushed)?;
+        }
         // The marks are raised before what they cover is used, so they are read after it.
         let scopes = self.mark(word::SCOPES_USED, self.areas[Area::Scopes as usize].1)?;
         let suffixes = self.mark(word::SUFFIXES_USED, self.areas[Area::Suffixes as usize].1)?;
+        let mut last_owner = 0;
         for index in 0..count as usize {
             let owner = half_word(&slice.owners, index / BLOCK_SLOTS as usize);
             let descriptor = half_word(&slice.descriptors, index);
@@ -224,11 +277,21 @@ impl Reader {
             if u64::from(scope) >= scopes || u64::from(descriptor >> 4) >= suffixes {
                 return Err(ReadError::Corrupt("a stat without a name"));
             }
+            if scan.keeping && last_owner != owner {
+                last_owner = owner;
+                let begin = slice.text.len();
+                self.push_prefix(names, scope, &mut slice.text)?;
+                slice.scopes.push(begin..slice.text.len());
+            }
+            let flushed = words(&slice.flushed).nth(index).unwrap_or(0);
+            let sum = slice.sums[index];
+            if !scan.empty && (sum, flushed) == (0, 0) {
+                continue;
+            }
             let begin = slice.text.len();
             let generation = self.push_prefix(names, scope, &mut slice.text)?;
             self.push_suffix(names, descriptor >> 4, &mut slice.text)?;
             let name = begin..slice.text.len();
-            let sum = slice.sums[index];
             let (length, offset) = halves(sum);
             let value = match kind {
                 MetricKind::Counter => FoundValue::Number(sum),
@@ -239,7 +302,7 @@ impl Reader {
                     FoundValue::Text(name.end..slice.text.len())
                 }
             };
-            slice.found.push(Found { name, kind, value, generation });
+            slice.found.push(Found { name, kind, value, generation, flushed });
         }
         Ok(())
     }

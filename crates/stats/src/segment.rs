@@ -302,14 +302,23 @@ impl Segment {
         self.extra_cell(Extra::Flushed, slot as usize).fetch_add(amount, Release);
     }
 
+    /// Lets go of the lock that says that the writer lives.
+    pub(crate) fn release(&self) {
+        if let Some(file) = &self.file {
+            // It goes with the process anyway.
+            let _ = file.unlock();
+        }
+    }
+
+    /// Column of the calling thread, if it is bound to this segment.
+    pub(crate) fn bound_column(&self) -> Option<usize> {
+        BINDING.with_borrow(|own| own.as_ref().filter(|own| own.segment.id == self.id).map(|own| own.column))
+    }
+
     /// Makes the calling thread's cells of those `slots` that are counters zero. What had not been flushed of them
     /// still will be.
     pub(crate) fn reset_counters(&self, slots: impl Iterator<Item = u32>) {
-        let Some(column) = BINDING
-            .with_borrow(|own| own.as_ref().filter(|own| own.segment.id == self.id).map(|own| own.column))
-        else {
-            return;
-        };
+        let Some(column) = self.bound_column() else { return };
         let cells = self.column(column);
         let is_counter =
             |slot: &usize| self.descriptors()[*slot].load(Relaxed) & 15 == MetricKind::Counter.code();

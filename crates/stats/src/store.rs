@@ -16,7 +16,9 @@ use crate::deltas::{Deltas, FlushMark};
 use crate::directory::Directory;
 use crate::error::StatsError;
 use crate::histogram::{Interval, Merge};
+use crate::inherited::Inherited;
 use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
+use crate::lineage::{Marks, Totals};
 use crate::matcher::StatsMatcher;
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
@@ -150,7 +152,7 @@ impl Store {
         let directory = self.shared.lock();
         let segment = &self.shared.segment;
         if let Some(slot) = directory.find(segment, name, MetricKind::Counter) {
-            return Some(segment.sum(slot));
+            return Some(directory.counter(segment, slot));
         }
         let slot = directory.find(segment, name, MetricKind::Gauge(ImportMode::Accumulate))?;
         Some(crate::metric::gauge_value(segment.sum(slot)))
@@ -197,9 +199,14 @@ impl Store {
     }
 
     /// Sets the calling thread's part of all counters to zero. Main posts this to every thread; what threads without
-    /// a column have counted goes with main's part.
+    /// a column have counted, and what was inherited, goes with main's part.
     pub fn reset_counters(&self) {
-        let used = self.shared.lock().block_ranges();
+        let mut directory = self.shared.lock();
+        if self.shared.segment.bound_column() == Some(0) {
+            directory.inherited.reset_counters();
+        }
+        let used = directory.block_ranges();
+        drop(directory);
         let slots = used.into_iter().flat_map(|blocks| blocks.start * BLOCK_SLOTS..blocks.end * BLOCK_SLOTS);
         self.shared.segment.reset_counters(slots);
     }
@@ -207,6 +214,28 @@ impl Store {
     /// How often a stat was looked up by name under the store's lock.
     pub fn lookups(&self) -> u64 {
         self.shared.lock().lookups()
+    }
+
+    /// Shows from now on what other processes have counted as part of its stats, instead of what it had from them before.
+    pub(crate) fn inherit(&self, totals: Totals, marks: Option<Marks>) {
+        self.shared.lock().inherit(&self.shared.segment, Inherited::new(totals, marks));
+    }
+
+    /// Makes stats that were inherited, and were not made here, under scopes made since the last call.
+    pub(crate) fn claim_inherited(&self) {
+        self.shared.lock().claim_inherited(&self.shared.segment);
+    }
+
+    /// Notes that all scopes of the configuration are there.
+    pub(crate) fn settle(&self) {
+        self.claim_inherited();
+        self.shared.segment.header()[word::SETTLED].store(1, Release);
+    }
+
+    /// To other processes this one is as dead from now on: the segment stays as it is, though scopes are dropped.
+    pub(crate) fn end(&self) {
+        self.shared.lock().freeze();
+        self.shared.segment.release();
     }
 
     /// Stats for which there was no slot left; they count nowhere visible.

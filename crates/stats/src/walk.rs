@@ -126,7 +126,7 @@ impl Walk {
         let Some(kind) = MetricKind::from_code(descriptor & 15) else { return };
         let text = directory.texts.get(&id.slot).map_or("", |text| &text.value);
         let (number, value) = match kind {
-            MetricKind::Counter => number(segment.sum(id.slot)),
+            MetricKind::Counter => number(directory.counter(segment, id.slot)),
             MetricKind::Gauge(_) => number(gauge_value(segment.sum(id.slot))),
             MetricKind::Histogram => {
                 let merged = directory.histogram(id.slot);

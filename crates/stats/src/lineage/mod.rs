@@ -1,0 +1,286 @@
+//! The lineage of segments: what makes counters go on where a dead process, a predecessor or a child has left them.
+//!
+//! A value is a base plus all segments on the list of the control file. Whoever leads folds dead segments into a new base
+//! ([`fold`]); a cold start leads, since nobody else does, and adopts what was left.
+
+mod base;
+mod control;
+mod files;
+mod fold;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod words;
+
+use std::cell::Cell;
+use std::io;
+
+pub(crate) use base::Marks;
+pub use files::{LineagePath, find_lineages};
+pub use reader::LineageReader;
+pub(crate) use totals::{Place, Total, Totals};
+
+use self::control::{Changing, Control};
+use self::fold::{Fold, Members, Past};
+use crate::error::{LineageWarning, StatsError};
+use crate::store::{Backing, Store, StoreOptions};
+
+/// What a process needs to take its place.
+#[derive(Clone, Debug)]
+pub struct LineageOptions {
+    pub path: LineagePath,
+    /// Which lineage, as in `--base-id`.
+    pub base_id: u32,
+    /// Number of this process, from 1; never used again. Raised if what is left has a higher one.
+    pub generation: u64,
+    /// Threads that will be bound: main and workers.
+    pub threads: usize,
+}
+
+/// The place of this process in its lineage, and its store. All of it is for main.
+pub struct Lineage {
+    path: LineagePath,
+    generation: u64,
+    store: Store,
+    /// None: there is no space for a control file or segment, and the store is on its own.
+    control: Option<Control>,
+    /// Whether this process has served: then its end is the end of what it counted.
+    settled: Cell<bool>,
+}
+
+impl Lineage {
+    /// Joins the lineage, or begins it, and makes the store. If nobody leads, this process does, and has folded what the
+    /// dead have left; all that went on without it is told by warnings. Blocks for at most a second or so, while another
+    /// process changes the lineage.
+    ///
+    /// # Errors
+    /// The directory cannot be used. A full one can: the store is private then.
+    pub fn join(options: LineageOptions) -> Result<(Lineage, Vec<LineageWarning>), StatsError> {
+        let mut warnings = Vec::new();
+        let control = match Control::open(&options.path, options.base_id, &mut warnings) {
+            Ok(opened) => Some(opened),
+            Err(source)
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                return Err(StatsError::CreateFile { path: options.path.control(), source });
+            }
+            Err(error) => {
+                warnings.push(LineageWarning::Alone(error));
+                None
+            }
+        };
+        let joined = match control {
+            None => None,
+            Some((control, new)) => match Lineage::enter(&options, &control, new, &mut warnings) {
+                Ok(entered) => Some((control, entered)),
+                Err(Refused::Store(StatsError::CreateFile { source: error, .. }) | Refused::Io(error)) => {
+                    warnings.push(LineageWarning::Alone(error));
+                    None
+                }
+                Err(Refused::Store(error)) => return Err(error),
+            },
+        };
+        let LineageOptions { path, generation, threads, base_id } = options;
+        let (control, store, generation) = match joined {
+            Some((control, Entered { store, generation, listed })) => {
+                (Some(control).filter(|_| listed), store, generation)
+            }
+            None => {
+                (None, Store::create(StoreOptions { path: None, threads, generation, base_id })?, generation)
+            }
+        };
+        Ok((Lineage { path, generation, store, control, settled: Cell::new(false) }, warnings))
+    }
+
+    fn enter(
+        options: &LineageOptions,
+        control: &Control,
+        new: bool,
+        warnings: &mut Vec<LineageWarning>,
+    ) -> Result<Entered, Refused> {
+        let path = &options.path;
+        let changing = control.change()?;
+        if new {
+            fold::recover(path, &changing)?;
+        }
+        let leader = control.leader();
+        let leads = leader == 0 || !fold::lives(path, leader)?;
+        let past =
+            if leads { take_stock(path, &changing, warnings)? } else { look_on(path, &changing, warnings)? };
+        let newest = path.segments()?.into_iter().max().unwrap_or(0);
+        let generation = options.generation.max(newest + 1);
+        let store = Store::create(StoreOptions {
+            path: Some(path.segment(generation)),
+            threads: options.threads,
+            generation,
+            base_id: options.base_id,
+        })
+        .map_err(Refused::Store)?;
+        let listed = store.backing() == Backing::File && changing.add(generation);
+        if leads && listed {
+            control.hand_over(leader, generation);
+        }
+        store.inherit(past.totals, past.marks);
+        Ok(Entered { store, generation, listed })
+    }
+
+    /// The store of this process.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Number of this process.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| control.leader() == self.generation)
+    }
+
+    /// Leads from now on, in place of `from`, in one step. False if that one no longer leads.
+    pub fn take_over(&self, from: u64) -> bool {
+        self.control.as_ref().is_some_and(|control| control.hand_over(from, self.generation))
+    }
+
+    /// All scopes of the configuration are there. Stats that only predecessors had under them show from now on; what is
+    /// under none of them will not outlive this process.
+    pub fn settle(&self) {
+        self.settled.set(true);
+        self.store.settle();
+    }
+
+    /// To be called now and then: shows what predecessors have counted under scopes made since, and, in the process that
+    /// leads, folds what has died.
+    pub fn tend(&self) -> Vec<LineageWarning> {
+        let mut warnings = Vec::new();
+        if self.leads()
+            && let Some(control) = &self.control
+            && let Err(error) = self.fold(control, &mut warnings)
+        {
+            warnings.push(LineageWarning::NotFolded(error));
+        }
+        self.store.claim_inherited();
+        warnings
+    }
+
+    fn fold(&self, control: &Control, warnings: &mut Vec<LineageWarning>) -> io::Result<()> {
+        // Without the lock first: most of the time there is nothing to do.
+        let members = Members::of(&self.path, &control.snapshot())?;
+        if members.dead.is_empty() {
+            return Ok(());
+        }
+        // Whoever has the lock is joining or leaving; there is a next time.
+        let Some(changing) = control.try_change()? else { return Ok(()) };
+        let mut past = take_stock(&self.path, &changing, warnings)?;
+        let others: Vec<u64> =
+            members.living.into_iter().filter(|generation| *generation != self.generation).collect();
+        fold::add_others(&self.path, &others, &mut past.totals)?;
+        drop(changing);
+        self.store.inherit(past.totals, past.marks);
+        Ok(())
+    }
+
+    /// An orderly end. The last process takes everything with it; others leave what they have counted to who leads.
+    /// One that never [settled](Lineage::settle) has counted nothing that matters, and leaves things as they were.
+    pub fn leave(&self) -> io::Result<()> {
+        let Some(control) = &self.control else { return Ok(()) };
+        let changing = control.change()?;
+        if !control.is_at(&self.path) {
+            // Replaced by a program of another version; so it is not ours to change.
+            return files::remove(&self.path.segment(self.generation));
+        }
+        let leads = control.leader() == self.generation;
+        if leads {
+            control.hand_over(self.generation, 0);
+        }
+        let members = Members::of(&self.path, &changing.snapshot())?;
+        let alone = members.living.iter().all(|generation| *generation == self.generation);
+        if !self.settled.get() {
+            changing.remove(self.generation);
+            files::remove(&self.path.segment(self.generation))?;
+            let left = changing.snapshot();
+            return if alone && left.generations.is_empty() && left.base == 0 {
+                self.remove_all()
+            } else {
+                Ok(())
+            };
+        }
+        if alone && control.leader() == 0 {
+            return self.remove_all();
+        }
+        self.store.end();
+        Ok(())
+    }
+
+    /// The control file goes last: while it exists, somebody will come and clean up.
+    fn remove_all(&self) -> io::Result<()> {
+        for generation in self.path.segments()? {
+            if generation == self.generation || !fold::lives(&self.path, generation)? {
+                files::remove(&self.path.segment(generation))?;
+            }
+        }
+        self.path.bases()?.into_iter().try_for_each(|number| files::remove(&self.path.base(number)))?;
+        files::remove(&self.path.control())
+    }
+}
+
+/// A process that is on the list, if its segment is a file.
+struct Entered {
+    store: Store,
+    generation: u64,
+    listed: bool,
+}
+
+enum Refused {
+    Store(StatsError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        Refused::Io(error)
+    }
+}
+
+/// What the dead have counted, folded; for the process that leads.
+fn take_stock(
+    path: &LineagePath,
+    changing: &Changing<'_>,
+    warnings: &mut Vec<LineageWarning>,
+) -> io::Result<Past> {
+    fold::complete(path, changing, warnings)?;
+    match Fold::begin(path, changing, warnings)? {
+        Some(fold) => Ok(fold.run(warnings)),
+        None => {
+            let Some(base) = fold::open_base(path, &changing.snapshot(), warnings)? else {
+                return Ok(Past::default());
+            };
+            let totals = base.totals().map_err(io::Error::other)?;
+            Ok(Past { totals, marks: Some(base.into_marks()) })
+        }
+    }
+}
+
+/// What everybody else has counted, for a process that does not lead: it flushes none of that, and drops none.
+fn look_on(
+    path: &LineagePath,
+    changing: &Changing<'_>,
+    warnings: &mut Vec<LineageWarning>,
+) -> io::Result<Past> {
+    let snapshot = changing.snapshot();
+    let mut totals = match fold::open_base(path, &snapshot, warnings)? {
+        Some(base) => base.totals().map_err(io::Error::other)?,
+        None => Totals::default(),
+    };
+    for (_, place, total) in totals.iter_mut() {
+        *place = None;
+        if let Total::Counter { pending, .. } = total {
+            *pending = 0;
+        }
+    }
+    fold::add_others(path, &snapshot.generations, &mut totals)?;
+    Ok(Past { totals, marks: None })
+}

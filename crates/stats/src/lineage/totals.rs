@@ -1,0 +1,188 @@
+//! Sums by full name, of stats that hold something: what several processes have counted, added up.
+
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::error::ReadError;
+use crate::histogram::Distribution;
+use crate::metric::{ImportMode, MetricKind};
+
+/// Names in one string and sums in one table: there may be hundreds of thousands.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    hasher: DefaultHashBuilder,
+    names: String,
+    entries: Vec<Entry>,
+    index: HashTable<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Range<u32>,
+    place: Place,
+    /// None: taken out.
+    total: Option<Total>,
+}
+
+/// Number of an entry in a base file; none if it is not in one.
+pub(crate) type Place = Option<u32>;
+
+/// What is known of one stat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Total {
+    Counter {
+        value: u64,
+        /// How much of it sinks have not been told, wrapping.
+        pending: u64,
+    },
+    /// Two's complement.
+    Gauge(ImportMode, u64),
+    Histogram(Distribution),
+}
+
+impl Total {
+    pub(crate) fn kind(&self) -> MetricKind {
+        match self {
+            Total::Counter { .. } => MetricKind::Counter,
+            Total::Gauge(mode, _) => MetricKind::Gauge(*mode),
+            Total::Histogram(_) => MetricKind::Histogram,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Total::Counter { value, pending } => (*value, *pending) == (0, 0),
+            Total::Gauge(_, sum) => *sum == 0,
+            Total::Histogram(distribution) => distribution.is_empty(),
+        }
+    }
+
+    /// Adds `other`, of the same class.
+    fn add(&mut self, other: &Total) {
+        match (self, other) {
+            (Total::Counter { value, pending }, Total::Counter { value: more, pending: unsent }) => {
+                *value = value.wrapping_add(*more);
+                *pending = pending.wrapping_add(*unsent);
+            }
+            (Total::Gauge(_, sum), Total::Gauge(_, more)) => *sum = sum.wrapping_add(*more),
+            (Total::Histogram(one), Total::Histogram(other)) => one.merge(other),
+            _ => {}
+        }
+    }
+}
+
+impl Totals {
+    /// Adds to the stat of this name and class. What holds nothing is left out.
+    pub(crate) fn add(&mut self, name: &str, place: Place, total: Total) -> Result<(), ReadError> {
+        if total.is_empty() {
+            return Ok(());
+        }
+        if let Some(found) = self.find(name, total.kind().class()) {
+            if let Some(known) = &mut self.entries[found as usize].total {
+                known.add(&total);
+            }
+            return Ok(());
+        }
+        let start = self.names.len();
+        if start + name.len() > MAX_BYTES {
+            return Err(ReadError::Corrupt("more names than any process has"));
+        }
+        self.names.push_str(name);
+        let name = start as u32..self.names.len() as u32;
+        self.entries.push(Entry { name, place, total: Some(total) });
+        let Self { hasher, names, entries, index } = self;
+        let hash = |id: &u32| hasher.hash_one(text(names, &entries[*id as usize]));
+        let id = entries.len() as u32 - 1;
+        index.insert_unique(hash(&id), id, hash);
+        Ok(())
+    }
+
+    fn find(&self, name: &str, class: u32) -> Option<u32> {
+        if self.index.is_empty() {
+            return None;
+        }
+        self.index.find(self.hasher.hash_one(name), |id| self.is(*id, name, class)).copied()
+    }
+
+    fn is(&self, id: u32, name: &str, class: u32) -> bool {
+        let entry = &self.entries[id as usize];
+        entry.total.as_ref().is_some_and(|total| total.kind().class() == class)
+            && text(&self.names, entry) == name
+    }
+
+    pub(crate) fn contains(&self, name: &str, class: u32) -> bool {
+        self.find(name, class).is_some()
+    }
+
+    /// Takes a stat out.
+    pub(crate) fn take(&mut self, name: &str, class: u32) -> Option<(Place, Total)> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let Self { hasher, names, entries, index } = self;
+        let same = |id: &u32| {
+            let entry = &entries[*id as usize];
+            entry.total.as_ref().is_some_and(|total| total.kind().class() == class)
+                && text(names, entry) == name
+        };
+        let (id, _) = index.find_entry(hasher.hash_one(name), same).ok()?.remove();
+        let entry = &mut entries[id as usize];
+        let taken = (entry.place, entry.total.take()?);
+        if index.is_empty() {
+            // The names were the most of it.
+            *self = Totals::default();
+        }
+        Some(taken)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Place, &Total)> {
+        let known = |entry| Some((text(&self.names, entry), entry.place, entry.total.as_ref()?));
+        self.entries.iter().filter_map(known)
+    }
+
+    /// As [`Totals::iter`]; the sums may be changed, and where they are in a base file.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Place, &mut Total)> {
+        let Self { names, entries, .. } = self;
+        entries.iter_mut().filter_map(|Entry { name, place, total }| {
+            Some((&names[name.start as usize..name.end as usize], place, total.as_mut()?))
+        })
+    }
+}
+
+fn text<'a>(names: &'a str, entry: &Entry) -> &'a str {
+    &names[entry.name.start as usize..entry.name.end as usize]
+}
+
+/// Places of names have 32 bits; no process has as many.
+const MAX_BYTES: usize = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counter(value: u64) -> Total {
+        Total::Counter { value, pending: value }
+    }
+
+    #[test]
+    fn one_name_is_one_sum_per_class() {
+        let mut totals = Totals::default();
+        for (name, total) in [("a.x", counter(2)), ("a.y", counter(0)), ("a.x", counter(3))] {
+            totals.add(name, None, total).unwrap();
+        }
+        totals.add("a.x", None, Total::Gauge(ImportMode::Accumulate, 7)).unwrap();
+        assert_eq!(totals.iter().count(), 2);
+        assert_eq!(totals.take("a.x", MetricKind::Counter.class()), Some((None, counter(5))));
+        assert_eq!(totals.take("a.x", MetricKind::Counter.class()), None);
+        assert!(!totals.is_empty());
+        assert!(totals.take("a.x", MetricKind::Gauge(ImportMode::NeverImport).class()).is_some());
+        assert!(totals.is_empty());
+        assert_eq!(totals.iter().count(), 0);
+    }
+}
