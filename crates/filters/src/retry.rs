@@ -31,6 +31,11 @@ impl Retry {
         Retry { left: true, idempotent, whole }
     }
 
+    /// Whether the request has been sent again.
+    pub(crate) fn is_spent(&self) -> bool {
+        !self.left
+    }
+
     /// Gives `request` its body back if it may be sent again: if doing it twice is the same as once, or none of it has
     /// been written.
     pub(crate) fn restore(&mut self, request: &mut Request, exchange: &mut Exchange) -> bool {

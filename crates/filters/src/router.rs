@@ -1,6 +1,5 @@
 //! The router: carries out what the route says, and speaks to the chosen host.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
 use proxy_upstream::connect::ConnectError;
-use proxy_upstream::exchange::{Exchange, ExchangeError};
+use proxy_upstream::exchange::{Exchange, ExchangeError, ResponseGuard};
 use proxy_upstream::pool::AcquireError;
 use proxy_upstream::{Cluster, ClusterMap, HostStat, WorkerHost};
 
@@ -38,6 +37,7 @@ impl TerminalFilter for Router {
         stream: &'a Rc<StreamInfo>,
         request: Request,
     ) -> Filtered<'a, Result<Response, Reset>> {
+        self.stats.router.rq_total.inc();
         let Some(entry) = stream.route() else {
             self.stats.router.no_route.inc();
             return Filtered::Now(Ok(LocalReply::NoRoute.response(stream)));
@@ -48,7 +48,8 @@ impl TerminalFilter for Router {
                 Filtered::Later(Box::pin(self.forward(stream, request, entry.clone())))
             }
             RouteAction::Redirect(redirect) => {
-                self.stats.router.rq_redirect.inc();
+                // As Envoy: its `rq_redirect` is of a time before.
+                self.stats.router.rq_direct_response.inc();
                 Filtered::Now(Ok(chosen.redirect_response(redirect, &request)))
             }
             RouteAction::Direct(direct) => {
@@ -68,11 +69,13 @@ impl Router {
         Router { settings, clusters, stats }
     }
 
-    /// The route's time limit passed.
-    pub(crate) fn count_timeout(&self, stream: &StreamInfo) {
+    /// The route's time limit passed; `answered`: after a host's response had begun.
+    pub(crate) fn count_timeout(&self, stream: &StreamInfo, answered: bool) {
         if let Some(cluster) = stream.cluster().and_then(|name| self.clusters.find(&name)) {
             cluster.info.stats.upstream_rq_timeout.inc();
-            cluster.count_response(504, stream.is_internal());
+            if !answered {
+                cluster.count_response(LocalReply::ResponseTimeout.status(), stream.is_internal());
+            }
         }
     }
 
@@ -96,7 +99,6 @@ impl Router {
             self.stats.router.no_cluster.inc();
             return Ok(LocalReply::NoCluster(forward.cluster_not_found_status).response(stream));
         };
-        self.stats.router.rq_total.inc();
         stream.set_cluster(Arc::clone(&cluster.info.settings.name));
         let suppress = self.settings.suppress_envoy_headers;
         let timeouts = take_timeouts(&mut request, forward.timeout, &self.settings);
@@ -145,11 +147,20 @@ impl Router {
             }
             let link = host.link(stream.version, forward.priority).await.map_err(acquire_failure)?;
             let reused = link.reused;
-            let active = ActiveRequest::begin(&host, forward.priority)?;
+            let active = ActiveRequest::begin(stream, cluster, &host, forward.priority)?;
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
             let mut exchange = Exchange::new(link, request);
-            match poll_fn(|cx| exchange.poll_head(cx)).await {
-                Ok(head) => return Ok(self.response(stream, cluster, exchange, head, active, started)),
+            let polled = poll_fn(|cx| exchange.poll_head(cx)).await;
+            for status in exchange.interim() {
+                cluster.count_response(*status, stream.is_internal());
+            }
+            match polled {
+                Ok(head) => {
+                    if again.is_spent() {
+                        cluster.info.stats.upstream_rq_retry_success.inc();
+                    }
+                    return Ok(self.response(stream, cluster, exchange, head, active, started));
+                }
                 Err(error) if safe_to_repeat(&error, reused) && again.restore(request, &mut exchange) => {
                     cluster.info.stats.upstream_rq_retry.inc();
                 }
@@ -178,7 +189,7 @@ impl Router {
     fn response(
         &self,
         stream: &Rc<StreamInfo>,
-        cluster: &Cluster,
+        cluster: &Rc<Cluster>,
         exchange: Exchange,
         mut head: ResponseHead,
         active: ActiveRequest,
@@ -225,14 +236,20 @@ fn acquire_failure(error: AcquireError) -> Failure {
 
 /// Counts a request at a host until its response has ended.
 struct ActiveRequest {
+    stream: Rc<StreamInfo>,
+    cluster: Rc<Cluster>,
     host: Rc<WorkerHost>,
-    answered: Cell<bool>,
     _breaker: BreakerGuard,
     _active: GaugeGuard,
 }
 
 impl ActiveRequest {
-    fn begin(host: &Rc<WorkerHost>, priority: Priority) -> Result<ActiveRequest, Failure> {
+    fn begin(
+        stream: &Rc<StreamInfo>,
+        cluster: &Rc<Cluster>,
+        host: &Rc<WorkerHost>,
+        priority: Priority,
+    ) -> Result<ActiveRequest, Failure> {
         let stats = &host.cluster.stats;
         let Some(breaker) = host.cluster.breakers.acquire(priority, Resource::Requests) else {
             stats.upstream_rq_active_overflow.inc();
@@ -242,29 +259,35 @@ impl ActiveRequest {
         host.add(HostStat::RqTotal, 1);
         host.add(HostStat::RqActive, 1);
         Ok(ActiveRequest {
+            stream: Rc::clone(stream),
+            cluster: Rc::clone(cluster),
             host: Rc::clone(host),
-            answered: Cell::new(false),
             _breaker: breaker,
             _active: GaugeGuard::new(stats.upstream_rq_active),
         })
     }
 
     fn answered(&self, status: u16) {
-        self.answered.set(true);
         self.host.add(if status < 500 { HostStat::RqSuccess } else { HostStat::RqError }, 1);
     }
 
     fn failed(&self) {
-        self.answered.set(true);
         self.host.add(HostStat::RqError, 1);
+    }
+}
+
+impl ResponseGuard for ActiveRequest {
+    fn completed(&self) {
+        // Of an answer that came before the request had ended there is no such time.
+        if let Some(sent) = self.stream.request_completed_at() {
+            let time = clock::now().saturating_duration_since(sent);
+            self.cluster.record_response_time(time, self.stream.is_internal());
+        }
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.host.add(HostStat::RqActive, -1);
-        if !self.answered.get() {
-            self.host.cluster.stats.upstream_rq_cancelled.inc();
-        }
     }
 }

@@ -101,7 +101,7 @@ pub struct StreamInfo {
     /// The limit on idling that is in force, pushed back at every byte.
     idle_timeout: Cell<Option<Duration>>,
     response_timeout: Cell<Option<Duration>>,
-    request_complete: Cell<bool>,
+    request_complete: Cell<Option<Instant>>,
     flags: Cell<ResponseFlags>,
     details: Cell<&'static str>,
     route: RefCell<Option<RouteEntry>>,
@@ -130,7 +130,7 @@ impl StreamInfo {
             deadlines,
             idle_timeout: Cell::new(None),
             response_timeout: Cell::new(None),
-            request_complete: Cell::new(false),
+            request_complete: Cell::new(None),
             flags: Cell::default(),
             details: Cell::new(""),
             route: RefCell::new(None),
@@ -154,7 +154,7 @@ impl StreamInfo {
             StreamTimer::Idle => self.idle_timeout.set(timeout),
             StreamTimer::Response => {
                 self.response_timeout.set(timeout);
-                if !self.request_complete.get() {
+                if !self.is_request_complete() {
                     return;
                 }
             }
@@ -175,9 +175,10 @@ impl StreamInfo {
 
     /// The request has arrived whole: its own limit is met, the response's starts.
     pub fn request_completed(&self, now: Instant) {
-        if self.request_complete.replace(true) {
+        if self.is_request_complete() {
             return;
         }
+        self.request_complete.set(Some(now));
         self.deadlines.clear(StreamTimer::Request as usize);
         if let Some(timeout) = self.response_timeout.get() {
             self.deadlines.set(StreamTimer::Response as usize, now + timeout);
@@ -190,6 +191,11 @@ impl StreamInfo {
     }
 
     pub fn is_request_complete(&self) -> bool {
+        self.request_complete.get().is_some()
+    }
+
+    /// When the request had arrived whole.
+    pub fn request_completed_at(&self) -> Option<Instant> {
         self.request_complete.get()
     }
 

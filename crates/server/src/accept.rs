@@ -17,18 +17,10 @@ use proxy_net::{
     ListenSocket, NetworkFilter, NextNetwork, accept_loop,
 };
 use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
-use proxy_stats::{Counter, Gauge, GaugeGuard, ImportMode, Scope, stats_block};
+use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 
-stats_block! {
-    /// `listener.<address>.*`.
-    pub struct ListenerStats {
-        counters: downstream_cx_destroy, downstream_cx_overflow, downstream_cx_total, downstream_global_cx_overflow,
-            downstream_listener_filter_error, downstream_listener_filter_remote_close, downstream_pre_cx_timeout,
-            no_filter_chain_match, downstream_accept_error;
-        gauges: downstream_cx_active: Accumulate, downstream_pre_cx_active: Accumulate;
-    }
-}
+use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
 /// Tells listeners apart, also a new one from the one it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +32,7 @@ pub(crate) struct ListenerPlan {
     pub matcher: ChainMatcher,
     pub chains: Vec<ChainPlan>,
     pub default_chain: Option<ChainPlan>,
-    pub stats: ListenerStats,
+    pub stats: Arc<ListenerStats>,
     /// Of all listeners: `server.total_connections`.
     pub total_connections: Gauge,
     pub local_address: Option<IpAddr>,
@@ -78,9 +70,7 @@ struct Listener {
     /// One guard per connection.
     open: Drain,
     ids: Rc<ConnectionIds>,
-    cx_total: Counter,
-    cx_active: Gauge,
-    _scope: Scope,
+    counts: Rc<ListenerCounts>,
 }
 
 impl Listener {
@@ -128,9 +118,7 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         closing,
         open: Drain::new(),
         ids,
-        cx_total: scope.counter("downstream_cx_total"),
-        cx_active: scope.gauge("downstream_cx_active", ImportMode::Accumulate),
-        _scope: scope,
+        counts: ListenerCounts::new(Arc::clone(&plan.stats), &scope),
         plan,
     });
     listeners().active.borrow_mut().insert(id, Rc::clone(&listener));
@@ -155,13 +143,17 @@ struct Hooks {
 
 impl AcceptHooks for Hooks {
     fn failed(&mut self, error: &io::Error) {
-        self.listener.plan.stats.downstream_accept_error.inc();
+        self.listener.counts.stats.downstream_accept_error.inc();
         let now = clock::now();
         let name = &self.listener.name;
         if self.told.is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_WARNINGS) {
             self.told = Some(now);
             tracing::warn!(target: "listener", listener = %name, %error, "cannot accept, clients wait (told once a minute)");
         }
+    }
+
+    fn accepted(&mut self, count: u32) {
+        self.listener.counts.stats.connections_accepted_per_socket_event.record(count.into());
     }
 }
 
@@ -198,9 +190,6 @@ fn build_filter(
 }
 
 fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
-    let stats = &listener.plan.stats;
-    stats.downstream_cx_total.inc();
-    listener.cx_total.inc();
     let local = match &listener.plan.fixed_address {
         Some(address) => address.clone(),
         // Fails only when the peer is gone already.
@@ -216,22 +205,19 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     };
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
     let Some(chain) = chain.filter(|chain| !chain.is_empty()).map(Rc::clone) else {
-        stats.no_filter_chain_match.inc();
-        stats.downstream_cx_destroy.inc();
+        listener.counts.stats.no_filter_chain_match.inc();
         return;
     };
+    let counted = ListenerConnection::new(&listener.counts, connection.info.started);
     let listener = Rc::clone(listener);
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
-        let _open = open;
-        let plan = &listener.plan;
-        let gauges = [plan.stats.downstream_cx_active, listener.cx_active, plan.total_connections];
-        let _active = gauges.map(GaugeGuard::new);
+        let (_open, _counted) = (open, counted);
+        let _active = GaugeGuard::new(listener.plan.total_connections);
         if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
         }
-        listener.plan.stats.downstream_cx_destroy.inc();
     });
 }
 

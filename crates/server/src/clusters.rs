@@ -12,6 +12,7 @@ use proxy_config::settings::{self, Discovery};
 use proxy_runtime::{WorkerIndex, Workers, worker_local};
 use proxy_stats::{Gauge, Scope, Store, stats_block};
 use proxy_upstream::dns::Resolver;
+use proxy_upstream::stats::ThreadClusterStats;
 use proxy_upstream::{Cluster, ClusterInfo, ClusterMap, ClusterNames, HostSet};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -35,6 +36,7 @@ pub struct ClusterManager {
     reclaimer: Reclaimer,
     root: Scope,
     stats: ClusterManagerStats,
+    main_thread: ThreadClusterStats,
     resolver: Option<Resolver>,
     clusters: RefCell<HashMap<Arc<str>, Entry>>,
     /// Names in the order in which they were added.
@@ -90,6 +92,7 @@ impl ClusterManager {
         Rc::new(ClusterManager {
             names,
             stats: ClusterManagerStats::new(&scope),
+            main_thread: ThreadClusterStats::of_thread(&root, "main_thread"),
             root,
             reclaimer: Reclaimer::new(store, Rc::clone(&workers)),
             workers,
@@ -118,7 +121,10 @@ impl ClusterManager {
             let workers = self.workers.count();
             match &info.settings.discovery {
                 Discovery::Static => {
-                    let hosts = Arc::new(discovery::static_hosts(&info.settings, workers));
+                    let hosts = Arc::new(discovery::static_hosts(&info, workers));
+                    if !hosts.hosts.is_empty() {
+                        info.stats.membership_change.inc();
+                    }
                     ready.push((Arc::clone(&info), Arc::clone(&hosts)));
                     self.install(info, hosts, version, None);
                 }
@@ -137,7 +143,7 @@ impl ClusterManager {
         self.order.borrow_mut().retain(|n| **n != *name);
         let id = entry.info.id;
         self.stats.cluster_removed.inc();
-        self.stats.active_clusters.set(self.clusters.borrow().len() as u64);
+        self.count_clusters();
         self.workers.post_all(move || {
             if let Some(map) = worker_local::get::<ClusterMap>() {
                 map.remove(id);
@@ -170,9 +176,16 @@ impl ClusterManager {
 
     fn install(&self, info: Arc<ClusterInfo>, hosts: Arc<HostSet>, version: u64, task: Option<AbortHandle>) {
         count_members(&info, &hosts);
-        let mut clusters = self.clusters.borrow_mut();
-        clusters.insert(Arc::clone(&info.settings.name), Entry { info, hosts, version, task });
-        self.stats.active_clusters.set(clusters.len() as u64);
+        self.clusters
+            .borrow_mut()
+            .insert(Arc::clone(&info.settings.name), Entry { info, hosts, version, task });
+        self.count_clusters();
+    }
+
+    fn count_clusters(&self) {
+        let count = self.clusters.borrow().len() as u64;
+        self.stats.active_clusters.set(count);
+        self.main_thread.clusters_inflated.set(count);
     }
 
     /// Sends clusters to the workers, all in one message.
@@ -275,5 +288,8 @@ fn count_members(info: &ClusterInfo, hosts: &HostSet) {
     stats.membership_healthy.set(healthy as u64);
     let degraded = hosts.hosts.iter().filter(|h| h.health == settings::EndpointHealth::Degraded).count();
     stats.membership_degraded.set(degraded as u64);
-    stats.max_host_weight.set(hosts.hosts.iter().map(|h| u64::from(h.weight)).max().unwrap_or(0));
+    // Envoy looks for it only where hosts may change in place.
+    if matches!(info.settings.discovery, Discovery::StrictDns(_)) {
+        stats.max_host_weight.set(hosts.hosts.iter().map(|h| u64::from(h.weight)).max().unwrap_or(0));
+    }
 }

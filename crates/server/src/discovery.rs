@@ -16,13 +16,14 @@ pub(crate) enum Hosts {
 }
 
 /// The hosts of a cluster whose addresses are all literal.
-pub(crate) fn static_hosts(cluster: &settings::Cluster, workers: usize) -> HostSet {
+pub(crate) fn static_hosts(info: &ClusterInfo, workers: usize) -> HostSet {
     let mut set = HostSet::default();
-    for (locality, endpoint) in endpoints(cluster) {
+    for (locality, endpoint) in endpoints(&info.settings) {
         if let EndpointAddress::Socket(address) = &endpoint.address {
             set.hosts.push(Arc::new(host(address.into(), locality, endpoint, &endpoint.hostname, workers)));
         }
     }
+    info.stats.total_match_count.add(set.hosts.len() as u64);
     set
 }
 
@@ -58,7 +59,7 @@ pub(crate) async fn follow(
                     info.stats.update_no_rebuild.inc();
                     found(Hosts::Unchanged);
                 } else {
-                    hosts = rebuild(&info.settings, &addresses, &last, &hosts, workers);
+                    hosts = rebuild(&info, &addresses, &last, &hosts, workers);
                     last = addresses;
                     found(Hosts::New(HostSet { hosts: hosts.clone() }));
                 }
@@ -94,13 +95,13 @@ async fn look_up(
 
 /// Hosts for the addresses; those that were there before are kept, with their counters and pools.
 fn rebuild(
-    cluster: &settings::Cluster,
+    info: &ClusterInfo,
     addresses: &[(Address, usize)],
     before: &[(Address, usize)],
     hosts: &[Arc<Host>],
     workers: usize,
 ) -> Vec<Arc<Host>> {
-    let endpoints: Vec<_> = endpoints(cluster).collect();
+    let endpoints: Vec<_> = endpoints(&info.settings).collect();
     addresses
         .iter()
         .map(|key| {
@@ -111,6 +112,7 @@ fn rebuild(
                     EndpointAddress::Name { host, .. } if endpoint.hostname.is_empty() => host,
                     _ => &endpoint.hostname,
                 };
+                info.stats.total_match_count.inc();
                 Arc::new(host(key.0.clone(), locality, endpoint, name, workers))
             })
         })

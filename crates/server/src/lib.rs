@@ -1,5 +1,6 @@
 #![doc = include_str!("../DESIGN.md")]
 
+mod absent;
 mod accept;
 pub mod admin;
 mod clusters;
@@ -7,6 +8,7 @@ pub mod control_socket;
 pub mod default_config;
 mod discovery;
 mod flush;
+mod listener_stats;
 mod listeners;
 pub mod logging;
 pub mod managers;

@@ -17,7 +17,8 @@ use proxy_runtime::{OnAllWorkers, Slot, Workers};
 use proxy_stats::{Scope, Store, stats_block};
 use proxy_upstream::ClusterNames;
 
-use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan, ListenerStats};
+use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan};
+use crate::listener_stats::{CONFIGURED_DECLARED, ListenerStats};
 use crate::reclaim::Reclaimer;
 
 stats_block! {
@@ -26,7 +27,8 @@ stats_block! {
         counters: listener_added, listener_create_failure, listener_create_success, listener_in_place_updated,
             listener_modified, listener_removed, listener_stopped;
         gauges: total_filter_chains_draining: NeverImport, total_listeners_active: NeverImport,
-            total_listeners_draining: NeverImport, total_listeners_warming: NeverImport, workers_started: NeverImport;
+            total_listeners_draining: NeverImport, total_listeners_warming: NeverImport, workers_pinned: NeverImport,
+            workers_started: NeverImport;
     }
 }
 
@@ -244,6 +246,7 @@ impl ListenerManager {
             sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
         let label = settings.stat_prefix.clone().unwrap_or_else(|| address.to_string()).replace(':', "_");
         let scope = self.root.scope(&format!("listener.{label}."));
+        scope.declare(&CONFIGURED_DECLARED);
         let mut routes = Vec::new();
         let mut chain = |chain: &Arc<settings::FilterChain>| ChainPlan {
             filters: chain.filters.iter().map(|f| self.plan_filter(f, &scope, &mut routes)).collect(),
@@ -253,7 +256,7 @@ impl ListenerManager {
             matcher: ChainMatcher::new(&matches),
             chains: settings.chains.iter().map(&mut chain).collect(),
             default_chain: settings.default_chain.as_ref().map(&mut chain),
-            stats: ListenerStats::new(&scope),
+            stats: Arc::new(ListenerStats::under(&scope)),
             total_connections: self.connections.total_connections,
             local_address: self.local_address,
             settings: Arc::clone(&settings),

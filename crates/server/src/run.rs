@@ -14,9 +14,11 @@ use proxy_net::ConnectionIds;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
 use proxy_stats::{Store, ThreadIndex};
 use proxy_upstream::dns::Resolver;
+use proxy_upstream::stats::ThreadClusterStats;
 use proxy_upstream::{ClusterMap, ClusterNames};
 use tokio::sync::mpsc;
 
+use crate::absent::AbsentStats;
 use crate::admin::{self, Admin, AdminState, DrainListeners, Served, ShutDown};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
@@ -123,6 +125,7 @@ struct Running {
     admin: Admin,
     commanded: mpsc::UnboundedReceiver<Command>,
     _admin_port: Option<Served>,
+    _absent: AbsentStats,
     _segment: Segment,
     _control: ControlSocket,
 }
@@ -205,7 +208,8 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let admin = Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(options));
     let admin_port = match &bootstrap.admin {
         Some(settings) => {
-            Some(admin.serve(admin::bind(&settings.address, options.admin_address_path.as_deref()).await?))
+            let bound = admin::bind(&settings.address, options.admin_address_path.as_deref()).await?;
+            Some(admin.serve_counted(bound, &state.store.root()))
         }
         None => None,
     };
@@ -216,6 +220,7 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     }
     server_stats::keep(Rc::clone(&state));
     Ok(Running {
+        _absent: AbsentStats::new(&state.store.root()),
         // From now on: adding what a large file declares may take long.
         _guard_dog: watch(&state.store, &bootstrap.watchdogs, &workers, log.clone())?,
         state,
@@ -308,7 +313,8 @@ pub fn start_workers(concurrency: u16, store: &Store, measured: bool) -> Result<
         if measured {
             LoopStats::keep(&store.root().scope(&format!("listener_manager.{index}.")));
         }
-        worker_local::insert(Rc::<ClusterMap>::default());
+        let stats = ThreadClusterStats::of_thread(&store.root(), &index.to_string());
+        worker_local::insert(Rc::new(ClusterMap::counted(stats)));
         worker_local::insert(Rc::new(ConnectionIds::new(index, concurrency)));
     })?;
     Ok(Rc::new(workers))

@@ -2,6 +2,7 @@
 
 mod block;
 mod blocks;
+mod declared;
 mod deltas;
 mod directory;
 mod error;
@@ -22,12 +23,15 @@ mod tags;
 mod tests;
 mod walk;
 
+pub use declared::Declared;
 pub use deltas::{Delta, Deltas, FlushMark};
 pub use error::{LineageWarning, ReadError, StatsError};
 pub use histogram::{Bucket, Distribution, HistogramValue, Interval, Merge};
 pub use lineage::{Lineage, LineageOptions, LineagePath, LineageReader, find_lineages};
 pub use matcher::StatsMatcher;
-pub use metric::{Counter, Gauge, GaugeGuard, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value};
+pub use metric::{
+    Counter, Gauge, GaugeGuard, GaugeShare, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value,
+};
 pub use reader::Reader;
 pub use scope::Scope;
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};

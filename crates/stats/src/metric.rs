@@ -3,7 +3,9 @@
 //! A handle says which slot of which segment, nothing else: it is `Copy`, and using it is sound at any time. It
 //! counts for its stat as long as a [`Scope`] that resolved it lives; afterwards the slot may serve another stat.
 
+use std::cell::Cell;
 use std::fmt;
+use std::time::Duration;
 
 use crate::histogram::HistogramValue;
 use crate::scope::Scope;
@@ -100,6 +102,38 @@ impl Drop for GaugeGuard {
     }
 }
 
+/// One owner's part of a gauge, such as the bytes it holds; taken back when dropped. The scope of the gauge must live as
+/// long.
+#[derive(Debug)]
+pub struct GaugeShare {
+    gauge: Gauge,
+    /// 4 bytes, for each connection has some of these: what one owner holds at a time is far less than 4 GiB.
+    amount: Cell<u32>,
+}
+
+impl GaugeShare {
+    /// A share of nothing.
+    pub fn new(gauge: Gauge) -> GaugeShare {
+        GaugeShare { gauge, amount: Cell::new(0) }
+    }
+
+    /// Makes the share `amount`. Costs no more than a comparison while that does not change.
+    #[inline]
+    pub fn set(&self, amount: usize) {
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX);
+        let before = self.amount.replace(amount);
+        if before != amount {
+            self.gauge.add(i64::from(amount) - i64::from(before));
+        }
+    }
+}
+
+impl Drop for GaugeShare {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// How often which values came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram(pub(crate) Handle);
@@ -110,6 +144,12 @@ impl Histogram {
     #[inline]
     pub fn record(self, value: u64) {
         self.0.record(value);
+    }
+
+    /// Records whole milliseconds of `time`, as Envoy counts them.
+    #[inline]
+    pub fn record_milliseconds(self, time: Duration) {
+        self.record(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     }
 }
 

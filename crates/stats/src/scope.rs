@@ -85,6 +85,14 @@ impl Scope {
         &self.0.shared
     }
 
+    /// Makes the stats of these names that do not exist.
+    pub(crate) fn make(&self, kind: MetricKind, names: &[&str]) {
+        let mut directory = self.0.shared.lock();
+        for name in names {
+            directory.resolve(self.0.shared.segment(), self.0.id, name, kind);
+        }
+    }
+
     fn resolve(&self, name: &str, kind: MetricKind) -> u32 {
         self.0.shared.lock().resolve(self.0.shared.segment(), self.0.id, name, kind)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use proxy_config::settings::{CircuitBreaker, Priority};
 use proxy_stats::{Gauge, Scope};
 
-use crate::stats::BreakerStats;
+use crate::stats::{BREAKERS_DECLARED, BreakerStats, RemainingStats};
 
 /// What a breaker limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,24 @@ struct Breaker {
     in_use: InUse,
     limit: u32,
     open: Gauge,
+    /// With `track_remaining`.
+    remaining: Option<Gauge>,
 }
 
 /// All breakers of one cluster.
 pub struct Breakers {
-    by_priority: [[Breaker; 3]; 2],
-    /// Keep the slots of the gauges.
-    _stats: [BreakerStats; 2],
+    /// Indexed by [`Priority`] as `usize`.
+    by_priority: [PriorityBreakers; 2],
+}
+
+struct PriorityBreakers {
+    /// Indexed by [`Resource`] as `usize`.
+    breakers: [Breaker; 3],
+    limits: CircuitBreaker,
+    /// With `track_remaining`.
+    remaining: Option<RemainingStats>,
+    /// Keeps the slots of the gauges.
+    _stats: BreakerStats,
 }
 
 /// One connection, pending request or request that counts against a breaker until dropped.
@@ -43,18 +54,12 @@ pub struct BreakerGuard {
 
 impl Breakers {
     pub fn new(limits: &[CircuitBreaker; 2], cluster: &Scope) -> Arc<Breakers> {
-        let stats = ["default", "high"]
-            .map(|name| BreakerStats::new(&cluster.scope(&format!("circuit_breakers.{name}."))));
-        let of = |priority: usize| {
-            let (limits, stats) = (limits[priority], &stats[priority]);
-            let breaker = |limit, open| Breaker { in_use: InUse(AtomicU32::new(0)), limit, open };
-            [
-                breaker(limits.max_connections, stats.cx_open),
-                breaker(limits.max_pending_requests, stats.rq_pending_open),
-                breaker(limits.max_requests, stats.rq_open),
-            ]
-        };
-        Arc::new(Breakers { by_priority: [of(0), of(1)], _stats: stats })
+        let scope = |name: &str| cluster.scope(&format!("circuit_breakers.{name}."));
+        let by_priority = [
+            PriorityBreakers::new(limits[Priority::Default as usize], &scope("default")),
+            PriorityBreakers::new(limits[Priority::High as usize], &scope("high")),
+        ];
+        Arc::new(Breakers { by_priority })
     }
 
     /// Takes one of `resource`, or `None` when its limit is reached.
@@ -63,23 +68,70 @@ impl Breakers {
         // Never above the limit, not even for a moment: who takes the last one and who gives it back must see so.
         let take = |in_use| (in_use < breaker.limit).then(|| in_use + 1);
         let before = breaker.in_use.0.fetch_update(Relaxed, Relaxed, take).ok()?;
-        if before + 1 == breaker.limit {
-            breaker.open.inc();
-        }
+        breaker.taken(before);
         Some(BreakerGuard { breakers: Arc::clone(self), priority, resource })
     }
 
     /// Takes one even over the limit: a host without a connection may always open its first.
     pub fn acquire_anyway(self: &Arc<Self>, priority: Priority, resource: Resource) -> BreakerGuard {
         let breaker = self.breaker(priority, resource);
-        if breaker.in_use.0.fetch_add(1, Relaxed) + 1 == breaker.limit {
-            breaker.open.inc();
-        }
+        breaker.taken(breaker.in_use.0.fetch_add(1, Relaxed));
         BreakerGuard { breakers: Arc::clone(self), priority, resource }
     }
 
     fn breaker(&self, priority: Priority, resource: Resource) -> &Breaker {
-        &self.by_priority[priority as usize][resource as usize]
+        &self.by_priority[priority as usize].breakers[resource as usize]
+    }
+}
+
+impl PriorityBreakers {
+    fn new(limits: CircuitBreaker, scope: &Scope) -> PriorityBreakers {
+        let stats = BreakerStats::new(scope);
+        scope.declare(&BREAKERS_DECLARED);
+        let remaining = limits.track_remaining.then(|| RemainingStats::new(scope));
+        if let Some(remaining) = &remaining {
+            remaining.limits(&limits).for_each(|(gauge, limit)| gauge.add(limit));
+            // Pools have no limit: as many as a gauge can hold.
+            remaining.remaining_cx_pools.set(i64::MAX as u64);
+        }
+        let breaker =
+            |limit, open, remaining| Breaker { in_use: InUse(AtomicU32::new(0)), limit, open, remaining };
+        let left = |gauge: fn(&RemainingStats) -> Gauge| remaining.as_ref().map(gauge);
+        PriorityBreakers {
+            breakers: [
+                breaker(limits.max_connections, stats.cx_open, left(|stats| stats.remaining_cx)),
+                breaker(
+                    limits.max_pending_requests,
+                    stats.rq_pending_open,
+                    left(|stats| stats.remaining_pending),
+                ),
+                breaker(limits.max_requests, stats.rq_open, left(|stats| stats.remaining_rq)),
+            ],
+            limits,
+            remaining,
+            _stats: stats,
+        }
+    }
+}
+
+impl Drop for PriorityBreakers {
+    /// The gauges belong to whichever cluster has the name next.
+    fn drop(&mut self) {
+        if let Some(remaining) = &self.remaining {
+            remaining.limits(&self.limits).for_each(|(gauge, limit)| gauge.sub(limit));
+        }
+    }
+}
+
+impl Breaker {
+    /// One more is in use than the `before`.
+    fn taken(&self, before: u32) {
+        if before + 1 == self.limit {
+            self.open.inc();
+        }
+        if let Some(remaining) = self.remaining {
+            remaining.dec();
+        }
     }
 }
 
@@ -88,6 +140,9 @@ impl Drop for BreakerGuard {
         let breaker = self.breakers.breaker(self.priority, self.resource);
         if breaker.in_use.0.fetch_sub(1, Relaxed) == breaker.limit {
             breaker.open.dec();
+        }
+        if let Some(remaining) = breaker.remaining {
+            remaining.inc();
         }
     }
 }

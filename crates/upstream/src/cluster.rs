@@ -1,11 +1,13 @@
 //! Clusters: what all threads share of one, and a worker's own part with balancer and pools.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use proxy_config::settings;
+use proxy_http::h1::stats::CODEC_DECLARED;
 use proxy_http::h2::Http2Stats;
 use proxy_http::route::ClusterId;
 use proxy_net::{Address, ConnectOptions};
@@ -17,7 +19,7 @@ use crate::breaker::Breakers;
 use crate::h2;
 use crate::host::{Host, HostSet, HostStat};
 use crate::pool::Pool;
-use crate::stats::{ClusterStats, CodeStats};
+use crate::stats::{CLUSTER_DECLARED, ClusterStats, ResponseStats, ThreadClusterStats};
 
 /// What does not change while a cluster lives; shared by all threads.
 pub struct ClusterInfo {
@@ -28,6 +30,7 @@ pub struct ClusterInfo {
     pub breakers: Arc<Breakers>,
     /// How connections to its hosts are opened.
     pub connect: ConnectOptions,
+    http1: OnceLock<Scope>,
     http2: OnceLock<Http2Stats>,
 }
 
@@ -36,6 +39,7 @@ impl ClusterInfo {
     pub fn new(id: ClusterId, settings: Arc<settings::Cluster>, root: &Scope) -> ClusterInfo {
         let scope = root.scope(&format!("cluster.{}.", settings.stat_name()));
         let stats = ClusterStats::new(&scope);
+        scope.declare(&CLUSTER_DECLARED);
         let breakers = Breakers::new(&settings.circuit_breakers, &scope);
         let connect = ConnectOptions {
             source: settings.source_address.as_ref().map(Address::from),
@@ -43,12 +47,22 @@ impl ClusterInfo {
             keepalive: settings.tcp_keepalive,
             socket_options: settings.socket_options.clone(),
         };
-        ClusterInfo { id, settings, scope, stats, breakers, connect, http2: OnceLock::new() }
+        let (http1, http2) = (OnceLock::new(), OnceLock::new());
+        ClusterInfo { id, settings, scope, stats, breakers, connect, http1, http2 }
+    }
+
+    /// Makes `cluster.<name>.http1.*`, there from the first connection of HTTP/1 on, as in Envoy.
+    pub(crate) fn declare_http1_stats(&self) {
+        self.http1.get_or_init(|| {
+            let scope = self.scope.scope("http1.");
+            scope.declare(&CODEC_DECLARED);
+            scope
+        });
     }
 
     /// `cluster.<name>.http2.*`, there from the first connection of HTTP/2 on, as in Envoy.
     pub fn http2_stats(&self) -> &Http2Stats {
-        self.http2.get_or_init(|| Http2Stats::new(&self.scope.scope("http2.")))
+        self.http2.get_or_init(|| Http2Stats::under(&self.scope))
     }
 }
 
@@ -58,14 +72,7 @@ pub struct Cluster {
     pub worker: WorkerIndex,
     hosts: RefCell<Vec<Rc<WorkerHost>>>,
     balancer: RefCell<RoundRobin>,
-    codes: RefCell<Option<Rc<ClusterCodes>>>,
-}
-
-/// Response-code counters of a cluster: of all requests, and of those from outside and inside apart.
-pub struct ClusterCodes {
-    all: CodeStats,
-    external: CodeStats,
-    internal: CodeStats,
+    responses: OnceCell<Box<ResponseStats>>,
 }
 
 /// A worker's host: the pool of connections to it.
@@ -86,7 +93,7 @@ impl Cluster {
             worker,
             hosts: RefCell::default(),
             balancer: RefCell::default(),
-            codes: RefCell::default(),
+            responses: OnceCell::new(),
         };
         cluster.set_hosts(hosts);
         cluster
@@ -124,13 +131,18 @@ impl Cluster {
         self.hosts.borrow().get(index).cloned()
     }
 
+    /// Counts a response, also one made here; `internal`: to a request from inside.
     pub fn count_response(&self, status: u16, internal: bool) {
-        let codes = Rc::clone(self.codes.borrow_mut().get_or_insert_with(|| {
-            let part = |prefix: &str| CodeStats::new(self.info.scope.scope(prefix));
-            Rc::new(ClusterCodes { all: part(""), external: part("external."), internal: part("internal.") })
-        }));
-        codes.all.count(status);
-        if internal { &codes.internal } else { &codes.external }.count(status);
+        self.responses().count(status, internal);
+    }
+
+    /// Notes how long after the end of its request a host's response had come whole.
+    pub fn record_response_time(&self, time: Duration, internal: bool) {
+        self.responses().record_time(time, internal);
+    }
+
+    fn responses(&self) -> &ResponseStats {
+        self.responses.get_or_init(|| Box::new(ResponseStats::new(&self.info.scope)))
     }
 
     /// The cluster has been removed: connections close when their streams end.
@@ -156,9 +168,21 @@ impl WorkerHost {
 pub struct ClusterMap {
     by_id: RefCell<Vec<Option<Rc<Cluster>>>>,
     by_name: RefCell<HashMap<Arc<str>, ClusterId>>,
+    stats: Option<ThreadClusterStats>,
 }
 
 impl ClusterMap {
+    /// An empty one whose clusters are counted.
+    pub fn counted(stats: ThreadClusterStats) -> ClusterMap {
+        ClusterMap { stats: Some(stats), ..ClusterMap::default() }
+    }
+
+    fn count(&self) {
+        if let Some(stats) = &self.stats {
+            stats.clusters_inflated.set(self.by_name.borrow().len() as u64);
+        }
+    }
+
     pub fn get(&self, id: ClusterId) -> Option<Rc<Cluster>> {
         self.by_id.borrow().get(id.0 as usize)?.clone()
     }
@@ -172,6 +196,7 @@ impl ClusterMap {
     pub fn insert(&self, cluster: Rc<Cluster>) {
         let id = cluster.info.id;
         self.by_name.borrow_mut().insert(Arc::clone(&cluster.info.settings.name), id);
+        self.count();
         let mut by_id = self.by_id.borrow_mut();
         if by_id.len() <= id.0 as usize {
             by_id.resize(id.0 as usize + 1, None);
@@ -186,6 +211,7 @@ impl ClusterMap {
         let removed = self.by_id.borrow_mut().get_mut(id.0 as usize).and_then(Option::take);
         if let Some(cluster) = removed {
             self.by_name.borrow_mut().remove(&cluster.info.settings.name);
+            self.count();
             cluster.retire();
         }
     }

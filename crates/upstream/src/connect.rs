@@ -28,12 +28,23 @@ pub enum DestroyedBy {
     Peer,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Http1,
+    Http2,
+    Tcp,
+}
+
 /// Counts one connection to a host for as long as it lives.
 pub struct ConnectionGuard {
     pub host: Rc<WorkerHost>,
     pub opened: Instant,
+    requests: Cell<u32>,
     destroyed_by: Cell<DestroyedBy>,
     active_request: Cell<bool>,
+    /// Bytes that came and are not taken yet, and those that wait for the socket.
+    buffered: [Cell<u32>; 2],
     _breaker: BreakerGuard,
 }
 
@@ -46,9 +57,11 @@ impl ConnectionGuard {
         host.pool.open.set(host.pool.open.get() + 1);
         ConnectionGuard {
             host: Rc::clone(host),
-            opened: clock::now(),
+            opened: clock::refresh(),
+            requests: Cell::new(0),
             destroyed_by: Cell::new(DestroyedBy::Us),
             active_request: Cell::new(false),
+            buffered: Default::default(),
             _breaker: breaker,
         }
     }
@@ -56,6 +69,36 @@ impl ConnectionGuard {
     /// Says who ends the connection; told before it is dropped.
     pub fn set_destroyed_by(&self, by: DestroyedBy) {
         self.destroyed_by.set(by);
+    }
+
+    /// `count` more requests are sent on it.
+    pub fn count_requests(&self, count: u32) {
+        self.requests.set(self.requests.get().saturating_add(count));
+    }
+
+    /// Requests sent on it so far.
+    pub fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    /// Says how many bytes have come and are not taken yet.
+    pub fn set_received(&self, bytes: usize) {
+        self.set_buffered(0, bytes);
+    }
+
+    /// Says how many bytes wait for the socket.
+    pub fn set_to_send(&self, bytes: usize) {
+        self.set_buffered(1, bytes);
+    }
+
+    fn set_buffered(&self, way: usize, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = self.buffered[way].replace(bytes);
+        if before != bytes {
+            let stats = &self.host.cluster.stats;
+            let gauge = [stats.upstream_cx_rx_bytes_buffered, stats.upstream_cx_tx_bytes_buffered][way];
+            gauge.add(i64::from(bytes) - i64::from(before));
+        }
     }
 
     /// Says whether a request is under way.
@@ -67,8 +110,14 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let stats = &self.host.cluster.stats;
+        self.set_received(0);
+        self.set_to_send(0);
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
+        stats.upstream_cx_length_ms.record_milliseconds(clock::now().saturating_duration_since(self.opened));
+        if self.requests.get() > 0 {
+            stats.upstream_rq_per_cx.record(self.requests.get().into());
+        }
         let active = self.active_request.get();
         if active {
             stats.upstream_cx_destroy_with_active_rq.inc();
@@ -90,22 +139,27 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Opens a connection within the cluster's `connect_timeout`. `http1` counts it as one of HTTP/1.
+/// Opens a connection within the cluster's `connect_timeout`.
 ///
 /// # Errors
 /// When the host refuses, is out of reach or too slow; counted.
 pub async fn connect(
     host: &Rc<WorkerHost>,
     permit: BreakerGuard,
-    http1: bool,
+    purpose: Purpose,
 ) -> Result<(Io, ConnectionGuard), ConnectError> {
     let settings = &host.cluster.settings;
     let guard = ConnectionGuard::new(host, permit);
-    if http1 {
-        host.cluster.stats.upstream_cx_http1_total.inc();
+    match purpose {
+        Purpose::Http1 => {
+            host.cluster.stats.upstream_cx_http1_total.inc();
+            host.cluster.declare_http1_stats();
+        }
+        Purpose::Http2 => host.cluster.stats.upstream_cx_http2_total.inc(),
+        Purpose::Tcp => {}
     }
     let timer = Timer::new();
-    timer.set(clock::refresh() + settings.connect_timeout);
+    timer.set(guard.opened + settings.connect_timeout);
     let failed = |error: ConnectError| {
         host.cluster.stats.upstream_cx_connect_fail.inc();
         host.add(HostStat::CxConnectFail, 1);
@@ -115,7 +169,11 @@ pub async fn connect(
     tokio::select! {
         biased;
         connected = proxy_net::connect(&host.host.address, &host.cluster.connect) => match connected {
-            Ok(io) => Ok((io, guard)),
+            Ok(io) => {
+                let time = clock::refresh().saturating_duration_since(guard.opened);
+                host.cluster.stats.upstream_cx_connect_ms.record_milliseconds(time);
+                Ok((io, guard))
+            }
             Err(error) => {
                 guard.set_destroyed_by(DestroyedBy::Peer);
                 failed(error.into())

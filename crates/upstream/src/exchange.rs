@@ -77,6 +77,12 @@ impl WorkerHost {
     }
 }
 
+/// Kept until a response has ended, and told if that was in good order.
+pub trait ResponseGuard {
+    /// The response has come whole.
+    fn completed(&self);
+}
+
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
     pub fn new(link: Link, request: &mut Request) -> Exchange {
@@ -110,8 +116,17 @@ impl Exchange {
         }
     }
 
+    /// The statuses of responses that were passed over on the way to the final one.
+    pub fn interim(&self) -> &[u16] {
+        match self {
+            Exchange::Http1(exchange) => exchange.interim(),
+            // `h2` passes over them by itself.
+            Exchange::Http2(_) => &[],
+        }
+    }
+
     /// The response's body, which goes on sending the request's; `guard` is kept to its end.
-    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn ResponseGuard>) -> Body {
         match self {
             Exchange::Http1(exchange) => exchange.into_body(head, guard),
             Exchange::Http2(exchange) => exchange.into_body(head, guard),

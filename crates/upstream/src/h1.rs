@@ -19,25 +19,28 @@ use proxy_net::pipe::{PIPE_SIZE, Pipe};
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};
-use crate::exchange::ExchangeError;
+use crate::exchange::{ExchangeError, ResponseGuard};
 
 /// An open connection.
 pub struct Client {
     io: Io,
     read: ReadBuffer,
     guard: ConnectionGuard,
-    /// Requests sent on it so far.
-    pub requests: u32,
     pub idle_since: Instant,
 }
 
 impl Client {
     pub(crate) fn new(io: Io, guard: ConnectionGuard) -> Client {
-        Client { io, read: ReadBuffer::default(), requests: 0, idle_since: guard.opened, guard }
+        Client { io, read: ReadBuffer::default(), idle_since: guard.opened, guard }
     }
 
     pub fn opened(&self) -> Instant {
         self.guard.opened
+    }
+
+    /// Requests sent on it so far.
+    pub fn requests(&self) -> u32 {
+        self.guard.requests()
     }
 
     pub fn host(&self) -> &Rc<WorkerHost> {
@@ -87,13 +90,15 @@ pub struct Exchange {
     read_before: u64,
     to_head: bool,
     seen: usize,
+    /// Statuses of 1xx.
+    interim: Vec<u16>,
     limits: HeadLimits,
 }
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(mut client: Client, request: &mut Request) -> Exchange {
-        client.requests += 1;
+    pub fn new(client: Client, request: &mut Request) -> Exchange {
+        client.guard.count_requests(1);
         client.guard.set_active_request(true);
         let settings = &client.guard.host.cluster.settings;
         let limits = HeadLimits {
@@ -113,6 +118,7 @@ impl Exchange {
             body,
             write_failed: false,
             seen: 0,
+            interim: Vec::new(),
             limits,
         }
     }
@@ -128,6 +134,11 @@ impl Exchange {
         Some(Body::chained(taken, std::mem::replace(&mut self.body, Body::Empty)))
     }
 
+    /// See [`crate::exchange::Exchange::interim`].
+    pub fn interim(&self) -> &[u16] {
+        &self.interim
+    }
+
     /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         let _ = self.poll_send(cx)?;
@@ -140,6 +151,7 @@ impl Exchange {
                                 "101 unasked for",
                             ))));
                         }
+                        self.interim.push(head.status);
                         continue;
                     }
                     Some(head) => return Poll::Ready(Ok(head)),
@@ -154,7 +166,8 @@ impl Exchange {
                 Ok(count) if count > 0 => {}
                 Ok(_) | Err(_) => {
                     let heard = !client.read.is_empty();
-                    client.guard.set_destroyed_by(DestroyedBy::Peer);
+                    self.count_read();
+                    self.client.guard.set_destroyed_by(DestroyedBy::Peer);
                     return Poll::Ready(Err(ExchangeError::Closed { heard }));
                 }
             }
@@ -178,6 +191,7 @@ impl Exchange {
                 Ok(None)
             }
             Err(error) => {
+                self.count_read();
                 self.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
                 Err(ExchangeError::Malformed(error))
             }
@@ -192,6 +206,7 @@ impl Exchange {
         let sent = self.outgoing.total();
         self.client.guard.host.cluster.stats.upstream_cx_tx_bytes_total.add(sent - self.sent_before);
         self.sent_before = sent;
+        self.client.guard.set_to_send(self.outgoing.waiting());
         match polled {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
@@ -207,14 +222,22 @@ impl Exchange {
         let total = self.client.read.total();
         self.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(total - self.read_before);
         self.read_before = total;
+        self.client.guard.set_received(self.client.read.len());
     }
 
     /// The response's body; takes the connection along, and gives it back to the pool at the end.
-    pub fn into_body(mut self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+    pub fn into_body(mut self, head: &ResponseHead, guard: Box<dyn ResponseGuard>) -> Body {
         let decoder = BodyDecoder::new(head.framing);
         self.count_read();
+        if head.close {
+            self.client.guard.host.cluster.stats.upstream_cx_close_notify.inc();
+        }
+        let closes = head.close.then_some(match head.framing {
+            Framing::UntilClose => DestroyedBy::Peer,
+            Framing::None | Framing::Length(_) | Framing::Chunked => DestroyedBy::Us,
+        });
         if decoder.is_done() {
-            self.finish(head.close);
+            self.finish(closes, &*guard);
             return Body::Empty;
         }
         // Most answers are small and came whole with their head: the connection is free at once.
@@ -223,30 +246,28 @@ impl Exchange {
             && self.outgoing.is_done()
         {
             let chunk = self.client.read.take_chunk(length as usize);
-            self.finish(head.close);
+            self.finish(closes, &*guard);
             return Body::Full(chunk);
         }
-        Body::Stream(Box::new(ResponseBody {
-            exchange: Some(self),
-            decoder,
-            close: head.close,
-            _guard: guard,
-        }))
+        Body::Stream(Box::new(ResponseBody { exchange: Some(self), decoder, closes, guard }))
     }
 
-    /// The response is complete.
-    fn finish(mut self, close: bool) {
+    /// The response is complete. `closes`: the connection ends with it.
+    fn finish(mut self, closes: Option<DestroyedBy>, guard: &dyn ResponseGuard) {
         self.count_read();
+        guard.completed();
         let whole = self.outgoing.is_done() && self.client.read.is_empty();
         if !self.client.read.is_empty() {
             self.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
         }
-        self.client.guard.set_active_request(false);
-        if whole && !close {
-            let host = Rc::clone(&self.client.guard.host);
-            host.release(self.client);
-        } else if close {
-            self.client.guard.set_destroyed_by(DestroyedBy::Peer);
+        self.client.guard.set_active_request(!self.outgoing.is_done());
+        match closes {
+            Some(by) => self.client.guard.set_destroyed_by(by),
+            None if whole => {
+                let host = Rc::clone(&self.client.guard.host);
+                host.release(self.client);
+            }
+            None => {}
         }
     }
 }
@@ -255,8 +276,8 @@ impl Exchange {
 struct ResponseBody {
     exchange: Option<Exchange>,
     decoder: BodyDecoder,
-    close: bool,
-    _guard: Box<dyn std::any::Any>,
+    closes: Option<DestroyedBy>,
+    guard: Box<dyn ResponseGuard>,
 }
 
 impl BodyStream for ResponseBody {
@@ -279,7 +300,7 @@ impl BodyStream for ResponseBody {
             Some(Err(_)) => {}
             _ if self.decoder.is_done() => {
                 if let Some(exchange) = self.exchange.take() {
-                    exchange.finish(self.close);
+                    exchange.finish(self.closes, &*self.guard);
                 }
             }
             _ => {}
@@ -323,15 +344,17 @@ impl BodyStream for ResponseBody {
         if *left == 0 {
             self.decoder = BodyDecoder::Done;
             if let Some(exchange) = self.exchange.take() {
-                exchange.finish(self.close);
+                exchange.finish(self.closes, &*self.guard);
             }
         }
         Some(Poll::Ready(Ok(spliced)))
     }
 }
 
+/// The host closed the connection within a body whose end it had announced.
 fn client_closed(exchange: &mut Option<Exchange>) {
     if let Some(exchange) = exchange.take() {
+        exchange.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
         exchange.client.guard.set_destroyed_by(DestroyedBy::Peer);
     }
 }

@@ -10,6 +10,7 @@ pub mod h1;
 pub mod h2;
 pub mod host;
 pub mod names;
+mod pending;
 pub mod pool;
 pub mod stats;
 pub mod tcp;

@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::breaker::Resource;
 use crate::cluster::WorkerHost;
-use crate::connect::{ConnectError, DestroyedBy, connect};
+use crate::connect::{ConnectError, DestroyedBy, Purpose, connect};
 use crate::h1::Client;
+use crate::pending::PendingRequest;
 
 /// HTTP/1 connections of a worker to a host.
 #[derive(Default)]
@@ -114,12 +115,7 @@ impl WorkerHost {
         }
         let stats = &self.cluster.stats;
         let breakers = &self.cluster.breakers;
-        let Some(_pending) = breakers.acquire(priority, Resource::PendingRequests) else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Err(AcquireError::Overflow);
-        };
-        stats.upstream_rq_pending_total.inc();
-        let _active = proxy_stats::GaugeGuard::new(stats.upstream_rq_pending_active);
+        let pending = PendingRequest::begin(&self.cluster, priority).ok_or(AcquireError::Overflow)?;
         loop {
             let permit = match breakers.acquire(priority, Resource::Connections) {
                 None if self.pool.open.get() == 0 => {
@@ -129,15 +125,22 @@ impl WorkerHost {
                 permit => permit,
             };
             if let Some(permit) = permit {
-                let (io, guard) = connect(self, permit, true).await.inspect_err(|_| {
-                    stats.upstream_rq_pending_failure_eject.inc();
-                })?;
-                return Ok(Acquired { client: Client::new(io, guard), reused: false });
+                return match connect(self, permit, Purpose::Http1).await {
+                    Ok((io, guard)) => {
+                        pending.served();
+                        Ok(Acquired { client: Client::new(io, guard), reused: false })
+                    }
+                    Err(error) => {
+                        pending.ejected();
+                        Err(error.into())
+                    }
+                };
             }
             stats.upstream_cx_overflow.inc();
             let (sender, receiver) = oneshot::channel();
             self.pool.waiting.borrow_mut().push_back(sender);
             if let Ok(Some(client)) = receiver.await {
+                pending.served();
                 return Ok(Acquired { client, reused: true });
             }
         }
@@ -146,7 +149,7 @@ impl WorkerHost {
     /// Takes back a connection whose exchange has ended in good order.
     pub fn release(self: &Rc<Self>, client: Client) {
         let limit = self.cluster.settings.max_requests_per_connection;
-        let spent = limit.is_some_and(|limit| client.requests >= limit);
+        let spent = limit.is_some_and(|limit| client.requests() >= limit);
         let too_old = self
             .cluster
             .settings

@@ -9,8 +9,9 @@ use proxy_stats::GaugeGuard;
 
 use crate::breaker::{BreakerGuard, Resource};
 use crate::cluster::Cluster;
-use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy, connect};
+use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy, Purpose, connect};
 use crate::host::HostStat;
+use crate::pending::PendingRequest;
 use crate::stats::ClusterStats;
 
 /// Why no connection could be made. Counted.
@@ -49,6 +50,12 @@ impl TcpGuard {
         &self.connection.host.cluster.stats
     }
 
+    /// Says how many bytes are on their way through this process: up, down.
+    pub fn set_buffered(&self, up: usize, down: usize) {
+        self.connection.set_to_send(up);
+        self.connection.set_received(down);
+    }
+
     /// The upstream host ended the connection; otherwise we did.
     pub fn ended_by_peer(&self) {
         self.connection.set_destroyed_by(DestroyedBy::Peer);
@@ -75,20 +82,16 @@ impl Cluster {
                 stats.upstream_cx_none_healthy.inc();
                 return Err(TcpConnectError::NoHealthyUpstream);
             };
-            let Some(pending) = self.info.breakers.acquire(Priority::Default, Resource::PendingRequests)
-            else {
-                stats.upstream_rq_pending_overflow.inc();
-                return Err(TcpConnectError::Overflow);
-            };
-            stats.upstream_rq_pending_total.inc();
-            let active = GaugeGuard::new(stats.upstream_rq_pending_active);
-            let connected = connect(&host, permit, false).await;
-            drop((pending, active));
-            let error = match connected {
-                Ok((io, guard)) => return Ok((io, TcpGuard::new(guard))),
+            let pending =
+                PendingRequest::begin(&self.info, Priority::Default).ok_or(TcpConnectError::Overflow)?;
+            let error = match connect(&host, permit, Purpose::Tcp).await {
+                Ok((io, guard)) => {
+                    pending.served();
+                    return Ok((io, TcpGuard::new(guard)));
+                }
                 Err(error) => error,
             };
-            stats.upstream_rq_pending_failure_eject.inc();
+            pending.ejected();
             left -= 1;
             if left == 0 {
                 stats.upstream_cx_connect_attempts_exceeded.inc();

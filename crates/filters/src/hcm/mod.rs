@@ -22,8 +22,7 @@ use proxy_upstream::ClusterMap;
 
 use crate::router::Router;
 use detect::Detected;
-use stats::ConnectionGuard;
-pub use stats::HttpStats;
+pub use stats::{ConnectionGuard, HttpStats, ListenerCodeStats, ManagerStats, RouterStats};
 
 /// How long an HTTP/1 connection must have been quiet before a listener that goes away closes it. A client that has just
 /// connected, or just had an answer that did not announce the end, is likely to be sending a request already.
@@ -91,7 +90,7 @@ impl NetworkFilter for HttpConnectionManager {
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
         Box::pin(async move {
             let manager = &self.0;
-            let guard = ConnectionGuard::new(&manager.stats);
+            let guard = ConnectionGuard::new(&manager.stats.manager, connection.info.started);
             let detected = match manager.settings.codec {
                 settings::CodecType::Http1 => Detected::Http1,
                 settings::CodecType::Http2 => Detected::Http2,

@@ -140,8 +140,8 @@ impl Manager {
         }
     }
 
-    /// Notes which limit passed.
-    pub(super) fn note_timeout(&self, stream: &StreamInfo, timer: StreamTimer) {
+    /// Notes which limit passed; `answered`: after the response had begun.
+    pub(super) fn note_timeout(&self, stream: &StreamInfo, timer: StreamTimer, answered: bool) {
         let stats = &self.stats.manager;
         match timer {
             StreamTimer::Idle => {
@@ -151,7 +151,7 @@ impl Manager {
             StreamTimer::Request => stats.downstream_rq_timeout.inc(),
             StreamTimer::Response => {
                 stream.set_flag(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
-                self.router.count_timeout(stream);
+                self.router.count_timeout(stream, answered);
             }
             StreamTimer::Duration => {
                 stats.downstream_rq_max_duration_reached.inc();
@@ -162,7 +162,7 @@ impl Manager {
 
     /// The answer to a request for which a limit passed before anything was answered.
     pub(super) async fn timed_out(&self, stream: &Rc<StreamInfo>, timer: StreamTimer) -> Response {
-        self.note_timeout(stream, timer);
+        self.note_timeout(stream, timer, false);
         let request_complete = stream.is_request_complete();
         let reply = match timer {
             StreamTimer::Idle => LocalReply::StreamIdleTimeout { request_complete },
@@ -246,18 +246,17 @@ impl Drop for StreamGuard {
         let stats = &self.stats.manager;
         match self.end {
             End::Completed => {}
-            End::ResetByUs => {
-                if self.stream.version == Version::Http2 {
-                    stats.downstream_rq_tx_reset.inc();
-                }
-            }
+            End::ResetByUs => stats.downstream_rq_tx_reset.inc(),
             End::Aborted | End::ResetByPeer => {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                if self.stream.version == Version::Http2 {
-                    stats.downstream_rq_rx_reset.inc();
-                }
             }
         }
+        // As Envoy counts: every stream that did not end both ways, whoever ended it.
+        if self.end != End::Completed || !self.stream.is_request_complete() {
+            stats.downstream_rq_rx_reset.inc();
+        }
+        let time = clock::now().saturating_duration_since(self.stream.start);
+        stats.downstream_rq_time.record_milliseconds(time);
         if let Some(status) = self.status {
             self.stats.count_response(status);
         }

@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use proxy_http::h2::Http2Stats;
-use proxy_stats::{Counter, Gauge, GaugeGuard, Scope, stats_block};
+use proxy_runtime::clock;
+use proxy_stats::{Counter, Declared, Gauge, GaugeGuard, Scope, stats_block};
 
 stats_block! {
     /// `http.<stat_prefix>.*`, the connection manager's part.
@@ -22,7 +24,9 @@ stats_block! {
             downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
             downstream_rq_too_large, downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
         gauges: downstream_cx_active: Accumulate, downstream_cx_http1_active: Accumulate,
-            downstream_cx_http2_active: Accumulate, downstream_rq_active: Accumulate;
+            downstream_cx_http2_active: Accumulate, downstream_cx_rx_bytes_buffered: Accumulate,
+            downstream_cx_tx_bytes_buffered: Accumulate, downstream_rq_active: Accumulate;
+        histograms: downstream_cx_length_ms, downstream_rq_time;
     }
 }
 
@@ -42,9 +46,68 @@ stats_block! {
     }
 }
 
+impl ManagerStats {
+    /// All of Envoy's names under `http.<stat_prefix>.` that a connection manager has without a router.
+    pub fn under(http: &Scope) -> ManagerStats {
+        http.declare(&MANAGER_DECLARED);
+        ManagerStats::new(http)
+    }
+}
+
+/// What a connection manager does not have here: other transports, upgrades and overload, and limits on what is
+/// buffered, for nothing is read ahead of a slow reader.
+const MANAGER_DECLARED: Declared = Declared {
+    counters: &[
+        "downstream_cx_http3_total",
+        "downstream_cx_overload_disable_keepalive",
+        "downstream_cx_ssl_total",
+        "downstream_cx_upgrades_total",
+        "downstream_flow_control_paused_reading_total",
+        "downstream_flow_control_resumed_reading_total",
+        "downstream_rq_http3_total",
+        "downstream_rq_overload_close",
+        "downstream_rq_rejected_via_ip_detection",
+        "downstream_rq_too_many_premature_resets",
+        "rs_too_large",
+    ],
+    gauges: &[
+        "downstream_cx_http1_soft_drain",
+        "downstream_cx_http3_active",
+        "downstream_cx_ssl_active",
+        "downstream_cx_upgrades_active",
+    ],
+    histograms: &[],
+};
+
+/// What a router, and a connection manager that is not the admin port's, do not have here.
+const ROUTER_DECLARED: Declared = Declared {
+    counters: &[
+        "passthrough_internal_redirect_bad_location",
+        "passthrough_internal_redirect_no_route",
+        "passthrough_internal_redirect_predicate",
+        "passthrough_internal_redirect_too_many_redirects",
+        "passthrough_internal_redirect_unsafe_scheme",
+        "rq_overload_local_reply",
+    ],
+    gauges: &[],
+    histograms: &[],
+};
+
+const TRACING_DECLARED: Declared = Declared {
+    counters: &[
+        "tracing.client_enabled",
+        "tracing.health_check",
+        "tracing.not_traceable",
+        "tracing.random_sampling",
+        "tracing.service_forced",
+    ],
+    gauges: &[],
+    histograms: &[],
+};
+
 /// All of them.
 pub struct HttpStats {
-    pub manager: ManagerStats,
+    pub manager: Arc<ManagerStats>,
     pub router: RouterStats,
     pub listener: ListenerCodeStats,
     root: Scope,
@@ -56,9 +119,10 @@ impl HttpStats {
     pub fn new(root: &Scope, listener: &Scope, stat_prefix: &str) -> HttpStats {
         let name = format!("http.{}.", stat_prefix.replace(':', "_"));
         let (http, of_listener) = (root.scope(&name), listener.scope(&name));
+        http.declare(&TRACING_DECLARED);
         HttpStats {
-            manager: ManagerStats::new(&http),
-            router: RouterStats::new(&http),
+            manager: Arc::new(ManagerStats::under(&http)),
+            router: RouterStats::under(&http),
             listener: ListenerCodeStats::new(&of_listener),
             root: root.clone(),
             http2: OnceLock::new(),
@@ -67,12 +131,27 @@ impl HttpStats {
 
     /// `http2.*`, over all connection managers; there from the first connection of HTTP/2 on, as in Envoy.
     pub fn http2(&self) -> &Http2Stats {
-        self.http2.get_or_init(|| Http2Stats::new(&self.root.scope("http2.")))
+        self.http2.get_or_init(|| Http2Stats::under(&self.root))
     }
 
     /// Counts a response that has been sent.
     pub fn count_response(&self, status: u16) {
-        let (manager, listener) = (&self.manager, &self.listener);
+        self.listener.count_response(&self.manager, status);
+    }
+}
+
+impl RouterStats {
+    /// All of Envoy's names that a router has under `http`.
+    pub fn under(http: &Scope) -> RouterStats {
+        http.declare(&ROUTER_DECLARED);
+        RouterStats::new(http)
+    }
+}
+
+impl ListenerCodeStats {
+    /// Counts a response that has been sent, here and in `manager`.
+    pub fn count_response(&self, manager: &ManagerStats, status: u16) {
+        let listener = self;
         let (class, of_listener): (Counter, Counter) = match status / 100 {
             1 => (manager.downstream_rq_1xx, listener.downstream_rq_1xx),
             2 => (manager.downstream_rq_2xx, listener.downstream_rq_2xx),
@@ -88,8 +167,9 @@ impl HttpStats {
 }
 
 /// Counts a downstream connection for as long as it lives.
-pub(super) struct ConnectionGuard {
-    stats: Arc<HttpStats>,
+pub struct ConnectionGuard {
+    stats: Arc<ManagerStats>,
+    opened: Instant,
     by_peer: Cell<bool>,
     active_request: Cell<bool>,
     _active: GaugeGuard,
@@ -98,15 +178,15 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    pub(super) fn http1(self) -> ConnectionGuard {
-        self.stats.manager.downstream_cx_http1_total.inc();
-        let active = self.stats.manager.downstream_cx_http1_active;
+    pub fn http1(self) -> ConnectionGuard {
+        self.stats.downstream_cx_http1_total.inc();
+        let active = self.stats.downstream_cx_http1_active;
         self.with_version(active)
     }
 
-    pub(super) fn http2(self) -> ConnectionGuard {
-        self.stats.manager.downstream_cx_http2_total.inc();
-        let active = self.stats.manager.downstream_cx_http2_active;
+    pub fn http2(self) -> ConnectionGuard {
+        self.stats.downstream_cx_http2_total.inc();
+        let active = self.stats.downstream_cx_http2_active;
         self.with_version(active)
     }
 
@@ -116,32 +196,36 @@ impl ConnectionGuard {
     }
 
     /// A connection whose version is not known yet.
-    pub(super) fn new(stats: &Arc<HttpStats>) -> ConnectionGuard {
-        stats.manager.downstream_cx_total.inc();
+    pub fn new(stats: &Arc<ManagerStats>, opened: Instant) -> ConnectionGuard {
+        stats.downstream_cx_total.inc();
         ConnectionGuard {
             stats: Arc::clone(stats),
+            opened,
             by_peer: Cell::new(false),
             active_request: Cell::new(false),
-            _active: GaugeGuard::new(stats.manager.downstream_cx_active),
+            _active: GaugeGuard::new(stats.downstream_cx_active),
             _version: None,
         }
     }
 
     /// The peer ended the connection.
-    pub(super) fn closed_by_peer(&self) {
+    pub fn closed_by_peer(&self) {
         self.by_peer.set(true);
     }
 
-    pub(super) fn set_active_request(&self, active: bool) {
+    pub fn set_active_request(&self, active: bool) {
         self.active_request.set(active);
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        let stats = &self.stats.manager;
+        let stats = &self.stats;
         let active = self.active_request.get();
         stats.downstream_cx_destroy.inc();
+        stats
+            .downstream_cx_length_ms
+            .record_milliseconds(clock::now().saturating_duration_since(self.opened));
         if active {
             stats.downstream_cx_destroy_active_rq.inc();
         }

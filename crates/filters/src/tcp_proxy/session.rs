@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use proxy_net::{CloseReason, Limit};
 use proxy_runtime::{Deadlines, clock};
-use proxy_stats::GaugeGuard;
+use proxy_stats::{GaugeGuard, GaugeShare};
 use proxy_upstream::tcp::TcpGuard;
 
 use super::relay::{End, Relay, Side, Totals};
-use super::stats::{Share, TcpStats};
+use super::stats::TcpStats;
 
 /// One proxied connection.
 pub(super) struct Session {
@@ -21,8 +21,8 @@ pub(super) struct Session {
     idle_timeout: Option<Duration>,
     upstream: TcpGuard,
     stats: Arc<TcpStats>,
-    received: Share,
-    to_send: Share,
+    received: GaugeShare,
+    to_send: GaugeShare,
     flushing: Option<GaugeGuard>,
 }
 
@@ -48,8 +48,8 @@ impl Session {
             deadlines.set(DURATION, ends);
         }
         let counters = &stats.counters;
-        let received = Share::new(counters.downstream_cx_rx_bytes_buffered);
-        let to_send = Share::new(counters.downstream_cx_tx_bytes_buffered);
+        let received = GaugeShare::new(counters.downstream_cx_rx_bytes_buffered);
+        let to_send = GaugeShare::new(counters.downstream_cx_tx_bytes_buffered);
         let counted = Totals::default();
         let session = Self {
             relay,
@@ -120,7 +120,12 @@ impl Session {
         tcp.downstream_cx_tx_bytes_total.add(now.down.written - before.down.written);
         tcp.downstream_flow_control_paused_reading_total.add(now.up.paused - before.up.paused);
         tcp.downstream_flow_control_resumed_reading_total.add(now.up.resumed - before.up.resumed);
+        cluster.upstream_flow_control_backed_up_total.add(now.up.paused - before.up.paused);
+        cluster.upstream_flow_control_drained_total.add(now.up.resumed - before.up.resumed);
+        cluster.upstream_flow_control_paused_reading_total.add(now.down.paused - before.down.paused);
+        cluster.upstream_flow_control_resumed_reading_total.add(now.down.resumed - before.down.resumed);
         let (received, to_send) = self.relay.pending();
+        self.upstream.set_buffered(received, to_send);
         self.received.set(received);
         self.to_send.set(to_send);
         if self.relay.is_flushing_upstream() && self.flushing.is_none() && received > 0 {

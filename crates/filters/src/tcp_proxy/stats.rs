@@ -1,6 +1,6 @@
 //! The stats of `tcp_proxy`, `tcp.<stat_prefix>.*`, under Envoy's names.
 
-use proxy_stats::{Gauge, Scope, stats_block};
+use proxy_stats::{Scope, stats_block};
 
 stats_block! {
     /// `tcp.<stat_prefix>.*`.
@@ -20,36 +20,10 @@ pub struct TcpStats {
     pub counters: TcpCounters,
 }
 
-/// A gauge's share of one connection, taken back when dropped.
-#[derive(Debug)]
-pub(super) struct Share {
-    gauge: Gauge,
-    amount: usize,
-}
-
 impl TcpStats {
     /// `root` is the scope of the whole store.
     pub fn new(root: &Scope, stat_prefix: &str) -> TcpStats {
         let scope = root.scope(&format!("tcp.{}.", stat_prefix.replace(':', "_")));
         TcpStats { counters: TcpCounters::new(&scope) }
-    }
-}
-
-impl Share {
-    pub(super) fn new(gauge: Gauge) -> Self {
-        Self { gauge, amount: 0 }
-    }
-
-    pub(super) fn set(&mut self, amount: usize) {
-        if amount != self.amount {
-            self.gauge.add(amount as i64 - self.amount as i64);
-            self.amount = amount;
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }

@@ -6,4 +6,5 @@
 pub mod body;
 pub mod head;
 pub mod outgoing;
+pub mod stats;
 pub mod write;

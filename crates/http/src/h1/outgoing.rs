@@ -100,6 +100,12 @@ impl Outgoing {
         self.total
     }
 
+    /// Bytes that wait for the socket.
+    pub fn waiting(&self) -> usize {
+        let piped = self.pipe.as_ref().map_or(0, Pipe::len);
+        self.ahead.len() - self.written + self.chunk.len() + self.behind.len() + piped
+    }
+
     fn is_flushed(&self) -> bool {
         self.written == self.ahead.len()
             && self.chunk.is_empty()

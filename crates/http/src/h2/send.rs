@@ -132,7 +132,7 @@ impl BodySender {
         cx: &mut Context<'_>,
         body: &mut Body,
         mut moved: impl FnMut(usize),
-    ) -> Poll<Result<Sent, SendError>> {
+    ) -> Poll<Result<(), SendError>> {
         while !self.finished {
             if !self.chunk.is_empty() {
                 let count = ready!(self.poll_chunk(cx))?;
@@ -150,13 +150,13 @@ impl BodySender {
                 Some(Ok(Frame::Trailers(trailers))) => {
                     self.finished = true;
                     self.stream.send_trailers(trailers_to_map(&trailers)).map_err(SendError::Peer)?;
-                    return Poll::Ready(Ok(Sent { trailers: true }));
+                    return Poll::Ready(Ok(()));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(SendError::Body(error))),
                 None => self.end()?,
             }
         }
-        Poll::Ready(Ok(Sent { trailers: false }))
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self) -> Result<(), SendError> {
@@ -194,10 +194,4 @@ impl BodySender {
         self.finished = true;
         self.stream.send_reset(reason);
     }
-}
-
-/// What went out besides data.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    pub trailers: bool,
 }

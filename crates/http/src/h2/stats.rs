@@ -1,6 +1,6 @@
 //! What HTTP/2 connections count under Envoy's names: `http2.*` for clients, `cluster.<name>.http2.*` for hosts.
 
-use proxy_stats::stats_block;
+use proxy_stats::{Declared, Scope, stats_block};
 
 stats_block! {
     /// The part of Envoy's codec stats that `h2` tells of.
@@ -10,3 +10,33 @@ stats_block! {
         gauges: pending_send_bytes: Accumulate, streams_active: Accumulate;
     }
 }
+
+impl Http2Stats {
+    /// All of Envoy's names under `http2.` of `parent`; there from the first connection of HTTP/2 on, as in Envoy.
+    pub fn under(parent: &Scope) -> Http2Stats {
+        let scope = parent.scope("http2.");
+        scope.declare(&CODEC_DECLARED);
+        Http2Stats::new(&scope)
+    }
+}
+
+/// What `h2` does not do, or does without telling.
+const CODEC_DECLARED: Declared = Declared {
+    counters: &[
+        "cookies_total_bytes_too_large",
+        "deferred_stream_close",
+        "dropped_headers_with_underscores",
+        "header_list_size_too_large",
+        "headers_cb_no_stream",
+        "inbound_empty_frames_flood",
+        "inbound_priority_frames_flood",
+        "inbound_window_update_frames_flood",
+        "metadata_empty_frames",
+        "outbound_control_flood",
+        "outbound_flood",
+        "requests_rejected_with_underscores_in_headers",
+        "tx_flush_timeout",
+    ],
+    gauges: &["outbound_control_frames_active", "outbound_frames_active"],
+    histograms: &["cookie_count", "cookie_size", "header_count", "header_list_size"],
+};

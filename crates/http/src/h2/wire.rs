@@ -65,6 +65,11 @@ impl Wire {
         self.0.written.take()
     }
 
+    /// Bytes that wait for the socket.
+    pub fn waiting(&self) -> usize {
+        self.0.out.borrow().waiting().len()
+    }
+
     /// Whether the peer has ended its side.
     pub fn is_at_end(&self) -> bool {
         self.0.at_end.get()

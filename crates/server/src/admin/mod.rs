@@ -9,6 +9,7 @@ mod answer;
 mod bind;
 mod clusters;
 mod config_dump;
+mod counting;
 mod levels;
 mod listeners;
 mod page;

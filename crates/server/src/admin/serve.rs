@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use proxy_stats::Scope;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
@@ -21,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::answer::{Answer, AnswerBody};
 use super::bind::Bound;
+use super::counting::{AdminCounts, CountedStream, answered};
 use super::routes::Context;
 use super::state::AdminState;
 use super::trust::Trust;
@@ -58,7 +60,19 @@ impl Admin {
     /// Accepts until the returned value is dropped.
     #[must_use]
     pub fn serve(&self, bound: Bound) -> Served {
+        self.serve_with(bound, None)
+    }
+
+    /// As [`Admin::serve`], for the admin address of the configuration, whose connections and requests are counted.
+    /// `root` is the scope of the whole store.
+    #[must_use]
+    pub fn serve_counted(&self, bound: Bound, root: &Scope) -> Served {
+        self.serve_with(bound, Some(AdminCounts::new(root)))
+    }
+
+    fn serve_with(&self, bound: Bound, counts: Option<Rc<AdminCounts>>) -> Served {
         let served = Connections {
+            counts,
             context: Rc::clone(&self.context),
             trust: matches!(bound, Bound::Tcp(_)).then(|| Rc::clone(&self.trust)),
             finishing: self.finishing.subscribe(),
@@ -77,6 +91,7 @@ impl Admin {
 /// The connections of one socket.
 #[derive(Clone)]
 struct Connections {
+    counts: Option<Rc<AdminCounts>>,
     context: Rc<Context>,
     /// `None`: the peer is trusted.
     trust: Option<Rc<Trust>>,
@@ -121,8 +136,10 @@ impl Connections {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Result<(), hyper::Error> {
         let (context, trust) = (self.context, self.trust);
+        let counted = self.counts.as_ref().map(AdminCounts::connection);
+        let stream = CountedStream::new(stream, counted.clone());
         let service = service_fn(move |request| {
-            let response = respond(&context, trust.as_deref(), &request);
+            let response = answered(counted.as_ref(), || respond(&context, trust.as_deref(), &request));
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()

@@ -49,6 +49,8 @@ pub(super) struct Driver {
     connection: Connection<Wire, Queued>,
     wire: Wire,
     guard: ConnectionGuard,
+    /// Every stream had its end, even if those who wait for it have not looked yet.
+    streams_ended: bool,
 }
 
 /// Speaks HTTP/2 on a fresh connection. The peer's preface is not waited for.
@@ -89,7 +91,7 @@ pub(super) async fn open(
         host,
     });
     client.set_idle();
-    Ok(Driver { client, connection, wire, guard })
+    Ok(Driver { client, connection, wire, guard, streams_ended: false })
 }
 
 impl Client {
@@ -180,7 +182,8 @@ impl Driver {
         let by = poll_fn(|cx| self.poll(cx)).await;
         self.count_bytes();
         self.guard.set_destroyed_by(by);
-        self.guard.set_active_request(self.client.streams.get() > 0);
+        self.guard.set_active_request(!self.streams_ended && self.client.streams.get() > 0);
+        self.guard.count_requests(self.client.requests.get());
         self.client.leave();
     }
 
@@ -202,9 +205,21 @@ impl Driver {
                 stats.upstream_cx_protocol_error.inc();
                 DestroyedBy::Us
             }
-            Err(_) => DestroyedBy::Peer,
-            Ok(()) if self.client.is_open() || self.wire.is_at_end() => DestroyedBy::Peer,
-            Ok(()) => DestroyedBy::Us,
+            Err(error) => {
+                if error.is_go_away() {
+                    stats.upstream_cx_close_notify.inc();
+                }
+                DestroyedBy::Peer
+            }
+            Ok(()) if self.wire.is_at_end() => DestroyedBy::Peer,
+            Ok(()) => {
+                // It ends by itself only after the host has said GOAWAY.
+                if self.client.is_open() {
+                    stats.upstream_cx_close_notify.inc();
+                }
+                self.streams_ended = true;
+                DestroyedBy::Us
+            }
         })
     }
 
@@ -234,5 +249,6 @@ impl Driver {
         let stats = &self.client.host.cluster.stats;
         stats.upstream_cx_rx_bytes_total.add(self.wire.take_read());
         stats.upstream_cx_tx_bytes_total.add(self.wire.take_written());
+        self.guard.set_to_send(self.wire.waiting());
     }
 }

@@ -14,7 +14,7 @@ use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http}
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
 
 use super::client::{Client, OpenStream};
-use crate::exchange::ExchangeError;
+use crate::exchange::{ExchangeError, ResponseGuard};
 
 /// One request and its response. Dropping it before the response has ended resets the stream.
 pub struct Exchange {
@@ -97,16 +97,17 @@ impl Exchange {
     }
 
     /// The response's body; takes the stream along.
-    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn std::any::Any>) -> Body {
+    pub fn into_body(self, head: &ResponseHead, guard: Box<dyn ResponseGuard>) -> Body {
         let State::Open(mut stream) = self.state else { return Body::Empty };
         let Some(received) = stream.received.take() else { return Body::Empty };
         if received.is_end_stream() {
             stream.ended = true;
+            guard.completed();
             return Body::Empty;
         }
         let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
         let receiver = BodyReceiver::new(received, length);
-        Body::Stream(Box::new(ResponseBody { stream, body: self.body, receiver, _guard: guard }))
+        Body::Stream(Box::new(ResponseBody { stream, body: self.body, receiver, guard }))
     }
 }
 
@@ -131,10 +132,7 @@ impl Stream {
         let Some(sender) = &mut self.sender else { return Ok(()) };
         match sender.poll_send(cx, body, |_| ()) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Ok(sent)) => {
-                if sent.trailers {
-                    self.open.client.host.cluster.http2_stats().trailers.inc();
-                }
+            Poll::Ready(Ok(())) => {
                 self.sender = None;
                 Ok(())
             }
@@ -155,6 +153,7 @@ impl Stream {
     fn failed(&mut self, error: h2::Error) -> ExchangeError {
         self.ended = true;
         if error.is_io() {
+            self.open.client.host.cluster.stats.upstream_rq_pending_failure_eject.inc();
             return ExchangeError::Closed { heard: false };
         }
         let cluster = &self.open.client.host.cluster;
@@ -166,7 +165,7 @@ impl Stream {
             // Only streams that the host says it has not looked at end so.
             Some(_) if error.is_go_away() && error.is_remote() => ExchangeError::Refused,
             Some(reason) if error.is_remote() => {
-                self.count_reset();
+                self.count_reset(reason);
                 ExchangeError::Reset(reason)
             }
             Some(_) if error.is_library() => {
@@ -177,8 +176,11 @@ impl Stream {
         }
     }
 
-    fn count_reset(&self) {
+    fn count_reset(&self, reason: Reason) {
         let cluster = &self.open.client.host.cluster;
+        if reason == Reason::NO_ERROR {
+            cluster.stats.upstream_rq_rx_reset_no_error.inc();
+        }
         cluster.stats.upstream_rq_rx_reset.inc();
         cluster.http2_stats().rx_reset.inc();
     }
@@ -199,7 +201,16 @@ struct ResponseBody {
     receiver: BodyReceiver,
     stream: Box<Stream>,
     body: Body,
-    _guard: Box<dyn std::any::Any>,
+    guard: Box<dyn ResponseGuard>,
+}
+
+impl ResponseBody {
+    /// The response has come whole; told once, however often the body is polled after that.
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.stream.ended, true) {
+            self.guard.completed();
+        }
+    }
 }
 
 impl BodyStream for ResponseBody {
@@ -211,16 +222,18 @@ impl BodyStream for ResponseBody {
         match &frame {
             Some(Err(error)) => {
                 self.stream.ended = true;
-                if matches!(error, BodyError::Reset(_)) {
-                    self.stream.count_reset();
+                match error {
+                    BodyError::Reset(reason) => self.stream.count_reset(*reason),
+                    BodyError::Closed => {
+                        let stats = &self.stream.open.client.host.cluster.stats;
+                        stats.upstream_rq_pending_failure_eject.inc();
+                    }
+                    _ => {}
                 }
             }
-            Some(Ok(Frame::Trailers(_))) => {
-                self.stream.open.client.host.cluster.http2_stats().trailers.inc();
-                self.stream.ended = true;
-            }
-            Some(Ok(Frame::Data(_))) => self.stream.ended = self.receiver.is_ended(),
-            None => self.stream.ended = true,
+            Some(Ok(Frame::Trailers(_))) | None => self.end(),
+            Some(Ok(Frame::Data(_))) if self.receiver.is_ended() => self.end(),
+            Some(Ok(Frame::Data(_))) => {}
         }
         Poll::Ready(frame)
     }

@@ -18,7 +18,8 @@ pub use exchange::Exchange;
 
 use crate::breaker::{BreakerGuard, Resource};
 use crate::cluster::WorkerHost;
-use crate::connect::{ConnectError, connect};
+use crate::connect::{ConnectError, Purpose, connect};
+use crate::pending::PendingRequest;
 use crate::pool::AcquireError;
 
 /// HTTP/2 connections of a worker to a host.
@@ -89,14 +90,10 @@ impl WorkerHost {
         }
         let stats = &self.cluster.stats;
         let breakers = &self.cluster.breakers;
-        let Some(_pending) = breakers.acquire(priority, Resource::PendingRequests) else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Err(AcquireError::Overflow);
-        };
-        stats.upstream_rq_pending_total.inc();
-        let _active = proxy_stats::GaugeGuard::new(stats.upstream_rq_pending_active);
+        let pending = PendingRequest::begin(&self.cluster, priority).ok_or(AcquireError::Overflow)?;
         loop {
             if let Some(client) = pool.with_room() {
+                pending.served();
                 return Ok(client);
             }
             if !pool.connecting.get() {
@@ -105,6 +102,7 @@ impl WorkerHost {
                     None => {
                         stats.upstream_cx_overflow.inc();
                         if let Some(client) = pool.least_used() {
+                            pending.served();
                             return Ok(client);
                         }
                         self.begin_connect(breakers.acquire_anyway(priority, Resource::Connections), options);
@@ -114,7 +112,7 @@ impl WorkerHost {
             let (sender, receiver) = oneshot::channel();
             pool.waiting.borrow_mut().push(sender);
             if let Ok(Err(unreachable)) = receiver.await {
-                stats.upstream_rq_pending_failure_eject.inc();
+                pending.ejected();
                 return Err(AcquireError::Connect(unreachable.into()));
             }
         }
@@ -123,10 +121,9 @@ impl WorkerHost {
     /// Connects in a task of its own: whoever asked for it may go away, and others wait for it too.
     fn begin_connect(self: &Rc<Self>, permit: BreakerGuard, options: &Http2Options) {
         self.http2.connecting.set(true);
-        self.cluster.stats.upstream_cx_http2_total.inc();
         let (host, options) = (Rc::clone(self), options.clone());
         tokio::task::spawn_local(async move {
-            let connected = match connect(&host, permit, false).await {
+            let connected = match connect(&host, permit, Purpose::Http2).await {
                 Ok((io, guard)) => client::open(io, guard, &options).await,
                 Err(error) => Err(error),
             };

@@ -19,6 +19,7 @@ use proxy_http::stream::StreamDeadlines;
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit};
 use proxy_runtime::{DrainGuard, clock};
+use proxy_stats::GaugeShare;
 
 use super::stats::ConnectionGuard;
 use super::{Manager, QUIET_BEFORE_CLOSE};
@@ -47,12 +48,18 @@ struct Downstream {
     /// No further request is taken after the current one.
     closing: Cell<bool>,
     counted: Cell<u64>,
+    /// Bytes of a head that is not whole.
+    received: GaugeShare,
+    /// Bytes of a response that the socket does not take.
+    to_send: GaugeShare,
 }
 
 /// What came at the start of a request.
 enum Start {
     Head(Box<RequestHead>),
     Refused(LocalReply),
+    /// The client went away within a head.
+    Cut,
     /// Nothing more comes, or nothing more is taken.
     End,
 }
@@ -75,6 +82,8 @@ pub(super) async fn serve(
         requests: Cell::new(0),
         closing: Cell::new(false),
         counted: Cell::new(0),
+        received: GaugeShare::new(manager.stats.manager.downstream_cx_rx_bytes_buffered),
+        to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
     });
     downstream.count_read(manager, &downstream.read.borrow());
     let settings = &manager.settings;
@@ -88,6 +97,10 @@ pub(super) async fn serve(
             Start::Refused(reply) => {
                 Box::pin(refuse(manager, &downstream, reply)).await?;
                 false
+            }
+            Start::Cut => {
+                stream::cut(manager, &downstream);
+                return Ok(());
             }
             Start::End => return Ok(()),
         };
@@ -114,6 +127,7 @@ impl Downstream {
         self.deadlines.clear(IDLE);
         self.deadlines.clear(QUIET);
         self.deadlines.clear(HEADERS);
+        self.received.set(0);
         start
     }
 
@@ -158,11 +172,12 @@ impl Downstream {
                 Poll::Ready(Ok(count)) if count > 0 => self.count_read(manager, &read),
                 Poll::Ready(_) => {
                     self.guard.closed_by_peer();
-                    return Poll::Ready(Ok(Start::End));
+                    return Poll::Ready(Ok(if read.is_empty() { Start::End } else { Start::Cut }));
                 }
                 Poll::Pending => {
                     if !read.is_empty() {
                         // The request that was waited for has begun.
+                        self.received.set(read.len());
                         self.deadlines.clear(QUIET);
                         return Poll::Pending;
                     }
@@ -265,7 +280,9 @@ impl Downstream {
                     stream.touch(clock::now());
                 }
             });
-            ready!(outgoing.poll_flush(cx, &mut self.io.borrow_mut()))?;
+            let flushed = outgoing.poll_flush(cx, &mut self.io.borrow_mut());
+            self.to_send.set(outgoing.waiting());
+            ready!(flushed)?;
             ready!(filled);
             if outgoing.is_done() {
                 return Poll::Ready(Ok(()));

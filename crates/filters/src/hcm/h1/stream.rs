@@ -54,7 +54,7 @@ pub(super) async fn serve_stream(
     } else {
         if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
             request.headers.remove(HeaderId::EXPECT);
-            send_continue(downstream).await?;
+            send_continue(manager, downstream).await?;
         }
         request.body = Body::Stream(Box::new(RequestBody {
             downstream: Rc::clone(downstream),
@@ -90,7 +90,6 @@ pub(super) async fn serve_stream(
     let announce_close = close || last || draining || !stream.is_request_complete();
     let sent =
         send_response(manager, downstream, &stream, response, announce_close, to_head, &mut guard).await;
-    downstream.guard.set_active_request(false);
     stream.clear_timeouts();
     Ok(sent && !announce_close && downstream.decoder.borrow().is_done())
 }
@@ -122,12 +121,13 @@ async fn await_response(
     .await
 }
 
-async fn send_continue(downstream: &Downstream) -> Result<(), CloseReason> {
+async fn send_continue(manager: &Manager, downstream: &Downstream) -> Result<(), CloseReason> {
     let mut outgoing = Outgoing::default();
     outgoing.start(Framing::None, false, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-    poll_fn(|cx| downstream.poll_send(cx, &mut outgoing, &mut Body::Empty, None))
-        .await
-        .map_err(|_| CloseReason::DownstreamProtocol("closed before 100 Continue"))
+    manager.stats.count_response(100);
+    let sent = poll_fn(|cx| downstream.poll_send(cx, &mut outgoing, &mut Body::Empty, None)).await;
+    manager.stats.manager.downstream_cx_tx_bytes_total.add(outgoing.total());
+    sent.map_err(|_| CloseReason::DownstreamProtocol("closed before 100 Continue"))
 }
 
 /// Sends a response. Gives whether it went out whole.
@@ -162,7 +162,7 @@ async fn send_response(
         while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
             match StreamTimer::from_index(index) {
                 Some(timer) => {
-                    manager.note_timeout(stream, timer);
+                    manager.note_timeout(stream, timer, true);
                     return Poll::Ready(Err(false));
                 }
                 None => downstream.closing.set(true),
@@ -175,8 +175,10 @@ async fn send_response(
     })
     .await;
     manager.stats.manager.downstream_cx_tx_bytes_total.add(outgoing.total());
+    downstream.to_send.set(0);
     match sent {
         Ok(()) => {
+            downstream.guard.set_active_request(false);
             guard.completed();
             true
         }
@@ -185,6 +187,7 @@ async fn send_response(
                 downstream.guard.closed_by_peer();
                 guard.reset_by_peer();
             } else {
+                downstream.guard.set_active_request(false);
                 guard.reset_by_us();
             }
             false
@@ -215,6 +218,15 @@ fn response_framing(response: &mut Response, to_head: bool) -> Framing {
             Framing::Chunked
         }
     }
+}
+
+/// Counts a request whose head broke off.
+pub(super) fn cut(manager: &Rc<Manager>, downstream: &Downstream) {
+    let info = Rc::clone(&downstream.info);
+    let deadlines = Rc::clone(&downstream.deadlines);
+    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines));
+    StreamGuard::new(manager, &stream).reset_by_peer();
+    downstream.guard.set_active_request(true);
 }
 
 /// Answers what never became a request, and counts it as one.

@@ -19,7 +19,7 @@ use proxy_http::h2::{
 };
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit};
 use proxy_runtime::{Deadlines, DrainGuard, Timer, clock};
-use proxy_stats::GaugeGuard;
+use proxy_stats::{GaugeGuard, GaugeShare};
 
 use super::Manager;
 use super::stats::ConnectionGuard;
@@ -52,6 +52,8 @@ struct Driver {
     wire: Wire,
     shared: Rc<Shared>,
     guard: ConnectionGuard,
+    /// Bytes that wait for the socket.
+    to_send: GaugeShare,
     keepalive: Option<Keepalive>,
     drain: DrainGuard,
     closing: DrainGuard,
@@ -198,6 +200,7 @@ impl Driver {
         }
         Driver {
             keepalive: Keepalive::new(manager.settings.http2.keepalive.as_ref(), connection.ping_pong()),
+            to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
             drain: manager.drain.guard(),
             closing: manager.closing.guard(),
             connection,
@@ -270,7 +273,6 @@ impl Driver {
     fn ended(&self, error: h2::Error) -> Result<(), CloseReason> {
         if error.is_library() && error.is_go_away() {
             self.shared.manager.stats.manager.downstream_cx_protocol_error.inc();
-            self.shared.codec_stats().goaway_sent.inc();
             return Err(CloseReason::DownstreamProtocol("HTTP/2"));
         }
         self.guard.closed_by_peer();
@@ -333,5 +335,6 @@ impl Driver {
         let stats = &self.shared.manager.stats.manager;
         stats.downstream_cx_rx_bytes_total.add(self.wire.take_read());
         stats.downstream_cx_tx_bytes_total.add(self.wire.take_written());
+        self.to_send.set(self.wire.waiting());
     }
 }

@@ -84,7 +84,6 @@ pub(super) async fn serve(open: OpenStream, arrived: Arrived, mut respond: SendR
         Outcome::Response(response) => response,
         Outcome::TimedOut(timer) => shared.manager.timed_out(&stream, timer).await,
         Outcome::Gone => {
-            shared.codec_stats().rx_reset.inc();
             guard.reset_by_peer();
             return;
         }
@@ -132,6 +131,7 @@ async fn await_response(
         if client.send_informational(go_on).is_err() {
             return Outcome::Gone;
         }
+        shared.manager.stats.count_response(100);
     }
     let arrival = Arrival { upgrade: false, connect: request.method == Method::Connect };
     let mut respond = pin!(shared.manager.respond(stream, request, arrival));
@@ -140,7 +140,7 @@ async fn await_response(
             return Poll::Ready(match response {
                 Ok(response) => Outcome::Response(response),
                 // That the client has reset the stream may show in its body first.
-                Err(_) if client.poll_reset(cx).is_ready() => Outcome::Gone,
+                Err(_) if poll_gone(shared, client, cx).is_ready() => Outcome::Gone,
                 Err(_) => Outcome::Reset,
             });
         }
@@ -149,9 +149,20 @@ async fn await_response(
                 return Poll::Ready(Outcome::TimedOut(timer));
             }
         }
-        client.poll_reset(cx).map(|_| Outcome::Gone)
+        poll_gone(shared, client, cx).map(|()| Outcome::Gone)
     })
     .await
+}
+
+/// Ready when the client has reset the stream, which is counted, or its connection is gone.
+fn poll_gone(shared: &Shared, client: &mut SendResponse<Queued>, cx: &mut Context<'_>) -> Poll<()> {
+    client.poll_reset(cx).map(|reset| count_reset(shared, &reset))
+}
+
+fn count_reset(shared: &Shared, reset: &Result<Reason, h2::Error>) {
+    if reset.is_ok() {
+        shared.codec_stats().rx_reset.inc();
+    }
 }
 
 /// How a response ended.
@@ -186,7 +197,6 @@ async fn send_response(
     match end {
         End::Whole => guard.completed(),
         End::ByPeer => {
-            shared.codec_stats().rx_reset.inc();
             guard.reset_by_peer();
         }
         End::ByUs => {
@@ -210,17 +220,24 @@ fn poll_body(
     });
     match polled {
         Poll::Ready(Ok(_)) => return Poll::Ready(End::Whole),
-        Poll::Ready(Err(SendError::Peer(_))) => return Poll::Ready(End::ByPeer),
+        Poll::Ready(Err(SendError::Peer(error))) => {
+            let reset = if error.is_reset() { error.reason() } else { None };
+            count_reset(shared, &reset.ok_or(error));
+            return Poll::Ready(End::ByPeer);
+        }
         Poll::Ready(Err(SendError::Body(_))) => return Poll::Ready(End::ByUs),
         Poll::Pending => {}
     }
     while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
         if let Some(timer) = StreamTimer::from_index(index) {
-            shared.manager.note_timeout(stream, timer);
+            shared.manager.note_timeout(stream, timer, true);
             return Poll::Ready(End::ByUs);
         }
     }
-    sender.poll_reset(cx).map(|_| End::ByPeer)
+    sender.poll_reset(cx).map(|reset| {
+        count_reset(shared, &reset);
+        End::ByPeer
+    })
 }
 
 impl BodyStream for RequestBody {
