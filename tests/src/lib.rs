@@ -22,6 +22,7 @@ pub mod http2;
 mod message;
 mod program;
 mod proxy;
+mod stats_receiver;
 mod stopped_thread;
 mod wait;
 mod wire;
@@ -33,6 +34,7 @@ pub use config::{
 pub use message::{Headers, Message};
 pub use program::{BaseId, Program, on_envoy, proxyctl, proxyd, workspace_root};
 pub use proxy::{Proxy, Signal};
+pub use stats_receiver::{StatLine, StatsReceiver};
 pub use stopped_thread::StoppedThread;
 pub use wait::{PATIENCE, eventually};
 pub use wire::{Cut, Wire};
