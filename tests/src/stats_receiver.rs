@@ -134,11 +134,12 @@ impl StatsReceiver {
         lines.iter().filter(|line| line.name == name && line.kind == "c").map(|line| line.value).sum()
     }
 
-    /// The newest value of a gauge.
+    /// How many values were recorded under a name, as a server counts them.
     #[must_use]
-    pub fn gauge(&self, name: &str) -> Option<u64> {
+    pub fn recorded(&self, name: &str) -> u64 {
         let lines = self.lines();
-        lines.iter().rev().find(|line| line.name == name && line.kind == "g").map(|line| line.value)
+        let values = lines.iter().filter(|line| line.name == name && line.kind == "ms");
+        values.map(|line| 1.0 / line.rate).sum::<f64>().round() as u64
     }
 
     /// Waits until a counter adds up to `sum`, and fails if it gets past it.

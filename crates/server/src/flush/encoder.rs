@@ -1,7 +1,4 @@
 //! From a stat to lines of the statsd protocol, in one of the three forms that tags take.
-//!
-//! Why not `metrics-exporter-statsd`: it drops the error of a send, so a delta that was not sent would be lost; it knows
-//! neither sample rates, nor Graphite's tags, nor a connection.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -40,9 +40,12 @@ pub(crate) struct Flusher {
     clusters: Rc<ClusterManager>,
     sinks: Vec<SinkThread>,
     stats: FlushStats,
-    /// Held while a flush is under way.
-    flushing: Mutex<()>,
+    /// Held while a flush is under way: of each sink that was told of the one before, when it is done with that.
+    flushing: Mutex<Vec<Done>>,
 }
+
+/// Resolves when a sink has sent all, or has found that it cannot: the sender is dropped then.
+type Done = oneshot::Receiver<()>;
 
 impl Flusher {
     /// Starts the sinks' threads, and the timer if flushes go by one.
@@ -95,7 +98,7 @@ impl Flusher {
         let flusher = Rc::clone(self);
         tokio::task::spawn_local(async move {
             match flusher.flushing.try_lock() {
-                Ok(_flushing) => drop(flusher.flush().await),
+                Ok(mut last) => *last = flusher.flush(std::mem::take(&mut last)).await,
                 Err(_) => flusher.stats.dropped_stat_flushes.inc(),
             }
         });
@@ -104,19 +107,17 @@ impl Flusher {
     /// The last flush, when traffic has ended. Waits for the sinks, but not for ever.
     pub(crate) async fn finish(&self) {
         let last = async {
-            let _flushing = self.flushing.lock().await;
-            for sent in self.flush().await {
-                // The sender is dropped when all is sent, or cannot be.
-                let _ = sent.await;
-            }
+            let mut before = self.flushing.lock().await;
+            all(self.flush(std::mem::take(&mut before)).await).await;
         };
         if timeout(LAST_FLUSH, last).await.is_err() {
             tracing::info!(target: "stats", limit = ?LAST_FLUSH, "the last flush is not finished");
         }
     }
 
-    /// Each of what is returned resolves when a sink is done.
-    async fn flush(&self) -> Vec<oneshot::Receiver<()>> {
+    async fn flush(&self, before: Vec<Done>) -> Vec<Done> {
+        // A sink that still goes over the last interval would miss the rest of it. One that is stuck does anyway.
+        let _ = timeout(SINK_GRACE, all(before)).await;
         let store = self.store.clone();
         self.workers.post_all_then(move || store.hand_over()).await;
         self.store.hand_over();
@@ -130,16 +131,22 @@ impl Flusher {
         }
     }
 
-    fn order(&self, sink: &SinkThread, interval: Interval) -> Option<oneshot::Receiver<()>> {
+    fn order(&self, sink: &SinkThread, interval: Interval) -> Option<Done> {
         let cluster = sink.cluster().and_then(|name| self.clusters.get(name));
         let upstream = cluster.map(|(info, hosts)| Upstream { info, hosts });
-        let (done, sent) = oneshot::channel();
-        if !sink.order(Order { interval, upstream, _done: done }) {
+        let (working, done) = oneshot::channel();
+        if !sink.order(Order { interval, upstream, _working: working }) {
             // It has not even begun with the flush before the last one.
             self.stats.dropped_stat_flushes.inc();
             return None;
         }
-        Some(sent)
+        Some(done)
+    }
+}
+
+async fn all(sinks: Vec<Done>) {
+    for sink in sinks {
+        let _ = sink.await;
     }
 }
 
@@ -150,3 +157,4 @@ fn merge(store: &Store) -> Interval {
 }
 
 const LAST_FLUSH: Duration = Duration::from_secs(1);
+const SINK_GRACE: Duration = Duration::from_millis(200);

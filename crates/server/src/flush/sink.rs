@@ -31,7 +31,7 @@ pub(super) struct Order {
     /// Of a sink that connects to a cluster.
     pub upstream: Option<Upstream>,
     /// Dropped when the sink is done.
-    pub _done: oneshot::Sender<()>,
+    pub _working: oneshot::Sender<()>,
 }
 
 /// A cluster at the time of a flush.
