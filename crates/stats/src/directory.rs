@@ -18,6 +18,7 @@ use crate::lineage::Total;
 use crate::matcher::StatsMatcher;
 use crate::metric::MetricKind;
 use crate::names::{Arena, Place, Suffixes, bounded, raise};
+use crate::remembered::Incarnation;
 use crate::scope::ScopeInner;
 use crate::segment::Segment;
 
@@ -70,8 +71,8 @@ struct ScopeEntry {
     /// Ends in a dot unless empty.
     prefix: Box<str>,
     handle: Weak<ScopeInner>,
-    /// Counts revivals, so that a late close of an earlier handle does no harm.
-    incarnation: u32,
+    /// Of the latest handle, so that a late close of an earlier one does no harm.
+    incarnation: Incarnation,
     generation: u32,
     first: Extent,
     /// Next slot of the half-filled block in each pool; none if at a block's border.
@@ -129,12 +130,12 @@ impl Directory {
     }
 
     /// Gives the scope a new handle, whose close must name the returned incarnation.
-    pub(crate) fn revive(&mut self, id: u32) -> u32 {
-        let Some(entry) = self.entry_mut(id) else { return 0 };
+    pub(crate) fn revive(&mut self, id: u32) -> Incarnation {
+        let Some(entry) = self.entry_mut(id) else { return Incarnation::NONE };
         if let Some(rare) = &mut entry.rare {
             rare.closed = false;
         }
-        entry.incarnation = entry.incarnation.wrapping_add(1);
+        entry.incarnation = Incarnation::next();
         entry.incarnation
     }
 
@@ -154,7 +155,7 @@ impl Directory {
         let entry = ScopeEntry {
             prefix: prefix.into(),
             handle: Weak::new(),
-            incarnation: 0,
+            incarnation: Incarnation::NONE,
             generation: self.generations,
             first: Extent::default(),
             fill: [0; 2],
@@ -433,7 +434,7 @@ impl Directory {
     }
 
     /// The last handle of a scope is gone. Its slots go too, unless another scope uses one of them.
-    pub(crate) fn close(&mut self, segment: &Segment, id: u32, incarnation: u32) {
+    pub(crate) fn close(&mut self, segment: &Segment, id: u32, incarnation: Incarnation) {
         if self.frozen {
             return;
         }

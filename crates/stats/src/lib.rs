@@ -14,6 +14,7 @@ mod matcher;
 mod metric;
 mod names;
 mod reader;
+mod remembered;
 mod scope;
 mod segment;
 mod store;

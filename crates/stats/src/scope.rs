@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use crate::metric::{Counter, Gauge, Histogram, ImportMode, MetricKind, TextReadout};
 use crate::names::{bounded, sanitized};
+use crate::remembered::{self, Incarnation};
 use crate::store::Shared;
 
 /// Stats under one prefix. They live until the last clone, child scope and [`TextReadout`] of it is gone.
 /// A [`Counter`], [`Gauge`] or [`Histogram`] does not keep them alive: hold the scope beside them, as
 /// [`stats_block!`](crate::stats_block) does; `root.scope("a").counter("b")` is gone at the end of the statement.
-/// Two scopes of the same prefix are the same scope. Making and dropping one takes the store's lock.
+/// Two scopes of the same prefix are the same scope. Making and dropping one takes the store's lock; so does a look-up,
+/// unless this thread remembers the answer.
 #[derive(Clone)]
 pub struct Scope(Arc<ScopeInner>);
 
 pub(crate) struct ScopeInner {
     shared: Arc<Shared>,
     id: u32,
-    incarnation: u32,
+    incarnation: Incarnation,
     /// Kept, not used: a parent lives as long as its children.
     _parent: Option<Scope>,
 }
@@ -94,7 +96,10 @@ impl Scope {
     }
 
     fn resolve(&self, name: &str, kind: MetricKind) -> u32 {
-        self.0.shared.lock().resolve(self.0.shared.segment(), self.0.id, name, kind)
+        let ScopeInner { shared, id, incarnation, .. } = &*self.0;
+        remembered::slot(*incarnation, name, kind, || {
+            shared.lock().resolve(shared.segment(), *id, name, kind)
+        })
     }
 }
 
