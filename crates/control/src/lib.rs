@@ -8,4 +8,4 @@ mod run_dir;
 pub use client::{Answer, AskError, Client};
 pub use hyper::Method;
 pub use instance::{BaseId, ClaimError, FindError, Found, Generation, Instance, find, find_one};
-pub use run_dir::{RunDir, RunDirError};
+pub use run_dir::{RunDir, RunDirError, stats_prefix};

@@ -3,10 +3,13 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, geteuid};
+
+use crate::instance::BaseId;
 
 /// An existing run directory that only its owner can enter.
 #[derive(Debug)]
@@ -115,6 +118,20 @@ impl RunDir {
     }
 }
 
+/// What the files in shared memory begin with that hold the stats of `base_id`: instances of one base-id in different run
+/// directories do not know of each other.
+#[must_use]
+pub fn stats_prefix(run_dir: &Path, base_id: BaseId) -> String {
+    let path = fs::canonicalize(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+    // FNV-1a: another build of the programs must come to the same result.
+    let hash = path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("proxyd_{base_id}_{hash:08x}_")
+}
+
 /// `sun_path` less its final zero.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -133,6 +150,17 @@ mod tests {
         RunDir::create(&path).unwrap();
         assert!(RunDir::open(&path).unwrap().is_some());
         assert!(RunDir::open(&parent.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_prefix_is_that_of_the_directory_however_it_is_called() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        RunDir::create(&path).unwrap();
+        let prefix = stats_prefix(&path, BaseId(7));
+        assert!(prefix.starts_with("proxyd_7_") && prefix.ends_with('_'));
+        assert_eq!(stats_prefix(&parent.path().join("./run/"), BaseId(7)), prefix);
+        assert_ne!(stats_prefix(parent.path(), BaseId(7)), prefix);
     }
 
     #[test]

@@ -121,12 +121,13 @@ fn raise_descriptor_limit() {
 /// What keeps the process reachable and alive until its end, in the order in which it goes.
 struct Running {
     _guard_dog: GuardDog,
+    /// Goes before anything that drops scopes: whoever inherits gets all that was counted.
+    segment: Rc<Segment>,
     state: Rc<State>,
     admin: Admin,
     commanded: mpsc::UnboundedReceiver<Command>,
     _admin_port: Option<Served>,
     _absent: AbsentStats,
-    _segment: Segment,
     _control: ControlSocket,
 }
 
@@ -134,7 +135,7 @@ async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> 
     let mut signals = Signals::new()?;
     let mut running = start(&options, configuration, &log).await?;
     let mut ending = Ending::default();
-    let opening = open_when_warm(Rc::clone(&running.state));
+    let opening = open_when_warm(Rc::clone(&running.state), Rc::clone(&running.segment));
     tokio::pin!(opening);
     let mut opened = false;
     loop {
@@ -173,8 +174,8 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let resources = Resources::new(message.into(), &bootstrap);
     let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
-    let segment = Segment::create(options, control.instance().generation().0, usize::from(concurrency) + 1)?;
-    let store = segment.store.clone();
+    let segment = Segment::create(options, control.instance(), usize::from(concurrency) + 1)?;
+    let store = segment.store().clone();
     store.restrict(Matcher(bootstrap.stats.matcher.clone()));
     store.bind_thread(ThreadIndex(0));
     let workers = start_workers(concurrency, &store, bootstrap.dispatcher_stats)?;
@@ -223,18 +224,19 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         _absent: AbsentStats::new(&state.store.root()),
         // From now on: adding what a large file declares may take long.
         _guard_dog: watch(&state.store, &bootstrap.watchdogs, &workers, log.clone())?,
+        segment,
         state,
         admin,
         commanded,
         _admin_port: admin_port,
-        _segment: segment,
         _control: control,
     })
 }
 
 /// Opens the listeners when every cluster knows its hosts, as Envoy does.
-async fn open_when_warm(state: Rc<State>) -> Result<(), RunError> {
+async fn open_when_warm(state: Rc<State>, segment: Rc<Segment>) -> Result<(), RunError> {
     state.clusters.warmed().await;
+    segment.serve();
     state.listeners.start()?;
     state.listening.set(true);
     for (name, address) in state.listeners.list() {

@@ -1,63 +1,82 @@
-//! The file in shared memory that holds this process's counters: its name, and who removes it.
+//! The stats of this process and of those before it: where they lie in shared memory, and what becomes of them.
 //!
-//! A process that ends in good order removes its own. One that was killed leaves it readable; the next start with
-//! the same base-id and run directory removes it.
+//! After an orderly end nothing is left. A process that was killed leaves what it has counted to the next start with the
+//! same base-id and run directory.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
-use proxy_stats::{Backing, Reader, StatsError, Store, StoreOptions};
+use proxy_control::{Instance, stats_prefix};
+use proxy_stats::{Backing, Lineage, LineageOptions, LineagePath, LineageWarning, Scope, StatsError, Store};
 
 use crate::options::Options;
 
-/// The store, and its file for as long as this lives.
+/// The place of this process in its lineage. Lives on main, until nothing is counted any more.
 pub(crate) struct Segment {
-    pub store: Store,
-    path: PathBuf,
+    lineage: Lineage,
+    /// Scopes that come with their first use. What was inherited under them would be gone after a life without.
+    _first_used_later: Scope,
 }
 
 impl Segment {
-    /// Creates the store for `threads` threads.
+    /// Creates the store for `threads` threads, which goes on from what dead processes have counted.
     ///
     /// # Errors
-    /// When the file cannot be made for another reason than lack of space, which only costs its readers.
-    pub(crate) fn create(options: &Options, generation: u64, threads: usize) -> Result<Segment, StatsError> {
-        let prefix = prefix(options);
-        remove_dead(&options.shm_dir, &prefix);
-        let path = options.shm_dir.join(format!("{prefix}{generation}"));
-        let store = Store::create(StoreOptions {
-            path: Some(path.clone()),
-            threads,
-            generation,
+    /// When the directory cannot be used. Lack of space only costs those who would read or inherit.
+    pub(crate) fn create(
+        options: &Options,
+        instance: &Instance,
+        threads: usize,
+    ) -> Result<Rc<Segment>, StatsError> {
+        let prefix = stats_prefix(&options.run_dir, options.base_id);
+        let (lineage, warnings) = Lineage::join(LineageOptions {
+            path: LineagePath { directory: options.shm_dir.clone(), prefix },
             base_id: options.base_id.0,
+            generation: instance.generation().0,
+            threads,
         })?;
-        if let Backing::FileRefused(error) = store.backing() {
+        tell(&warnings);
+        if let Backing::FileRefused(error) = lineage.store().backing() {
             tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
         }
-        Ok(Segment { store, path })
+        let _first_used_later = lineage.store().root().scope("http2.");
+        Ok(Rc::new(Segment { lineage, _first_used_later }))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        self.lineage.store()
+    }
+
+    /// The configuration's clusters and listeners are there; from now on the lineage is kept in order.
+    pub(crate) fn serve(self: &Rc<Self>) {
+        self.lineage.settle();
+        let segment = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                let Some(segment) = segment.upgrade() else { break };
+                tell(&segment.lineage.tend());
+            }
+        });
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Instances of one base-id in different run directories do not know of each other.
-fn prefix(options: &Options) -> String {
-    let mut hasher = DefaultHasher::new();
-    options.run_dir.hash(&mut hasher);
-    format!("proxyd_{}_{:08x}_", options.base_id, hasher.finish() as u32)
-}
-
-fn remove_dead(directory: &Path, prefix: &str) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
-        if ours && !Reader::open(&entry.path()).and_then(|reader| reader.writer_lives()).unwrap_or(false) {
-            let _ = std::fs::remove_file(entry.path());
+        // As good as killed, so the next start goes on from here.
+        if std::thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.lineage.leave() {
+            tracing::warn!(target: "stats", %error, "stats files stay in shared memory");
         }
     }
 }
+
+fn tell(warnings: &[LineageWarning]) {
+    for warning in warnings {
+        tracing::warn!(target: "stats", "{warning}");
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(5);

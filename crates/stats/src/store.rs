@@ -226,9 +226,8 @@ impl Store {
         self.shared.lock().claim_inherited(&self.shared.segment);
     }
 
-    /// Notes that all scopes of the configuration are there.
-    pub(crate) fn settle(&self) {
-        self.claim_inherited();
+    /// Tells readers that all scopes of the configuration are there.
+    pub(crate) fn note_settled(&self) {
         self.shared.segment.header()[word::SETTLED].store(1, Release);
     }
 

@@ -145,17 +145,20 @@ impl Lineage {
         self.control.as_ref().is_some_and(|control| control.hand_over(from, self.generation))
     }
 
-    /// All scopes of the configuration are there. Stats that only predecessors had under them show from now on; what is
-    /// under none of them will not outlive this process.
+    /// The scopes of the configuration are there: stats that only predecessors had under them show from now on.
     pub fn settle(&self) {
         self.settled.set(true);
-        self.store.settle();
+        self.store.claim_inherited();
     }
 
-    /// To be called now and then: shows what predecessors have counted under scopes made since, and, in the process that
-    /// leads, folds what has died.
+    /// To be called every few seconds: shows what predecessors have counted under scopes made since, and, in the process
+    /// that leads, folds what has died. What is under no scope at the first call after [`Lineage::settle`] will not outlive
+    /// this process.
     pub fn tend(&self) -> Vec<LineageWarning> {
         let mut warnings = Vec::new();
+        if self.settled.get() {
+            self.store.note_settled();
+        }
         if self.leads()
             && let Some(control) = &self.control
             && let Err(error) = self.fold(control, &mut warnings)

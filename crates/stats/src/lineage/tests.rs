@@ -138,13 +138,18 @@ fn a_fold_that_is_cut_short_anywhere_counts_nothing_twice_and_loses_nothing() {
             assert!(!new);
             let changing = control.change().unwrap();
             let mut fold = Fold::begin(&path, &changing, &mut Vec::new()).unwrap().unwrap();
-            let mut each: [Box<dyn FnMut(&mut Fold<'_>)>; 4] = [
-                Box::new(|fold| fold.write().unwrap()),
-                Box::new(|fold| fold.publish()),
-                Box::new(|fold| fold.clear()),
-                Box::new(|fold| fold.clean_up().unwrap()),
-            ];
-            each.iter_mut().take(steps).for_each(|step| step(&mut fold));
+            if steps > 0 {
+                fold.write().unwrap();
+            }
+            if steps > 1 {
+                fold.publish();
+            }
+            if steps > 2 {
+                fold.clear();
+            }
+            if steps > 3 {
+                fold.clean_up().unwrap();
+            }
         }
         let sums = [("cluster.a.x", 12), ("cluster.a.h", 12)];
         let seen = read(&path);
@@ -178,6 +183,7 @@ fn what_was_inherited_shows_with_its_scope_and_ends_with_it() {
     second.scope("http.in");
     assert!(shown(&second).is_empty());
     second.settle();
+    assert!(second.tend().is_empty());
     let expected =
         [("cluster.a.upstream_rq_503", 3), ("cluster.a.external.rq", 4), ("http.in.upstream_rq_503", 3)];
     assert_eq!(shown(&second), of(expected));
@@ -200,6 +206,7 @@ fn what_was_inherited_shows_with_its_scope_and_ends_with_it() {
     let third = join(&path, 3);
     third.scope("cluster.b");
     third.settle();
+    assert!(third.tend().is_empty());
     assert_eq!(shown(&third), of([("cluster.b.upstream_rq_503", 1)]));
     drop(third);
     // Now the others have been without a scope in a whole life.
