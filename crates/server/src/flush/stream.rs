@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::MsgFlags;
-use proxy_stats::{FlushMark, GaugeGuard};
+use proxy_stats::FlushMark;
 use proxy_upstream::{ClusterInfo, Host};
 use socket2::{Domain, Socket, Type};
 
@@ -36,7 +36,6 @@ impl Stream {
                 Ok(connection)
             }
             Err(error) => {
-                upstream.info.stats.upstream_cx_connect_fail.inc();
                 self.turn = self.turn.wrapping_add(1);
                 self.back_off.failed();
                 Err(error.into())
@@ -99,22 +98,19 @@ impl Transport for Stream {
     }
 }
 
-/// Counted by its cluster while it lives.
+/// Of what its cluster counts for other connections, this one counts bytes only, as in Envoy.
 struct Connection {
     socket: Socket,
     cluster: Arc<ClusterInfo>,
-    _active: GaugeGuard,
 }
 
 impl Connection {
     fn open(cluster: &Arc<ClusterInfo>, host: &Host) -> io::Result<Connection> {
-        cluster.stats.upstream_cx_total.inc();
         let address = host.address.to_socket_address()?;
         let socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
         socket.connect_timeout(&address, cluster.settings.connect_timeout)?;
         socket.set_write_timeout(Some(STALL_LIMIT))?;
-        let active = cluster.stats.upstream_cx_active.guard();
-        Ok(Connection { socket, cluster: Arc::clone(cluster), _active: active })
+        Ok(Connection { socket, cluster: Arc::clone(cluster) })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -134,12 +130,6 @@ impl Connection {
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
             }
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.cluster.stats.upstream_cx_destroy.inc();
     }
 }
 
