@@ -84,3 +84,46 @@ impl Transport for Datagrams {
 /// What UDP can carry.
 const MAX_DATAGRAM: usize = 65_507;
 const SEND_LIMIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use proxy_stats::{MetricId, Store, StoreOptions};
+
+    use super::*;
+
+    fn marks(store: &Store) -> Vec<FlushMark> {
+        let (mut marks, mut deltas) = (Vec::new(), store.deltas());
+        while deltas.advance(|delta| marks.push(delta.mark())) {}
+        marks
+    }
+
+    #[test]
+    fn a_datagram_that_nobody_took_has_told_nothing() {
+        let store = Store::create(StoreOptions::private(1)).unwrap();
+        let scope = store.root().scope("s");
+        (0..3).for_each(|index| scope.counter(&format!("c{index}")).inc());
+        let marks = marks(&store);
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = receiver.local_addr().unwrap();
+        let mut datagrams = Datagrams::new(Address::Ip(address), None);
+        let mut flush = || {
+            let (mut lines, mut told) = (Lines::default(), Vec::new());
+            marks.iter().for_each(|mark| lines.push(Some(*mark), |bytes| bytes.push(b'x')));
+            let flushed = datagrams
+                .open(None, &mut told)
+                .and_then(|()| datagrams.send(&mut lines, &mut told))
+                .and_then(|()| datagrams.finish(&mut told));
+            let told: Vec<MetricId> = told.iter().map(|mark| mark.id).collect();
+            (flushed.is_ok(), told)
+        };
+        let all: Vec<_> = marks.iter().map(|mark| mark.id).collect();
+        assert_eq!(flush(), (true, all.clone()));
+        drop(receiver);
+        // The first datagram is refused, which the second one is told.
+        assert_eq!(flush(), (false, vec![]));
+        let _receiver = UdpSocket::bind(address).unwrap();
+        assert_eq!(flush(), (true, all));
+    }
+}

@@ -158,3 +158,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A peer that takes nothing for this long is slow; the thread goes back to wait for orders.
 const STALL_LIMIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
