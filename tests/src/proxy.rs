@@ -22,7 +22,7 @@ pub struct Proxy {
     directory: TempDir,
     admin: SocketAddr,
     listeners: HashMap<String, SocketAddr>,
-    _base_id: BaseId,
+    base_id: BaseId,
 }
 
 impl Proxy {
@@ -36,21 +36,29 @@ impl Proxy {
     #[must_use]
     pub fn start_with(bootstrap: &Bootstrap, arguments: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
-        let config = directory.path().join("envoy.yaml");
-        fs::write(&config, bootstrap.to_yaml()).unwrap();
-        let log = File::create(directory.path().join("log")).unwrap();
+        fs::write(directory.path().join(CONFIG), bootstrap.to_yaml()).unwrap();
         let base_id = BaseId::unused();
-        let mut command = Program::under_test().serve(&config, directory.path(), &base_id);
-        command.args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
-        let admin = wait_for_admin(&mut process, directory.path());
-        let mut proxy = Self { process, directory, admin, listeners: HashMap::new(), _base_id: base_id };
-        eventually("/ready to say LIVE", || {
-            proxy.assert_running();
-            (proxy.admin_get("/ready").status() == 200).then_some(())
-        });
-        proxy.listeners = proxy.listener_addresses();
+        let (process, admin) = launch(directory.path(), &base_id, arguments);
+        let mut proxy = Self { process, directory, admin, listeners: HashMap::new(), base_id };
+        proxy.serving();
         proxy
+    }
+
+    /// Kills the process without warning and starts the same once more, in the same place.
+    pub fn kill_and_start_again(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        fs::remove_file(self.directory.path().join("admin")).unwrap();
+        (self.process, self.admin) = launch(self.directory.path(), &self.base_id, &[]);
+        self.serving();
+    }
+
+    fn serving(&mut self) {
+        eventually("/ready to say LIVE", || {
+            self.assert_running();
+            (self.admin_get("/ready").status() == 200).then_some(())
+        });
+        self.listeners = self.listener_addresses();
     }
 
     /// Where the admin port is.
@@ -186,6 +194,15 @@ impl Drop for Proxy {
     }
 }
 
+fn launch(directory: &Path, base_id: &BaseId, arguments: &[&str]) -> (Child, SocketAddr) {
+    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut command = Program::under_test().serve(&directory.join(CONFIG), directory, base_id);
+    command.args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
+    let mut process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
+    let admin = wait_for_admin(&mut process, directory);
+    (process, admin)
+}
+
 fn wait_for_admin(process: &mut Child, directory: &Path) -> SocketAddr {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -206,3 +223,5 @@ fn wait_for_admin(process: &mut Child, directory: &Path) -> SocketAddr {
 fn read_log(directory: &Path) -> String {
     fs::read_to_string(directory.join("log")).unwrap_or_default()
 }
+
+const CONFIG: &str = "envoy.yaml";

@@ -195,6 +195,23 @@ fn what_no_tcp_receiver_took_is_sent_later() {
 }
 
 #[test]
+fn what_a_killed_process_had_not_sent_its_successor_sends() {
+    only_proxyd!("the counters of an Envoy that is killed are gone");
+    let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
+    let sinks = [sink("StatsdSink", &address(receiver.address()))];
+    let mut proxy = Proxy::start(&flushed_by_hand(&backend, &sinks));
+    ask(&proxy, 3);
+    flush_until(&proxy, &receiver, 3);
+    for (round, sum) in [(1, 8), (2, 13)] {
+        let mut client = proxy.connect();
+        (0..5).for_each(|_| assert_eq!(client.ask(GET).status(), 200));
+        proxy.kill_and_start_again();
+        flush_until(&proxy, &receiver, sum);
+        assert_eq!(proxy.stat("http.ingress.downstream_rq_total"), sum, "round {round}");
+    }
+}
+
+#[test]
 fn the_end_of_the_process_is_a_last_flush() {
     let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
     let sinks = [sink("StatsdSink", &address(receiver.address()))];
