@@ -62,7 +62,7 @@ pub(crate) fn begin_turn() {
         measured.turn_began.set(Some(now));
         // Woken earlier, it was by something else than the timer.
         if let Some(late) = measured.wait_ends.take().and_then(|ends| now.checked_duration_since(ends)) {
-            measured.stats.poll_delay_us.record(microseconds(late));
+            measured.stats.poll_delay_us.record(microseconds(late.saturating_sub(RESOLUTION)));
         }
     });
 }
@@ -94,3 +94,6 @@ thread_local! {
 }
 
 const PERIOD: Duration = Duration::from_millis(100);
+
+/// tokio rounds a deadline up to a millisecond, and what it asks of the kernel once more: that is no delay.
+const RESOLUTION: Duration = Duration::from_millis(2);

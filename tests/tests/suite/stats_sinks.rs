@@ -279,3 +279,16 @@ fn values_of_histograms_arrive_once() {
         line.name == "envoy.server.initialization_time_ms" && line.kind == "ms"
     });
 }
+
+#[test]
+fn turns_of_all_loops_are_measured_where_asked_for() {
+    let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
+    let sinks = [sink("StatsdSink", &address(receiver.address()))];
+    let _proxy = Proxy::start(&bootstrap(&backend, &sinks).with("enable_dispatcher_stats: true"));
+    for thread in ["server", "listener_manager.worker_0", "listener_manager.worker_1"] {
+        for stat in ["loop_duration_us", "poll_delay_us"] {
+            let name = format!("envoy.{thread}.dispatcher.{stat}");
+            receiver.line_where(&name, |line| line.name == name && line.kind == "ms");
+        }
+    }
+}
