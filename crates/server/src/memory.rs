@@ -1,6 +1,6 @@
 //! Memory of this process: as its allocator counts it, or else as the system does.
 
-use tikv_jemalloc_ctl::{epoch, stats};
+use tikv_jemalloc_ctl::{Access, AsName, epoch, stats};
 
 use crate::admin::Memory;
 use crate::options::Allocator;
@@ -13,19 +13,20 @@ pub(crate) fn read(allocator: Allocator) -> Memory {
     }
 }
 
-/// jemalloc's words for what tcmalloc tells Envoy. What threads keep for themselves it does not tell here.
+/// jemalloc's words for what tcmalloc tells Envoy.
 fn of_jemalloc() -> tikv_jemalloc_ctl::Result<Memory> {
     // Numbers are those of the moment in which an epoch was begun.
     epoch::advance()?;
     let (mapped, retained) = (stats::mapped::read()?, stats::retained::read()?);
     let (active, metadata) = (stats::active::read()?, stats::metadata::read()?);
     let resident = stats::resident::read()?;
+    let thread_cache: usize = THREAD_CACHES.name().read()?;
     Ok(Memory {
         allocated: stats::allocated::read()? as u64,
         heap_size: mapped as u64,
         pageheap_unmapped: retained as u64,
         pageheap_free: resident.saturating_sub(active + metadata) as u64,
-        total_thread_cache: 0,
+        total_thread_cache: thread_cache as u64,
         total_physical_bytes: resident as u64,
     })
 }
@@ -43,5 +44,25 @@ fn of_system() -> Memory {
         heap_size: kib("VmData"),
         total_physical_bytes: kib("VmRSS"),
         ..Memory::default()
+    }
+}
+
+/// Over all arenas, which have the number 4096 together (`MALLCTL_ARENAS_ALL`).
+const THREAD_CACHES: &[u8] = b"stats.arenas.4096.tcache_bytes\0";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_sizes_that_fit_together() {
+        let memory = read(Allocator::System);
+        assert!(memory.allocated > 0 && memory.heap_size > memory.allocated);
+        assert!(memory.total_physical_bytes > memory.allocated);
+    }
+
+    #[test]
+    fn jemalloc_knows_every_number_that_is_asked_of_it() {
+        of_jemalloc().unwrap();
     }
 }
