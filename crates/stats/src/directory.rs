@@ -279,6 +279,27 @@ impl Directory {
         })
     }
 
+    /// Ids of scopes are below this.
+    pub(crate) fn scope_count(&self) -> u32 {
+        self.scopes.len() as u32
+    }
+
+    pub(crate) fn owns_slots(&self, scope: u32) -> bool {
+        self.owning(scope).is_some()
+    }
+
+    /// The scope's slots that hold stats of the kinds wanted.
+    pub(crate) fn slots_of<'a>(
+        &'a self,
+        segment: &'a Segment,
+        scope: u32,
+        wanted: fn(MetricKind) -> bool,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let kind = |slot: u32| MetricKind::from_code(segment.descriptors()[slot as usize].load(Relaxed) & 15);
+        let slots = self.entry(scope).into_iter().flat_map(ScopeEntry::extents).flat_map(Extent::slots);
+        slots.filter(move |slot| kind(*slot).is_some_and(wanted))
+    }
+
     /// The scope's entry if it has slots.
     fn owning(&self, scope: u32) -> Option<&ScopeEntry> {
         self.entry(scope).filter(|entry| entry.fill != [0; 2])

@@ -17,6 +17,7 @@ mod reader;
 mod remembered;
 mod scope;
 mod segment;
+mod sorted;
 mod store;
 mod tag_rules;
 mod tags;
@@ -35,6 +36,7 @@ pub use metric::{
 };
 pub use reader::Reader;
 pub use scope::Scope;
+pub use sorted::{NameOrder, SortedWalk};
 pub use store::{Backing, Epoch, Store, StoreOptions, ThreadIndex};
 pub use tags::{Extracted, Tag, TagExtractor, TagRule};
-pub use walk::{MetricId, Walk};
+pub use walk::{MetricId, Slot, Walk};

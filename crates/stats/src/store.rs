@@ -23,7 +23,8 @@ use crate::matcher::StatsMatcher;
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
 use crate::segment::{Segment, fits_file_limit};
-use crate::walk::Walk;
+use crate::sorted::{NameOrder, SortedWalk};
+use crate::walk::{Copies, Slot, Walk};
 
 /// What a store is made from.
 #[derive(Clone, Debug)]
@@ -145,6 +146,24 @@ impl Store {
     /// A walk over every stat that can be paused.
     pub fn walk(&self) -> Walk {
         Walk::new(self.shared.clone())
+    }
+
+    /// A walk in the order of names over stats of the kinds that `wanted` says. Not for main: it begins with sorting the
+    /// scopes.
+    pub fn sorted(&self, order: NameOrder, wanted: fn(MetricKind) -> bool) -> SortedWalk {
+        SortedWalk::new(self.shared.clone(), order, wanted)
+    }
+
+    /// Visits stats found by an earlier walk, as they are now. Where one is gone, its slot is skipped or holds another
+    /// stat. Takes the lock once: a few hundred slots at a time are enough.
+    pub fn revisit(&self, slots: &[Slot], mut visit: impl FnMut(&crate::Metric<'_>)) {
+        let mut copies = Copies::default();
+        let directory = self.shared.lock();
+        copies.begin(directory.interval());
+        let (segment, mut wanted) = (&self.shared.segment, |_, _, _| true);
+        slots.iter().for_each(|slot| copies.add(segment, &directory, slot.0, &mut wanted));
+        drop(directory);
+        copies.visit(&mut |_, metric| visit(metric));
     }
 
     /// Value of the counter or else the gauge with this full name, if it exists.

@@ -101,6 +101,7 @@ fn rules_of_the_configuration_come_where_envoy_has_them() {
         TagRule::regex("one_group", regex(r"^tcp\.([^.]*\.)")),
         TagRule::fixed("fixed", "constant"),
         TagRule::regex("anywhere", regex("(_(ms))$")),
+        TagRule::regex("no_group", regex("one")),
         TagRule::regex("envoy.cluster_name", regex(r"^cluster\.((never)\.)")),
     ];
     let extractor = TagExtractor::new(TagRule::defaults().into_iter().chain(own));

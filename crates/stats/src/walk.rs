@@ -14,11 +14,9 @@ use crate::store::Shared;
 pub struct Walk {
     shared: Arc<Shared>,
     slices: Slices,
-    text: String,
-    found: Vec<Found>,
+    copies: Copies,
     /// The interval that histograms are asked for; None: whichever is the last.
     wanted_interval: Option<u64>,
-    interval: u64,
 }
 
 /// Names a stat while it lives: no other stat has the same, also later.
@@ -27,6 +25,22 @@ pub struct MetricId {
     pub(crate) slot: u32,
     /// Of the scope: its slots may serve another one later.
     pub(crate) generation: u32,
+}
+
+/// Where a stat is in the store. As long as the stat lives, it is found there again: see [`Store::revisit`]. Half the size of
+/// its id.
+///
+/// [`Store::revisit`]: crate::Store::revisit
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(pub(crate) u32);
+
+/// Stats copied out of the store, so that a visitor may take its time and use the store itself.
+#[derive(Default)]
+pub(crate) struct Copies {
+    text: String,
+    found: Vec<Found>,
+    /// Number of the interval that histograms are asked for.
+    interval: u64,
 }
 
 struct Found {
@@ -52,14 +66,7 @@ pub(crate) struct Slices {
 
 impl Walk {
     pub(crate) fn new(shared: Arc<Shared>) -> Walk {
-        Walk {
-            shared,
-            slices: Slices::default(),
-            text: String::new(),
-            found: Vec::new(),
-            wanted_interval: None,
-            interval: 0,
-        }
+        Walk { shared, slices: Slices::default(), copies: Copies::default(), wanted_interval: None }
     }
 
     /// Yields of histograms what was recorded in `interval`, also where the next one has begun: as long as that has
@@ -81,55 +88,52 @@ impl Walk {
         mut visit: impl FnMut(MetricId, &Metric<'_>),
     ) -> bool {
         let more = self.collect(wanted);
-        for found in &self.found {
-            let value = match &found.value {
-                FoundValue::Number(number) => Value::Number(*number),
-                FoundValue::Histogram(None) => Value::Histogram(HistogramValue {
-                    interval: Distribution::none(),
-                    cumulative: Distribution::none(),
-                }),
-                FoundValue::Histogram(Some(merged)) => Value::Histogram(merged.value(self.interval)),
-                FoundValue::Text(range) => Value::Text(&self.text[range.clone()]),
-            };
-            let name = &self.text[found.name.clone()];
-            visit(found.id, &Metric { name, kind: found.kind, value, generation: found.id.generation });
-        }
+        self.copies.visit(&mut visit);
         more
     }
 
-    /// Copies the next slice out of the store, so that the visitor may use the store itself.
     fn collect(&mut self, mut wanted: impl FnMut(MetricId, MetricKind, u64) -> bool) -> bool {
-        self.text.clear();
-        self.found.clear();
         let shared = self.shared.clone();
         let directory = shared.lock();
-        self.interval = self.wanted_interval.unwrap_or(directory.interval());
+        self.copies.begin(self.wanted_interval.unwrap_or(directory.interval()));
         let Some(slots) = self.slices.next(&directory) else { return false };
-        for slot in slots {
-            if let Some(scope) = shared.segment().owner(slot) {
-                let id = MetricId { slot, generation: directory.generation(scope) };
-                self.add(shared.segment(), &directory, scope, id, &mut wanted);
-            }
-        }
+        slots.for_each(|slot| self.copies.add(shared.segment(), &directory, slot, &mut wanted));
         true
     }
+}
 
-    fn add(
+impl MetricId {
+    /// Where it is.
+    pub fn slot(self) -> Slot {
+        Slot(self.slot)
+    }
+}
+
+impl Copies {
+    pub(crate) fn begin(&mut self, interval: u64) {
+        self.text.clear();
+        self.found.clear();
+        self.interval = interval;
+    }
+
+    /// Copies the stat in `slot` if there is one that is wanted: see [`Walk::advance_where`].
+    pub(crate) fn add(
         &mut self,
         segment: &Segment,
         directory: &Directory,
-        scope: u32,
-        id: MetricId,
+        slot: u32,
         wanted: &mut impl FnMut(MetricId, MetricKind, u64) -> bool,
     ) {
-        let descriptor = segment.descriptors()[id.slot as usize].load(Relaxed);
+        let descriptor = segment.descriptors()[slot as usize].load(Relaxed);
+        let Some(scope) = segment.owner(slot) else { return };
         let Some(kind) = MetricKind::from_code(descriptor & 15) else { return };
-        let text = directory.texts.get(&id.slot).map_or("", |text| &text.value);
+        let id = MetricId { slot, generation: directory.generation(scope) };
+        let text = directory.texts.get(&slot).map_or("", |text| &text.value);
         let (number, value) = match kind {
-            MetricKind::Counter => number(directory.counter(segment, id.slot)),
-            MetricKind::Gauge(_) => number(gauge_value(segment.sum(id.slot))),
+            MetricKind::Counter => number(directory.counter(segment, slot)),
+            MetricKind::Gauge(_) => number(gauge_value(segment.sum(slot))),
             MetricKind::Histogram => {
-                let merged = directory.histogram(id.slot);
+                let merged = directory.histogram(slot);
                 (u64::from(merged.is_some()), FoundValue::Histogram(merged))
             }
             MetricKind::TextReadout => (u64::from(!text.is_empty()), FoundValue::Text(0..0)),
@@ -149,6 +153,38 @@ impl Walk {
             other => other,
         };
         self.found.push(Found { id, name, kind, value });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    pub(crate) fn name(&self, index: usize) -> &str {
+        &self.text[self.found[index].name.clone()]
+    }
+
+    pub(crate) fn sort_by_name(&mut self, compare: impl Fn(&str, &str) -> std::cmp::Ordering) {
+        let Self { text, found, .. } = self;
+        found.sort_unstable_by(|one, two| compare(&text[one.name.clone()], &text[two.name.clone()]));
+    }
+
+    pub(crate) fn visit(&self, visit: &mut impl FnMut(MetricId, &Metric<'_>)) {
+        (0..self.len()).for_each(|index| self.visit_one(index, visit));
+    }
+
+    pub(crate) fn visit_one(&self, index: usize, visit: &mut impl FnMut(MetricId, &Metric<'_>)) {
+        let found = &self.found[index];
+        let value = match &found.value {
+            FoundValue::Number(number) => Value::Number(*number),
+            FoundValue::Histogram(None) => Value::Histogram(HistogramValue {
+                interval: Distribution::none(),
+                cumulative: Distribution::none(),
+            }),
+            FoundValue::Histogram(Some(merged)) => Value::Histogram(merged.value(self.interval)),
+            FoundValue::Text(range) => Value::Text(&self.text[range.clone()]),
+        };
+        let (name, generation) = (self.name(index), found.id.generation);
+        visit(found.id, &Metric { name, kind: found.kind, value, generation });
     }
 }
 

@@ -38,7 +38,8 @@ impl Distribution {
 
     /// Sum of the values, as far as buckets can tell: each counts as the middle of its bucket.
     pub fn sum(&self) -> f64 {
-        self.buckets().map(|bucket| bucket.middle() * bucket.count as f64).sum()
+        // From 0, not from the -0 that `Iterator::sum` begins with.
+        self.buckets().fold(0.0, |sum, bucket| sum + bucket.middle() * bucket.count as f64)
     }
 
     /// The value that a share of `quantile` (0 to 1) of the values does not exceed; NaN when there are none.
