@@ -31,7 +31,7 @@ use crate::segment::Segment;
 use crate::server_stats::{self, ServerStats};
 use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
-use crate::stats_config::Matcher;
+use crate::stats_config::{Matcher, tag_extractor};
 use crate::watchdog::GuardDog;
 
 /// Why a proxy did not run.
@@ -191,7 +191,9 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         .ok();
     let (commands, commanded) = mpsc::unbounded_channel();
     let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
-    let flusher = Flusher::start(&bootstrap.stats, store.clone(), Rc::clone(&workers), Rc::clone(&clusters));
+    let tags = Arc::new(tag_extractor(&bootstrap.stats.tags));
+    let flusher =
+        Flusher::start(&bootstrap.stats, store.clone(), Rc::clone(&workers), Rc::clone(&clusters), &tags);
     let state = Rc::new(State {
         clusters,
         flusher,
@@ -199,6 +201,9 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         store,
         stats,
         allocator: options.allocator,
+        tags,
+        histogram_buckets: bootstrap.stats.histogram_buckets.into(),
+        workers,
         node: Arc::new(bootstrap.node),
         resources,
         started,
@@ -223,7 +228,7 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     Ok(Running {
         _absent: AbsentStats::new(&state.store.root()),
         // From now on: adding what a large file declares may take long.
-        _guard_dog: watch(&state.store, &bootstrap.watchdogs, &workers, log.clone())?,
+        _guard_dog: watch(&state.store, &bootstrap.watchdogs, &state.workers, log.clone())?,
         segment,
         state,
         admin,

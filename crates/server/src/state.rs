@@ -7,15 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_config::settings::{Node, SocketAddress};
+use proxy_config::settings::{HistogramBuckets, Node, SocketAddress};
 use proxy_net::{Address, PipePath};
-use proxy_stats::{Store, Walk};
+use proxy_runtime::Workers;
+use proxy_stats::{Store, TagExtractor};
 use proxy_upstream::HostStat;
 use tokio::sync::mpsc;
 
 use crate::admin::{
     AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus, ListenerStatus, Memory,
-    ServerState, ServerStatus, ShutDown,
+    ServerState, ServerStatus, ShutDown, Stats,
 };
 use crate::clusters::ClusterManager;
 use crate::flush::Flusher;
@@ -33,6 +34,9 @@ pub(crate) struct State {
     pub store: Store,
     pub stats: ServerStats,
     pub allocator: Allocator,
+    pub tags: Arc<TagExtractor>,
+    pub histogram_buckets: Arc<[HistogramBuckets]>,
+    pub workers: Rc<Workers>,
     pub node: Arc<Node>,
     pub resources: Resources,
     pub started: Instant,
@@ -107,10 +111,18 @@ impl AdminState for State {
         })
     }
 
-    fn stats(&self) -> Walk {
+    fn stats(&self) -> Stats {
         self.refresh_stats();
         self.flusher.asked_by_admin();
-        self.store.walk()
+        let (tags, buckets) = (Arc::clone(&self.tags), Arc::clone(&self.histogram_buckets));
+        Stats { store: self.store.clone(), tags, buckets }
+    }
+
+    fn reset_counters(&self) {
+        // Each thread's cells are its own to write.
+        let store = self.store.clone();
+        self.workers.post_all(move || store.reset_counters());
+        self.store.reset_counters();
     }
 
     fn config_dump(&self) -> ConfigDump {

@@ -1,4 +1,5 @@
-//! Answers and their bodies. A body is whole, or comes in pieces made on main, or in pieces from another thread.
+//! Answers and their bodies. A body is whole, or comes in pieces made on main, or in pieces from another thread. What comes in
+//! pieces may be long, and is compressed for clients that take it so.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,11 +12,21 @@ use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use tokio::sync::mpsc;
 
+use super::gzip::Gzip;
+use super::rendering::{Render, Renderers};
+
 /// What a handler returns.
 pub(super) struct Answer {
     status: StatusCode,
     content_type: &'static str,
-    body: AnswerBody,
+    content: Content,
+}
+
+/// A body that is still to be made.
+enum Content {
+    Whole(Bytes),
+    Pieces(Box<dyn Pieces>),
+    Rendered(Render),
 }
 
 /// Makes a body piece by piece. Each call is one slice of main's time: to be kept well under a millisecond.
@@ -37,7 +48,7 @@ pub(super) enum AnswerBody {
 
 impl Answer {
     pub(super) fn text(text: impl Into<Bytes>) -> Self {
-        Self { status: StatusCode::OK, content_type: TEXT, body: AnswerBody::Whole(text.into()) }
+        Self { status: StatusCode::OK, content_type: TEXT, content: Content::Whole(text.into()) }
     }
 
     pub(super) fn error(status: StatusCode, text: impl Into<Bytes>) -> Self {
@@ -45,7 +56,7 @@ impl Answer {
     }
 
     pub(super) fn html(text: impl Into<Bytes>) -> Self {
-        Self { content_type: "text/html; charset=UTF-8", ..Self::text(text) }
+        Self { content_type: HTML, ..Self::text(text) }
     }
 
     /// One message as Envoy prints it: one blank per level, a line end after it.
@@ -57,41 +68,49 @@ impl Answer {
     }
 
     pub(super) fn text_pieces(source: impl Pieces + 'static) -> Self {
-        Self { body: AnswerBody::pieces(source), ..Self::text("") }
+        Self { content: Content::Pieces(Box::new(source)), ..Self::text("") }
     }
 
     pub(super) fn json_pieces(source: impl Pieces + 'static) -> Self {
         Self { content_type: JSON, ..Self::text_pieces(source) }
     }
 
-    pub(super) fn text_body(body: AnswerBody) -> Self {
-        Self { body, ..Self::text("") }
-    }
-
-    pub(super) fn json_body(body: AnswerBody) -> Self {
-        Self { content_type: JSON, ..Self::text_body(body) }
+    /// What a thread of its own writes.
+    pub(super) fn rendered(content_type: &'static str, render: Render) -> Self {
+        Self { content_type, content: Content::Rendered(render), ..Self::text("") }
     }
 
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// With the headers that every answer of Envoy's admin port has.
-    pub(super) fn into_response(self) -> Response<AnswerBody> {
-        let mut response = Response::new(self.body);
+    /// With the headers that every answer of Envoy's admin port has. To be called on main.
+    pub(super) fn into_response(self, renderers: &Renderers, gzip: bool) -> Response<AnswerBody> {
+        let gzip = gzip && !matches!(self.content, Content::Whole(_));
+        let body = match self.content {
+            Content::Whole(bytes) => AnswerBody::Whole(bytes),
+            Content::Pieces(source) if gzip => AnswerBody::pieces(Box::new(Gzip::new(source))),
+            Content::Pieces(source) => AnswerBody::pieces(source),
+            Content::Rendered(render) => AnswerBody::Channel(renderers.run(render, gzip)),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(header::SERVER, HeaderValue::from_static("envoy"));
+        if gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
         response
     }
 }
 
 impl AnswerBody {
-    fn pieces(source: impl Pieces + 'static) -> Self {
-        Self::Pieces { source: Box::new(source), yielding: false, finished: false }
+    fn pieces(source: Box<dyn Pieces>) -> Self {
+        Self::Pieces { source, yielding: false, finished: false }
     }
 }
 
@@ -182,5 +201,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
 /// About how many bytes a piece has.
 pub(super) const PIECE_BYTES: usize = 16 << 10;
 
-const TEXT: &str = "text/plain; charset=UTF-8";
-const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain; charset=UTF-8";
+pub(super) const HTML: &str = "text/html; charset=UTF-8";
+pub(super) const JSON: &str = "application/json";
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

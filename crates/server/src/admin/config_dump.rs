@@ -7,7 +7,7 @@ use http::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, JsonList};
+use super::answer::{Answer, JSON, JsonList};
 use super::query::Query;
 use super::rendering::{ClientGone, Output};
 use super::routes::Context;
@@ -20,8 +20,7 @@ pub(super) fn config_dump(context: &Context, query: &Query) -> Answer {
         Err(answer) => return answer,
     };
     let dump = context.state.config_dump();
-    let render = move |output: &mut Output| Rendering { output, selection }.run(dump);
-    Answer::json_body(context.renderers.run(render))
+    Answer::rendered(JSON, Box::new(move |output| Rendering { output, selection }.run(dump)))
 }
 
 /// Which part of the configuration is shown.

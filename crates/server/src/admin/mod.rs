@@ -3,6 +3,7 @@
 //! No handler works for long: what may be large is written in pieces with other work of main in between, or
 //! rendered by a thread of its own. Handlers know the managers only through [`AdminState`].
 
+mod accept;
 mod actions;
 mod address;
 mod answer;
@@ -10,6 +11,7 @@ mod bind;
 mod clusters;
 mod config_dump;
 mod counting;
+mod gzip;
 mod levels;
 mod listeners;
 mod page;
@@ -26,7 +28,7 @@ pub use bind::{BindError, Bound, bind};
 pub use serve::{Admin, Served};
 pub use state::{
     AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,
-    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown,
+    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stats,
 };
 
 #[cfg(test)]

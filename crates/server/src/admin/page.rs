@@ -1,4 +1,4 @@
-//! `/` for a browser: every path with its parameters as a form. No script, nothing loaded from elsewhere.
+//! Pages for a browser: every path with its parameters as a form, and stats. No script, nothing loaded from elsewhere.
 
 use std::fmt::Write as _;
 
@@ -11,6 +11,18 @@ pub(super) fn home(routes: &[Route]) -> String {
         let _ = row(&mut page, route);
     }
     page.push_str("</table>\n</body>\n</html>\n");
+    page
+}
+
+/// What stands above the stats: a form for their parameters.
+pub(super) fn stats_head(route: &Route, reloads: bool) -> String {
+    let mut page = HEAD.to_owned();
+    if reloads {
+        page.push_str("<meta http-equiv='refresh' content='5'>\n");
+    }
+    // Writing to a string cannot fail.
+    let _ = row(&mut page, route);
+    page.push_str("</table>\n<pre>\n");
     page
 }
 
@@ -28,7 +40,7 @@ fn row(page: &mut String, route: &Route) -> std::fmt::Result {
 
 fn field(page: &mut String, parameter: &Parameter) -> std::fmt::Result {
     let (name, help) = (parameter.name, escape(parameter.help));
-    let flag = matches!(name, "usedonly" | "invert_filter");
+    let flag = matches!(name, "usedonly" | "invert_filter" | "text_readouts");
     match parameter.choices {
         [] if flag => {
             writeln!(page, "  <label title='{help}'><input type='checkbox' name='{name}'>{name}</label>")
@@ -42,8 +54,12 @@ fn field(page: &mut String, parameter: &Parameter) -> std::fmt::Result {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;")
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 const HEAD: &str = "<!DOCTYPE html>

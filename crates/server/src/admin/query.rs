@@ -1,23 +1,30 @@
-//! Query parameters of a request: `name=value&name`, percent-decoded.
+//! What a request asks for: query parameters (`name=value&name`, percent-decoded), and in which form.
+
+use super::accept::Accept;
 
 /// Parameters in order; one without `=` has an empty value.
 #[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(super) struct Query {
+    parameters: Vec<(String, String)>,
+    accept: Accept,
+}
 
 impl Query {
-    pub(super) fn parse(query: Option<&str>) -> Self {
+    pub(super) fn parse(query: Option<&str>, accept: Accept) -> Self {
         let items = query.unwrap_or_default().split('&').filter(|item| !item.is_empty());
-        Self(
-            items
-                .map(|item| item.split_once('=').unwrap_or((item, "")))
-                .map(|(k, v)| (decode(k), decode(v)))
-                .collect(),
-        )
+        let pairs = items.map(|item| item.split_once('=').unwrap_or((item, "")));
+        let parameters = pairs.map(|(name, value)| (decode(name), decode(value))).collect();
+        Self { parameters, accept }
+    }
+
+    /// What the client can read.
+    pub(super) fn accept(&self) -> Accept {
+        self.accept
     }
 
     /// The first value of `name`.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+        self.parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -25,7 +32,7 @@ impl Query {
     }
 
     pub(super) fn all(&self) -> &[(String, String)] {
-        &self.0
+        &self.parameters
     }
 }
 
@@ -54,13 +61,16 @@ mod tests {
 
     #[test]
     fn parameters_are_split_and_decoded() {
-        let query = Query::parse(Some("filter=a%5B.%2B&usedonly&&x=1=2&x=3&bad=%4&worse=%zz&%61=%ff"));
+        let query = Query::parse(
+            Some("filter=a%5B.%2B&usedonly&&x=1=2&x=3&bad=%4&worse=%zz&%61=%ff"),
+            Accept::default(),
+        );
         assert_eq!(query.value("filter"), Some("a[.+"));
         assert!(query.has("usedonly") && !query.has("used"));
         assert_eq!(query.value("x"), Some("1=2"));
         assert_eq!(query.value("bad"), Some("%4"));
         assert_eq!(query.value("worse"), Some("%zz"));
         assert_eq!(query.value("a"), Some("\u{fffd}"));
-        assert!(Query::parse(None).all().is_empty());
+        assert!(Query::parse(None, Accept::default()).all().is_empty());
     }
 }

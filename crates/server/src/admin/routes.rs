@@ -42,7 +42,7 @@ impl Context {
     }
 
     /// Answers as Envoy does: any method reads, only POST changes.
-    pub(super) fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> Answer {
+    pub(super) fn answer(&self, method: &Method, path: &str, query: &Query) -> Answer {
         let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
             return Answer::error(StatusCode::NOT_FOUND, format!("invalid path. {}", help_text()));
         };
@@ -50,7 +50,7 @@ impl Context {
             let message = format!("Method {method} not allowed, POST required.");
             return Answer::error(StatusCode::METHOD_NOT_ALLOWED, message);
         }
-        (route.handler)(self, &Query::parse(query))
+        (route.handler)(self, query)
     }
 }
 
@@ -119,10 +119,15 @@ const ROUTES: &[Route] = &[
     reads("/memory", "print current allocation/heap usage", &[], actions::memory),
     changes("/quitquitquit", "exit the server", &[], actions::quitquitquit),
     reads("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], actions::ready),
+    changes("/reset_counters", "reset all counters to zero", &[], stats::reset_counters),
     reads("/server_info", "print server version/status information", &[], server_info::server_info),
     changes("/shutdown", "drain and exit the server, as SIGTERM does", &[], actions::shutdown),
-    reads("/stats", "print server stats", STATS, stats::stats),
+    STATS,
+    reads("/stats/prometheus", "print server stats in prometheus format", PROMETHEUS, stats::prometheus),
 ];
+
+/// Its parameters are a form above the stats as well.
+pub(super) const STATS: Route = reads("/stats", "print server stats", STATS_PARAMETERS, stats::stats);
 
 const CLUSTERS: &[Parameter] = &[
     parameter("filter", "Regular expression for filtering clusters by name"),
@@ -176,10 +181,31 @@ const LOGGING: &[Parameter] = &[
     ),
 ];
 
-const STATS: &[Parameter] = &[
-    parameter("usedonly", "Only include stats that have been written by system since restart"),
-    parameter("filter", "Regular expression for filtering stats"),
-    parameter("invert_filter", "Invert the filter regex"),
-    choice("format", "Format to use", &["text", "json"]),
+const STATS_PARAMETERS: &[Parameter] = &[
+    USED_ONLY,
+    FILTER,
+    INVERT_FILTER,
+    choice("format", "Format to use", &["html", "active-html", "text", "json"]),
     choice("type", "Stat types to include.", &["All", "Counters", "Histograms", "Gauges", "TextReadouts"]),
+    choice(
+        "histogram_buckets",
+        "Histogram bucket display mode",
+        &["cumulative", "disjoint", "detailed", "summary"],
+    ),
 ];
+
+const PROMETHEUS: &[Parameter] = &[
+    USED_ONLY,
+    parameter(
+        "text_readouts",
+        "Render text_readouts as new gaugues with value 0 (increases Prometheus data size)",
+    ),
+    FILTER,
+    INVERT_FILTER,
+    choice("histogram_buckets", "Histogram bucket display mode", &["cumulative", "summary"]),
+];
+
+const USED_ONLY: Parameter =
+    parameter("usedonly", "Only include stats that have been written by system since restart");
+const FILTER: Parameter = parameter("filter", "Regular expression for filtering stats");
+const INVERT_FILTER: Parameter = parameter("invert_filter", "Invert the filter regex");

@@ -20,9 +20,11 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
+use super::accept::Accept;
 use super::answer::{Answer, AnswerBody};
 use super::bind::Bound;
 use super::counting::{AdminCounts, CountedStream, answered};
+use super::query::Query;
 use super::routes::Context;
 use super::state::AdminState;
 use super::trust::Trust;
@@ -161,11 +163,12 @@ impl Connections {
 fn respond(context: &Context, trust: Option<&Trust>, request: &Request<Incoming>) -> Response<AnswerBody> {
     let (method, uri) = (request.method(), request.uri());
     let trusted = trust.map_or(Ok(()), |trust| trust.check(request.version(), uri, request.headers()));
+    let accept = Accept::of(request.headers());
     let answer = match trusted {
-        Ok(()) => context.answer(method, uri.path(), uri.query()),
+        Ok(()) => context.answer(method, uri.path(), &Query::parse(uri.query(), accept)),
         Err(distrust) => Answer::error(StatusCode::FORBIDDEN, distrust.to_string()),
     };
-    let response = answer.into_response();
+    let response = answer.into_response(&context.renderers, accept.gzip);
     debug!(%method, path = uri.path(), status = response.status().as_u16(), "admin request");
     response
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use proxy_config::settings::{CircuitBreaker, EndpointHealth, Node, SocketAddress};
-use proxy_stats::Walk;
+use proxy_config::settings::{CircuitBreaker, EndpointHealth, HistogramBuckets, Node, SocketAddress};
+use proxy_stats::{Store, TagExtractor};
 use serde_json::Value;
 
 /// The process as admin sees it. All calls come from main and return at once: whoever would have to compute much returns something
@@ -21,8 +21,11 @@ pub trait AdminState {
     /// A cluster named by [`AdminState::clusters`]; `None` if it was removed since.
     fn cluster(&self, name: &str) -> Option<ClusterStatus>;
 
-    /// All stats, in any order; walked over by another thread.
-    fn stats(&self) -> Walk;
+    /// All stats; shown by another thread.
+    fn stats(&self) -> Stats;
+
+    /// `/reset_counters`.
+    fn reset_counters(&self);
 
     /// The configuration in use, without secrets.
     fn config_dump(&self) -> ConfigDump;
@@ -102,6 +105,15 @@ pub struct HostCounters {
     pub rq_success: u64,
     pub rq_timeout: u64,
     pub rq_total: u64,
+}
+
+/// All stats, and how they are shown.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    pub store: Store,
+    pub tags: Arc<TagExtractor>,
+    /// The first one that matches a name applies; Envoy's bounds where none does.
+    pub buckets: Arc<[HistogramBuckets]>,
 }
 
 /// What `/config_dump` shows; rendered on another thread.

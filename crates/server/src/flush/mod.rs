@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use proxy_config::settings::{Stats, StatsFlush};
 use proxy_runtime::Workers;
-use proxy_stats::{Interval, Store, stats_block};
+use proxy_stats::{Interval, Store, TagExtractor, stats_block};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::clusters::ClusterManager;
-use crate::stats_config;
 use ledger::{Ledger, SinkIndex};
 use sink::{Order, SinkThread, Upstream};
 
@@ -54,11 +53,11 @@ impl Flusher {
         store: Store,
         workers: Rc<Workers>,
         clusters: Rc<ClusterManager>,
+        tags: &Arc<TagExtractor>,
     ) -> Rc<Flusher> {
-        let tags = Arc::new(stats_config::tag_extractor(&settings.tags));
         let ledger = Arc::new(Ledger::new(store.clone(), settings.sinks.len()));
         let sinks = settings.sinks.iter().enumerate().filter_map(|(index, sink)| {
-            let (ledger, tags) = (Arc::clone(&ledger), Arc::clone(&tags));
+            let (ledger, tags) = (Arc::clone(&ledger), Arc::clone(tags));
             SinkThread::start(SinkIndex(index), sink, store.clone(), ledger, tags)
                 .inspect_err(|error| tracing::error!(target: "stats", %error, "no thread for a stats sink"))
                 .ok()

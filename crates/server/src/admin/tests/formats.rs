@@ -83,31 +83,6 @@ fn config_dump() {
 }
 
 #[test]
-fn stats() {
-    let text = "a.counter: 7\nb.gauge: 1\nc.text: \"a \"quoted\" text\"\nd.unused: 0\n";
-    assert_same(&get("/stats"), TEXT, text);
-    let json = r#"{"stats":[{"name":"a.counter","value":7},{"name":"b.gauge","value":1},{"name":"c.text","value":"a \"quoted\" text"},{"name":"d.unused","value":0}]}"#;
-    assert_same(&get("/stats?format=json"), JSON, json);
-    assert_same(&get("/stats?format=json&filter=none"), JSON, "{\"stats\":[]}");
-    assert_same(&get("/stats?type=Gauges&usedonly"), TEXT, "b.gauge: 1\n");
-    assert_same(&get("/stats?filter=gauge%7Ctext&invert_filter&usedonly"), TEXT, "a.counter: 7\n");
-    assert_same(&get("/stats?hidden=only"), TEXT, "");
-    for (target, text) in [
-        ("/stats?type=gauges", "invalid &type= param"),
-        ("/stats?hidden=x", "usage: /stats?hidden=(include|only|exclude)\n\n"),
-        ("/stats?format=html", "usage: /stats?format=(json|text)\n\n"),
-        ("/stats?filter=%5B", "Invalid re2 regex: unclosed character class"),
-        (
-            "/stats?filter=(((a%7B100%7D)%7B100%7D)%7B100%7D)",
-            "Invalid re2 regex: Compiled regex exceeds size limit of 1048576 bytes.",
-        ),
-    ] {
-        let answered = get(target);
-        assert_eq!((answered.status, answered.body.as_str()), (400, text), "{target}");
-    }
-}
-
-#[test]
 fn logging() {
     let shown = post("/logging").body;
     assert!(shown.starts_with("active loggers:\n  admin: info\n  config: info\n"), "{shown}");

@@ -3,3 +3,4 @@
 mod formats;
 mod process;
 mod serving;
+mod stats;

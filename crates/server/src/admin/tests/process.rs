@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use proxy_config::settings::{CircuitBreaker, EndpointHealth, Node, SocketAddress};
+use proxy_config::settings::{
+    CircuitBreaker, EndpointHealth, HistogramBuckets, Node, SocketAddress, StringMatcher, StringPattern,
+};
 use proxy_control::BaseId;
-use proxy_stats::{ImportMode, Scope, Store, StoreOptions, ThreadIndex, Walk};
+use proxy_stats::{Histogram, ImportMode, Scope, Store, StoreOptions, TagExtractor, ThreadIndex};
 use serde_json::json;
 
 use super::super::state::*;
@@ -19,21 +21,69 @@ use crate::options::{Allocator, ConfigSource, Mode, NodeOptions, Options};
 /// What it was asked to do.
 pub(super) struct Process {
     pub(super) healthy: Cell<bool>,
+    /// Whether lengths of connections are shown in other buckets than Envoy's.
+    pub(super) own_buckets: Cell<bool>,
     pub(super) asked: RefCell<Vec<String>>,
     pub(super) store: Store,
-    _root: Scope,
+    _scopes: Vec<Scope>,
 }
 
 impl Process {
     pub(super) fn new() -> Rc<Self> {
         let store = Store::create(StoreOptions::private(1)).unwrap();
         store.bind_thread(ThreadIndex(0));
-        let root = store.root();
-        root.gauge("b.gauge", ImportMode::Accumulate).set(1);
-        root.counter("a.counter").add(7);
-        root.gauge("d.unused", ImportMode::NeverImport);
-        root.text_readout("c.text").set("a \"quoted\" text");
-        Rc::new(Self { healthy: Cell::new(true), asked: RefCell::default(), store, _root: root })
+        let scopes = fill(&store);
+        Rc::new(Self {
+            healthy: Cell::new(true),
+            own_buckets: Cell::default(),
+            asked: RefCell::default(),
+            store,
+            _scopes: scopes,
+        })
+    }
+}
+
+/// Gives `store` the stats that the golden files are about.
+fn fill(store: &Store) -> Vec<Scope> {
+    let scope_of = |name: &str| store.root().scope(name.rsplit_once('.').unwrap().0);
+    let stats: Vec<_> = include_str!("../golden/stats/state.tsv")
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .map(|fields| (scope_of(fields[1]), fields))
+        .collect();
+    // The first interval has what the second one has not.
+    for interval in 0..2 {
+        for (scope, fields) in &stats {
+            let name = fields[1].rsplit_once('.').unwrap().1;
+            match fields[0] {
+                "counter" if interval == 0 => scope.counter(name).add(fields[2].parse().unwrap()),
+                "gauge" => scope.gauge(name, ImportMode::Accumulate).set(fields[2].parse().unwrap()),
+                "text" => scope.text_readout(name).set(fields[2]),
+                "histogram" => record(scope.histogram(name), fields[2], fields[3], interval),
+                _ => {}
+            }
+        }
+        store.hand_over();
+        let mut merge = store.merge_histograms();
+        while merge.advance() {}
+    }
+    let hidden = store.root().scope("hidden");
+    hidden.gauge("gauge", ImportMode::HiddenAccumulate).set(5);
+    stats.into_iter().map(|(scope, _)| scope).chain([hidden]).collect()
+}
+
+/// `totals` and `last` are `value:count` of both intervals together and of the last one.
+fn record(histogram: Histogram, totals: &str, last: &str, interval: usize) {
+    let counts = |text: &str| -> Vec<(u64, usize)> {
+        let number = |text: &str| text.parse::<f64>().unwrap() as u64;
+        let pairs = text.split_whitespace().map(|pair| pair.split_once(':').unwrap());
+        pairs.map(|(value, count)| (number(value), count.parse().unwrap())).collect()
+    };
+    let of_last =
+        |value| counts(last).iter().find(|(found, _)| *found == value).map_or(0, |(_, count)| *count);
+    for (value, count) in counts(totals) {
+        let count = if interval == 0 { count - of_last(value) } else { of_last(value) };
+        (0..count).for_each(|_| histogram.record(value));
     }
 }
 
@@ -145,8 +195,20 @@ impl AdminState for Process {
         }
     }
 
-    fn stats(&self) -> Walk {
-        self.store.walk()
+    fn stats(&self) -> Stats {
+        let of_length = HistogramBuckets {
+            matcher: StringMatcher {
+                pattern: StringPattern::Suffix((*b"cx_length_ms").into()),
+                ignore_case: false,
+            },
+            bounds: [100.0, 250_000.0].into(),
+        };
+        let buckets = if self.own_buckets.get() { vec![of_length] } else { Vec::new() };
+        Stats { store: self.store.clone(), tags: Arc::new(TagExtractor::default()), buckets: buckets.into() }
+    }
+
+    fn reset_counters(&self) {
+        self.store.reset_counters();
     }
 
     fn config_dump(&self) -> ConfigDump {

@@ -1,0 +1,82 @@
+//! `/stats` and `/stats/prometheus`: Envoy 1.40's texts and layouts.
+//!
+//! Everything is read, put in order and written by a thread of its own, a few hundred stats at a time: nothing is held of a stat
+//! but, for Prometheus, its slot.
+
+mod families;
+mod help;
+mod histogram;
+mod json;
+mod number;
+mod open_metrics;
+mod prometheus;
+mod selection;
+mod text;
+
+use http::StatusCode;
+use proxy_stats::Metric;
+
+use super::answer::{Answer, HTML, JSON, OPEN_METRICS, TEXT};
+use super::query::Query;
+use super::rendering::{ClientGone, Output};
+use super::routes::Context;
+use super::state::Stats;
+use selection::{Format, Request};
+
+pub(super) use selection::pattern;
+
+pub(super) fn stats(context: &Context, query: &Query) -> Answer {
+    answer(context, query, Request::parse(query))
+}
+
+/// The same as `/stats?format=prometheus`.
+pub(super) fn prometheus(context: &Context, query: &Query) -> Answer {
+    answer(context, query, Request::parse_prometheus(query))
+}
+
+pub(super) fn reset_counters(context: &Context, _: &Query) -> Answer {
+    context.state.reset_counters();
+    Answer::text("OK\n")
+}
+
+fn answer(context: &Context, query: &Query, request: Result<Request, String>) -> Answer {
+    let request = match request {
+        Ok(request) => request,
+        Err(message) => return Answer::error(StatusCode::BAD_REQUEST, message),
+    };
+    let stats = context.state.stats();
+    match request.format {
+        Format::Text => Answer::rendered(TEXT, Box::new(move |output| text::write(&stats, &request, output))),
+        Format::Html { reloads } => Answer::rendered(
+            HTML,
+            Box::new(move |output| text::write_page(&stats, &request, reloads, output)),
+        ),
+        Format::Json => Answer::rendered(JSON, Box::new(move |output| json::write(&stats, &request, output))),
+        Format::Prometheus if query.accept().open_metrics => Answer::rendered(
+            OPEN_METRICS,
+            Box::new(move |output| open_metrics::write(&stats, &request, output)),
+        ),
+        Format::Prometheus => {
+            Answer::rendered(TEXT, Box::new(move |output| prometheus::write(&stats, &request, output)))
+        }
+    }
+}
+
+/// Writes the stats that are asked for, of the kinds wanted, in the order of their names.
+fn each(
+    stats: &Stats,
+    request: &Request,
+    kinds: fn(proxy_stats::MetricKind) -> bool,
+    output: &mut Output,
+    mut write: impl FnMut(&mut Vec<u8>, &Metric<'_>),
+) -> Result<(), ClientGone> {
+    let mut walk = stats.store.sorted(proxy_stats::NameOrder::Bytes, kinds);
+    while walk.advance(|_, metric| {
+        if request.takes(metric) {
+            write(output.piece(), metric);
+        }
+    }) {
+        output.sent()?;
+    }
+    Ok(())
+}
