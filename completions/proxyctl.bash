@@ -25,6 +25,9 @@ _proxyctl() {
             proxyctl,log-level)
                 cmd="proxyctl__subcmd__log__subcmd__level"
                 ;;
+            proxyctl,stats)
+                cmd="proxyctl__subcmd__stats"
+                ;;
             proxyctl,status)
                 cmd="proxyctl__subcmd__status"
                 ;;
@@ -42,6 +45,9 @@ _proxyctl() {
                 ;;
             proxyctl__subcmd__help,log-level)
                 cmd="proxyctl__subcmd__help__subcmd__log__subcmd__level"
+                ;;
+            proxyctl__subcmd__help,stats)
+                cmd="proxyctl__subcmd__help__subcmd__stats"
                 ;;
             proxyctl__subcmd__help,status)
                 cmd="proxyctl__subcmd__help__subcmd__status"
@@ -74,7 +80,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate status drain stop log-level help"
+            opts="-h -V --help --version validate status drain stop log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -110,7 +116,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate status drain stop log-level help"
+            opts="validate status drain stop log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -152,6 +158,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__log__subcmd__level)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__stats)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -229,6 +249,36 @@ _proxyctl() {
             fi
             case "${prev}" in
                 --component)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__stats)
+            opts="-h --usedonly --watch --rates --shm-dir --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --shm-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -31,6 +31,7 @@ complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "status" -d 'Shows
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "stop" -d 'Drains an instance and waits for its end'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "stats" -d 'Shows stats from shared memory, also those of an instance that hangs or was killed'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and not __fish_seen_subcommand_from config help" -s h -l help -d 'Print help'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and not __fish_seen_subcommand_from config help" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
@@ -62,10 +63,19 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l base-id 
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -l json -d 'Prints JSON'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand log-level" -s h -l help -d 'Print help'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "validate" -d 'Checks files without running them'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "stop" -d 'Drains an instance and waits for its end'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l watch -d 'Shows them again and again, every so many seconds (1 if not said)' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l shm-dir -d 'Directory of the counters, in memory' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l usedonly -d 'Only stats that are not 0 or empty'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l rates -d 'Shows also by how much a second stats change; without --watch, during one second'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "validate" -d 'Checks files without running them'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "stop" -d 'Drains an instance and waits for its end'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "stats" -d 'Shows stats from shared memory, also those of an instance that hangs or was killed'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop log-level stats help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from validate" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'

@@ -1,8 +1,11 @@
 //! The command line as it is typed. Knows nothing but clap: manual pages and completions are made from it as well.
 
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use regex::Regex;
 
 /// Operates proxyd: validates configurations, shows and steers running instances
 ///
@@ -33,6 +36,11 @@ pub(crate) enum Command {
 
     /// Shows log levels, or changes them while the instance runs
     LogLevel(LogLevel),
+
+    /// Shows stats from shared memory, also those of an instance that hangs or was killed
+    ///
+    /// Histograms are shown as quantiles of all values since the start.
+    Stats(Stats),
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +124,47 @@ pub(crate) struct LogLevel {
 
     #[command(flatten)]
     pub(crate) instance: Where,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Regular expression: only stats whose name it occurs in
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Option<Regex>,
+
+    /// Only stats that are not 0 or empty
+    #[arg(long)]
+    pub(crate) usedonly: bool,
+
+    /// Shows them again and again, every so many seconds (1 if not said)
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub(crate) watch: Option<Seconds>,
+
+    /// Shows also by how much a second stats change; without --watch, during one second
+    #[arg(long)]
+    pub(crate) rates: bool,
+
+    /// Directory of the counters, in memory
+    #[arg(long, value_name = "DIRECTORY", default_value = "/dev/shm")]
+    pub(crate) shm_dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+/// A time that is not 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let seconds = text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+        seconds
+            .map(|seconds| Self(Duration::from_secs_f64(seconds)))
+            .ok_or("0.01 to 86400 seconds are expected")
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Steering a running instance: `drain`, `stop`, `log-level`; and how one is found and asked.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,16 @@ use serde_json::json;
 use crate::arguments::{Drain, LogLevel, Stop, Where};
 use crate::output::Output;
 
-/// The run directory; `None` if it does not exist.
-pub(crate) fn run_dir(arguments: &Where) -> anyhow::Result<(std::path::PathBuf, Option<Arc<RunDir>>)> {
+/// Where the run directory is.
+pub(crate) fn run_dir_path(arguments: &Where) -> PathBuf {
     let runtime_dir = env::var_os("XDG_RUNTIME_DIR");
     let default_path = || RunDir::default_path(runtime_dir.as_deref().map(Path::new));
-    let path = arguments.run_dir.clone().unwrap_or_else(default_path);
+    arguments.run_dir.clone().unwrap_or_else(default_path)
+}
+
+/// The run directory; `None` if it does not exist.
+pub(crate) fn run_dir(arguments: &Where) -> anyhow::Result<(PathBuf, Option<Arc<RunDir>>)> {
+    let path = run_dir_path(arguments);
     let opened = RunDir::open(&path)?.map(Arc::new);
     Ok((path, opened))
 }

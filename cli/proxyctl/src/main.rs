@@ -4,6 +4,8 @@
 mod arguments;
 mod instance;
 mod output;
+mod readings;
+mod stats;
 mod status;
 mod validate;
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         Command::Drain(arguments) => instance::drain(&arguments, &mut output),
         Command::Stop(arguments) => instance::stop(&arguments, &mut output),
         Command::LogLevel(arguments) => instance::log_level(&arguments, &mut output),
+        Command::Stats(arguments) => stats::stats(&arguments, &mut output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! What the program says: results to standard output, trouble to standard error. A reader that goes away (`| head`) is no trouble.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
@@ -17,9 +17,24 @@ impl Output {
         }
     }
 
+    /// Whether nobody reads the results any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Empties the terminal before the next result; something else gets a blank line.
+    pub(crate) fn next_page(&mut self) {
+        self.line(if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" });
+    }
+
     /// A result for programs.
     pub(crate) fn json(&mut self, value: &Value) {
         self.line(&format!("{value:#}"));
+    }
+
+    /// One of many results for programs: on one line.
+    pub(crate) fn json_line(&mut self, value: &Value) {
+        self.line(&value.to_string());
     }
 
     /// Trouble.

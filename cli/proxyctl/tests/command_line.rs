@@ -5,12 +5,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use proxy_control::{BaseId, Instance, RunDir};
-use serde_json::Value;
+use proxy_control::{BaseId, Instance, RunDir, stats_prefix};
+use proxy_stats::{ImportMode, Lineage, LineageOptions, LineagePath, Scope};
+use serde_json::{Value, json};
 
 fn proxyctl(run_dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxyctl"));
@@ -141,4 +142,83 @@ fn log_levels_are_shown_and_changed() {
         one.join().unwrap(),
         ["POST /logging", "POST /logging?level=debug", "POST /logging?paths=x:debug"]
     );
+}
+
+/// What an instance keeps in shared memory.
+fn lineage(shm_dir: &Path, run_dir: &Path, base_id: u32) -> (Lineage, Scope) {
+    let prefix = stats_prefix(run_dir, BaseId(base_id));
+    let path = LineagePath { directory: shm_dir.to_owned(), prefix };
+    let options = LineageOptions { path, base_id, generation: 1, threads: 1 };
+    let (lineage, warnings) = Lineage::join(options).unwrap();
+    assert!(warnings.is_empty());
+    let scope = lineage.store().root().scope("http.in");
+    scope.counter("total").add(u64::from(base_id));
+    scope.gauge("active", ImportMode::Accumulate);
+    (lineage, scope)
+}
+
+#[test]
+fn stats_come_from_shared_memory() {
+    let parent = tempfile::tempdir().unwrap();
+    let (run_dir, shm_dir) = (parent.path().join("run"), parent.path());
+    let stats = |arguments: &[&str]| {
+        let shm_dir = ["stats", "--shm-dir", shm_dir.to_str().unwrap()];
+        said(&proxyctl(&run_dir, &[&shm_dir[..], arguments].concat()))
+    };
+    let (code, _, error) = stats(&["--base-id", "4"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.starts_with("proxyctl: there are no stats of an instance with base-id 4 (looked in "),
+        "{error}"
+    );
+
+    let one = lineage(shm_dir, &run_dir, 3);
+    let _elsewhere = lineage(shm_dir, Path::new("/another/run"), 5);
+    assert_eq!(stats(&[]), (Some(0), "http.in.active: 0\nhttp.in.total: 3\n".to_owned(), String::new()));
+    assert_eq!(stats(&["active|total", "--usedonly"]).1, "http.in.total: 3\n");
+    assert_eq!(stats(&["^total"]).1, "");
+    assert!(stats(&["total", "--rates"]).1.starts_with("http.in.total: 3 (+0.0/s)"));
+    let json: Value = serde_json::from_str(&stats(&["total", "--json"]).1).unwrap();
+    let stat = json!({ "name": "http.in.total", "type": "counter", "value": 3 });
+    assert_eq!(json, json!({ "base_id": 3, "generation": 1, "stats": [stat] }));
+
+    let _other = lineage(shm_dir, &run_dir, 16);
+    assert!(stats(&[]).2.contains("choose one with --base-id: 3, 16"));
+    assert_eq!(stats(&["--base-id", "16", "total"]).1, "http.in.total: 16\n");
+    for wrong in [&["("][..], &["--watch=0"], &["--watch=x"]] {
+        assert_eq!(stats(wrong).0, Some(2));
+    }
+    // Its stats go with it, but the files stay, as after a crash.
+    drop(one);
+    let (code, _, error) = stats(&["--base-id", "3"]);
+    assert_eq!(
+        (code, error.as_str()),
+        (Some(0), "proxyctl: base-id 3 is not running, this is what it left\n")
+    );
+}
+
+#[test]
+fn watching_ends_with_its_reader() {
+    let parent = tempfile::tempdir().unwrap();
+    let (run_dir, shm_dir) = (parent.path().join("run"), parent.path());
+    let (_lineage, scope) = lineage(shm_dir, &run_dir, 0);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_proxyctl"))
+        .args(["stats", "total", "--json", "--rates", "--watch=0.05", "--shm-dir"])
+        .args([shm_dir, Path::new("--run-dir"), &run_dir])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap()).unwrap()["stats"][0].clone();
+    assert_eq!(next(), json!({ "name": "http.in.total", "type": "counter", "value": 0 }));
+    scope.counter("total").add(5);
+    let changed = loop {
+        let stat = next();
+        if stat["value"] == 5 {
+            break stat;
+        }
+    };
+    assert!(changed["rate"].as_f64().unwrap() > 0.0, "{changed}");
+    drop(lines);
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
 }

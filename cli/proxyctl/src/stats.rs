@@ -1,0 +1,118 @@
+//! `proxyctl stats`: from shared memory, so no instance needs to answer.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use proxy_control::{BaseId, stats_prefix};
+use proxy_stats::{LineageReader, find_lineages};
+use serde_json::json;
+
+use crate::arguments::{Seconds, Stats};
+use crate::instance::run_dir_path;
+use crate::output::Output;
+use crate::readings::{Reading, is_used};
+
+/// What one look found.
+struct Source {
+    reader: LineageReader,
+    base_id: BaseId,
+    /// Generation of the process that leads; `None`: it does not live.
+    running: Option<u64>,
+}
+
+pub(crate) fn stats(arguments: &Stats, output: &mut Output) -> anyhow::Result<()> {
+    let interval = arguments.watch.map_or(Duration::from_secs(1), |Seconds(interval)| interval);
+    let mut before = None;
+    // The first of two readings is only there to be compared with.
+    if arguments.rates && arguments.watch.is_none() {
+        before = Some((Instant::now(), read(&Source::open(arguments)?, arguments)?));
+        thread::sleep(interval);
+    }
+    let mut told = false;
+    loop {
+        let source = Source::open(arguments)?;
+        let (at, reading) = (Instant::now(), read(&source, arguments)?);
+        if source.running.is_none() && !std::mem::replace(&mut told, true) {
+            output
+                .tell(&format!("proxyctl: base-id {} is not running, this is what it left", source.base_id));
+        }
+        let compared = before.as_ref().filter(|_| arguments.rates);
+        show(
+            &source,
+            &reading,
+            compared.map(|(then, reading)| (reading, at.duration_since(*then))),
+            arguments,
+            output,
+        );
+        if arguments.watch.is_none() || output.is_closed() {
+            return Ok(());
+        }
+        before = Some((at, reading));
+        thread::sleep(interval);
+    }
+}
+
+fn show(
+    source: &Source,
+    reading: &Reading,
+    before: Option<(&Reading, Duration)>,
+    arguments: &Stats,
+    output: &mut Output,
+) {
+    if !arguments.instance.json {
+        if arguments.watch.is_some() {
+            output.next_page();
+        }
+        reading.lines(before).for_each(|line| output.line(&line));
+        return;
+    }
+    let value = json!({
+        "base_id": source.base_id.0,
+        "generation": source.running,
+        "stats": reading.json(before),
+    });
+    match arguments.watch {
+        Some(_) => output.json_line(&value),
+        None => output.json(&value),
+    }
+}
+
+fn read(source: &Source, arguments: &Stats) -> anyhow::Result<Reading> {
+    let mut reading = Reading::default();
+    let read = source.reader.for_each(|metric| {
+        let matches = arguments.filter.as_ref().is_none_or(|filter| filter.is_match(metric.name));
+        if matches && (!arguments.usedonly || is_used(metric)) {
+            reading.add(metric);
+        }
+    });
+    read.with_context(|| format!("stats of base-id {}", source.base_id))?;
+    Ok(reading)
+}
+
+impl Source {
+    /// The stats of the base-id that is meant, or of the only one that has any.
+    fn open(arguments: &Stats) -> anyhow::Result<Self> {
+        let (run_dir, shm_dir) = (run_dir_path(&arguments.instance), &arguments.shm_dir);
+        let mut found = Vec::new();
+        for path in find_lineages(shm_dir).with_context(|| shm_dir.display().to_string())? {
+            let base_id = path.prefix.split('_').nth(1).and_then(|number| number.parse().ok()).map(BaseId);
+            let ours = base_id.filter(|base_id| stats_prefix(&run_dir, *base_id) == path.prefix);
+            let wanted = arguments.instance.base_id.map(BaseId);
+            found.extend(ours.filter(|ours| wanted.is_none_or(|wanted| *ours == wanted)).zip(Some(path)));
+        }
+        if found.len() > 1 {
+            found.sort_unstable();
+            let all: Vec<_> = found.iter().map(|(base_id, _)| base_id.to_string()).collect();
+            bail!("there are stats of several instances, choose one with --base-id: {}", all.join(", "));
+        }
+        let Some((base_id, path)) = found.pop() else {
+            let of = arguments.instance.base_id.map(|id| format!(" with base-id {id}")).unwrap_or_default();
+            let (shm_dir, run_dir) = (shm_dir.display(), run_dir.display());
+            bail!("there are no stats of an instance{of} (looked in {shm_dir} for those of {run_dir})");
+        };
+        let reader = LineageReader::open(&path).with_context(|| format!("stats of base-id {base_id}"))?;
+        let running = reader.leader();
+        Ok(Self { reader, base_id, running })
+    }
+}
