@@ -89,6 +89,15 @@ impl Bootstrap {
         self
     }
 
+    /// Calls each listener in stats as in the configuration, instead of by its address.
+    #[must_use]
+    pub fn stat_prefixes(mut self) -> Self {
+        for listener in self.list("listeners") {
+            listener["stat_prefix"] = listener["name"].clone();
+        }
+        self
+    }
+
     /// Merges `fragment` into the first listener's connection manager or TCP proxy.
     #[must_use]
     pub fn filter_with(mut self, fragment: &str) -> Self {

@@ -105,7 +105,6 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "upstream_http3_broken",
         "upstream_internal_redirect_failed_total",
         "upstream_internal_redirect_succeeded_total",
-        "upstream_queue_overloaded",
         "upstream_rq_0rtt",
         "upstream_rq_maintenance_mode",
         "upstream_rq_per_try_idle_timeout",
@@ -115,7 +114,7 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "upstream_rq_retry_limit_exceeded",
         "upstream_rq_retry_overflow",
     ],
-    gauges: &["lb_subsets_active", "version"],
+    gauges: &["lb_subsets_active", "upstream_queue_overloaded", "version"],
     histograms: &[],
 };
 

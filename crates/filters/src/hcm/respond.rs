@@ -245,7 +245,10 @@ impl Drop for StreamGuard {
     fn drop(&mut self) {
         let stats = &self.stats.manager;
         match self.end {
-            End::Completed => {}
+            End::Completed => {
+                let time = clock::now().saturating_duration_since(self.stream.start);
+                stats.downstream_rq_time.record_milliseconds(time);
+            }
             End::ResetByUs => stats.downstream_rq_tx_reset.inc(),
             End::Aborted | End::ResetByPeer => {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
@@ -255,8 +258,6 @@ impl Drop for StreamGuard {
         if self.end != End::Completed || !self.stream.is_request_complete() {
             stats.downstream_rq_rx_reset.inc();
         }
-        let time = clock::now().saturating_duration_since(self.stream.start);
-        stats.downstream_rq_time.record_milliseconds(time);
         if let Some(status) = self.status {
             self.stats.count_response(status);
         }

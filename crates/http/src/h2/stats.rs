@@ -24,7 +24,6 @@ impl Http2Stats {
 const CODEC_DECLARED: Declared = Declared {
     counters: &[
         "cookies_total_bytes_too_large",
-        "deferred_stream_close",
         "dropped_headers_with_underscores",
         "header_list_size_too_large",
         "headers_cb_no_stream",
@@ -37,6 +36,6 @@ const CODEC_DECLARED: Declared = Declared {
         "requests_rejected_with_underscores_in_headers",
         "tx_flush_timeout",
     ],
-    gauges: &["outbound_control_frames_active", "outbound_frames_active"],
+    gauges: &["deferred_stream_close", "outbound_control_frames_active", "outbound_frames_active"],
     histograms: &["cookie_count", "cookie_size", "header_count", "header_list_size"],
 };

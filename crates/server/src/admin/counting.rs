@@ -170,11 +170,11 @@ impl CountedRequest {
 
     fn end(self) {
         let manager = &self.connection.counts.manager;
-        if self.ended {
-            self.connection.http.set_active_request(false);
-        } else {
+        if !self.ended {
             manager.downstream_rq_rx_reset.inc();
+            return;
         }
+        self.connection.http.set_active_request(false);
         let time = clock::now().saturating_duration_since(self.started);
         manager.downstream_rq_time.record_milliseconds(time);
     }
