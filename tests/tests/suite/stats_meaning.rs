@@ -52,7 +52,9 @@ fn a_request_that_waits_for_a_connection_can_be_cancelled() {
     proxy.stat_becomes("cluster.backend.upstream_rq_active", 1);
     // Both workers have a first connection of their own beyond the limit: the second request may be on the other.
     let mut others: Vec<_> = (0..4).map(|_| proxy.connect()).collect();
-    others.iter_mut().for_each(|client| drop(client.send(GET)));
+    for client in &mut others {
+        client.send(GET);
+    }
     proxy.stat_becomes("http.ingress.downstream_rq_active", 5);
     let waiting = 5 - proxy.stat("cluster.backend.upstream_cx_active");
     proxy.stat_becomes("cluster.backend.upstream_rq_pending_active", waiting);
