@@ -45,16 +45,27 @@ class Statsd:
     def stop(self):
         self.running.stop()
 
-    def numbers(self, command, prefix):
+    def ask(self, command):
         """Answers of the management port look like `'udp.http.ingress.rq_total': 3,`."""
         with socket.create_connection(("127.0.0.1", self.management), timeout=PATIENCE) as connection:
             connection.sendall(command.encode() + b"\n")
             answer = b""
             while not answer.endswith(b"END\n\n") and (piece := connection.recv(65536)):
                 answer += piece
-        found = re.findall(r"[\"']?([\w.-]+)[\"']?: (\d+)", answer.decode())
+        return answer.decode()
+
+    def numbers(self, command, prefix):
+        found = re.findall(r"[\"']?([\w.-]+)[\"']?: (\d+)", self.ask(command))
         pairs = ((name.removeprefix(prefix + "."), int(value)) for name, value in found if name.startswith(prefix + "."))
         return {name: value for name, value in pairs if of_traffic(name)}
+
+    def values(self, name):
+        """How many values of a timer are here."""
+        found = re.search(rf"'{re.escape(name)}': \[([^\]]*)\]", self.ask("timers"))
+        return len(found[1].split(",")) if found else 0
+
+    def bad_lines(self):
+        return int(re.search(r"bad_lines_seen'?: (\d+)", self.ask("counters"))[1])
 
 
 class Proxy:
@@ -118,6 +129,12 @@ def check(statsd, proxy):
                 print("     counted here and there:", {n: (v, told().get(n)) for n, v in expected.items() if told().get(n) != v})
                 return False
             sums[prefix] = told()
+        # Those of the round before are told to this statsd, too, as long as they are few.
+        values = [statsd.values(f"{prefix}.http.ingress.downstream_rq_time") for prefix in PREFIXES]
+        expected_values = REQUESTS if number == 0 else 2 * REQUESTS
+        if statsd.bad_lines() or values != [expected_values] * 2:
+            print(f"FAIL round {number}: {statsd.bad_lines()} bad lines, {values} values instead of {expected_values}")
+            return False
         open_connections = statsd.numbers("gauges", "udp").get("http.ingress.downstream_cx_active")
         statsd.stop()
         if open_connections:

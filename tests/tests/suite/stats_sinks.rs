@@ -157,6 +157,16 @@ fn flush_until(proxy: &Proxy, receiver: &StatsReceiver, sum: u64) {
     });
 }
 
+/// The same for how long each request took.
+fn flush_until_values(proxy: &Proxy, receiver: &StatsReceiver, count: u64) {
+    eventually(&format!("{count} values"), || {
+        let _ = proxy.admin_get("/stats");
+        let found = receiver.recorded("envoy.http.ingress.downstream_rq_time");
+        assert!(found <= count, "{found} values, not {count}");
+        (found == count).then_some(())
+    });
+}
+
 #[test]
 fn what_no_udp_receiver_took_is_sent_later() {
     only_proxyd!("Envoy forgets a delta once it has been sent, received or not");
@@ -166,6 +176,7 @@ fn what_no_udp_receiver_took_is_sent_later() {
     let proxy = Proxy::start(&flushed_by_hand(&backend, &sinks));
     ask(&proxy, 3);
     flush_until(&proxy, &receiver, 3);
+    flush_until_values(&proxy, &receiver, 3);
     drop(receiver);
     ask(&proxy, 4);
     flush_until(&proxy, &spare, 7);
@@ -173,6 +184,7 @@ fn what_no_udp_receiver_took_is_sent_later() {
     ask(&proxy, 5);
     flush_until(&proxy, &receiver, 9);
     flush_until(&proxy, &spare, 12);
+    flush_until_values(&proxy, &receiver, 9);
 }
 
 #[test]
@@ -185,6 +197,7 @@ fn what_no_tcp_receiver_took_is_sent_later() {
     let proxy = Proxy::start(&flushed_by_hand(&backend, &sinks).cluster("statsd", at));
     ask(&proxy, 3);
     flush_until(&proxy, &receiver, 3);
+    flush_until_values(&proxy, &receiver, 3);
     drop(receiver);
     ask(&proxy, 4);
     flush_until(&proxy, &spare, 7);
@@ -192,6 +205,7 @@ fn what_no_tcp_receiver_took_is_sent_later() {
     ask(&proxy, 5);
     flush_until(&proxy, &receiver, 9);
     flush_until(&proxy, &spare, 12);
+    flush_until_values(&proxy, &receiver, 9);
 }
 
 #[test]
@@ -263,17 +277,11 @@ fn values_of_histograms_arrive_once() {
     let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
     let sinks = [sink("StatsdSink", &address(receiver.address()))];
     let proxy = Proxy::start(&flushed_by_hand(&backend, &sinks));
-    let name = "envoy.http.ingress.downstream_rq_time";
     // First few, then so many that some stand for others.
     for (times, sum) in [(7, 7), (600, 607)] {
         ask(&proxy, times);
         flush_until(&proxy, &receiver, sum);
-        eventually("the values", || {
-            let _ = proxy.admin_get("/stats");
-            let recorded = receiver.recorded(name);
-            assert!(recorded <= sum, "{recorded}, not {sum}");
-            (recorded == sum).then_some(())
-        });
+        flush_until_values(&proxy, &receiver, sum);
     }
     receiver.line_where("how long the start took", |line| {
         line.name == "envoy.server.initialization_time_ms" && line.kind == "ms"

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use proxy_config::settings::StatsFormat;
-use proxy_stats::{Bucket, Distribution, FlushMark, HistogramValue, TagExtractor};
+use proxy_stats::{Bucket, Distribution, FlushMark, TagExtractor};
 
 use super::lines::Lines;
 
@@ -35,13 +35,13 @@ impl Encoder {
         lines.push(None, |line| self.line(line, value, "g", None));
     }
 
-    /// Appends what was recorded in the interval. Whatever its unit, as milliseconds: so does Envoy.
-    pub(super) fn histogram(&mut self, name: &str, value: HistogramValue<'_>, lines: &mut Lines) {
-        if value.interval.is_empty() {
+    /// Appends values of a histogram. Whatever their unit, as milliseconds: so does Envoy.
+    pub(super) fn histogram(&mut self, name: &str, values: &Distribution, lines: &mut Lines) {
+        if values.is_empty() {
             return;
         }
         self.name(name);
-        for sample in samples(value.interval) {
+        for sample in samples(values) {
             for _ in 0..sample.lines {
                 lines.push(None, |line| self.line(line, sample.value, "ms", sample.rate));
             }

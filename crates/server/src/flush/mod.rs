@@ -9,6 +9,7 @@ mod ledger;
 mod lines;
 mod sink;
 mod stream;
+mod values;
 
 use std::rc::Rc;
 use std::sync::Arc;

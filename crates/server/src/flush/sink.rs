@@ -17,6 +17,7 @@ use super::encoder::Encoder;
 use super::ledger::{Ledger, SinkIndex};
 use super::lines::Lines;
 use super::stream::Stream;
+use super::values::Values;
 
 /// Main's end of a sink. The thread ends when this is dropped and it is done with what it does.
 pub(super) struct SinkThread {
@@ -106,6 +107,7 @@ struct Sink {
     told: Vec<FlushMark>,
     /// Gauges that have not always been 0: the receiver is to hear when they are again.
     gauges: HashSet<MetricId>,
+    values: Values,
     /// For the log.
     receiver: String,
     failing: bool,
@@ -136,6 +138,7 @@ impl Sink {
             lines: Lines::default(),
             told: Vec::new(),
             gauges: HashSet::new(),
+            values: Values::default(),
             receiver,
             failing: false,
         }
@@ -146,6 +149,10 @@ impl Sink {
             let flushed = self.flush(&order);
             self.lines.clear();
             self.settle();
+            match flushed {
+                Ok(()) => self.values.all_sent(),
+                Err(_) => self.values.keep(&self.store, order.interval),
+            }
             let was_failing = std::mem::replace(&mut self.failing, flushed.is_err());
             let receiver = &self.receiver;
             match flushed {
@@ -164,8 +171,7 @@ impl Sink {
         self.settle();
         self.send_counters()?;
         self.send_others(order.interval)?;
-        self.transport.send(&mut self.lines, &mut self.told)?;
-        self.transport.finish(&mut self.told)
+        self.send(Batch::Last)
     }
 
     fn send_counters(&mut self) -> Result<(), SinkError> {
@@ -193,7 +199,7 @@ impl Sink {
         let mut walk = self.store.walk().of_interval(interval);
         let mut seen = HashSet::with_capacity(self.gauges.len());
         loop {
-            let Sink { encoder, lines, gauges, .. } = self;
+            let Sink { encoder, lines, gauges, values, .. } = self;
             let more = walk.advance_where(
                 |id, kind, number| match kind {
                     MetricKind::Counter | MetricKind::TextReadout => false,
@@ -206,7 +212,9 @@ impl Sink {
                         seen.insert(id);
                         encoder.gauge(metric.name, number, lines);
                     }
-                    Value::Histogram(histogram) => encoder.histogram(metric.name, histogram, lines),
+                    Value::Histogram(histogram) => {
+                        encoder.histogram(metric.name, &values.unsent(id, histogram.interval), lines);
+                    }
                     Value::Text(_) => {}
                 },
             );
@@ -221,16 +229,31 @@ impl Sink {
     }
 
     fn send_batch(&mut self) -> Result<(), SinkError> {
-        if self.lines.bytes().len() >= BATCH_BYTES {
-            self.transport.send(&mut self.lines, &mut self.told)?;
-            self.settle();
+        if self.lines.bytes().len() >= BATCH_BYTES { self.send(Batch::More) } else { Ok(()) }
+    }
+
+    fn send(&mut self, batch: Batch) -> Result<(), SinkError> {
+        let mut sent = self.transport.send(&mut self.lines, &mut self.told);
+        if sent.is_ok() && batch == Batch::Last {
+            sent = self.transport.finish(&mut self.told);
         }
-        Ok(())
+        if matches!(sent, Ok(()) | Err(SinkError::Slow)) {
+            self.values.batch_taken();
+        }
+        self.settle();
+        sent
     }
 
     fn settle(&mut self) {
         self.ledger.settle(self.index, self.told.drain(..));
     }
+}
+
+/// Whether more lines follow in this flush.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    More,
+    Last,
 }
 
 const BATCH_BYTES: usize = 64 << 10;
