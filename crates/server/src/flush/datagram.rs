@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use proxy_net::Address;
 use proxy_stats::FlushMark;
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::lines::Lines;
 use super::sink::{SinkError, Transport, Upstream};
@@ -29,7 +29,7 @@ impl Datagrams {
 
     fn connect(&self) -> io::Result<Socket> {
         let address = self.address.to_socket_address()?;
-        let socket = Socket::new(Domain::from(i32::from(address.family())), Type::DGRAM, None)?;
+        let socket = Socket::new(address.domain(), Type::DGRAM, None)?;
         socket.connect(&address)?;
         // A full send buffer drains with the speed of the network card.
         socket.set_write_timeout(Some(SEND_LIMIT))?;

@@ -73,12 +73,34 @@ impl Packet<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proxy_stats::{Store, StoreOptions};
+
     use super::*;
 
     fn lines(texts: &[&str]) -> Lines {
         let mut lines = Lines::default();
         texts.iter().for_each(|text| lines.push(None, |bytes| bytes.extend_from_slice(text.as_bytes())));
         lines
+    }
+
+    #[test]
+    fn a_line_has_told_when_all_of_it_is_out() {
+        let store = Store::create(StoreOptions::private(1)).unwrap();
+        let scope = store.root().scope("s");
+        scope.counter("a").inc();
+        scope.counter("b").inc();
+        let (mut marks, mut deltas) = (Vec::new(), store.deltas());
+        while deltas.advance(|delta| marks.push(delta.mark())) {}
+        let mut lines = Lines::default();
+        lines.push(Some(marks[0]), |bytes| bytes.extend_from_slice(b"aa"));
+        lines.push(None, |bytes| bytes.extend_from_slice(b"g"));
+        lines.push(Some(marks[1]), |bytes| bytes.extend_from_slice(b"bb"));
+        let told = |bytes| lines.told_within(bytes).collect::<Vec<_>>();
+        assert_eq!(told(0..2), []);
+        assert_eq!(told(0..3), [marks[0]]);
+        assert_eq!(told(2..7), [marks[0]]);
+        assert_eq!(told(3..8), [marks[1]]);
+        assert_eq!(told(0..8), marks);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::MsgFlags;
 use proxy_stats::FlushMark;
 use proxy_upstream::{ClusterInfo, Host};
-use socket2::{Domain, Socket, Type};
+use socket2::{Socket, Type};
 
 use super::lines::Lines;
 use super::sink::{SinkError, Transport, Upstream};
@@ -55,14 +55,12 @@ impl Stream {
             && let rest @ [_, ..] = &self.left.bytes()[self.written..]
         {
             match connection.write(rest) {
-                Ok(0) => {}
                 Ok(written) => {
                     let end = self.written + written;
                     told.extend(self.left.told_within(self.written..end));
                     self.written = end;
-                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(SinkError::Slow),
                 Err(error) => {
                     self.close();
@@ -107,7 +105,7 @@ struct Connection {
 impl Connection {
     fn open(cluster: &Arc<ClusterInfo>, host: &Host) -> io::Result<Connection> {
         let address = host.address.to_socket_address()?;
-        let socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
+        let socket = Socket::new(address.domain(), Type::STREAM, None)?;
         socket.connect_timeout(&address, cluster.settings.connect_timeout)?;
         socket.set_write_timeout(Some(STALL_LIMIT))?;
         Ok(Connection { socket, cluster: Arc::clone(cluster) })
@@ -115,6 +113,9 @@ impl Connection {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.socket.write(bytes)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         self.cluster.stats.upstream_cx_tx_bytes_total.add(written as u64);
         Ok(written)
     }
