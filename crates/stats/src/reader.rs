@@ -164,6 +164,10 @@ impl Reader {
         Ok(self.header_word(word::SETTLED)? != 0)
     }
 
+    pub(crate) fn slots_used(&self) -> Result<u32, ReadError> {
+        Ok(self.mark(word::SLOTS_USED, u64::from(self.slots))? as u32)
+    }
+
     /// Calls `visit` for every stat, unsorted. Stats that come or go meanwhile may or may not be seen.
     pub fn for_each(&self, mut visit: impl FnMut(&Metric<'_>)) -> Result<(), ReadError> {
         self.scan(Scan { empty: true, keeping: false }, |seen| {
@@ -181,7 +185,7 @@ impl Reader {
         mut visit: impl FnMut(Seen<'_>) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let (mut slice, mut names, mut start) = (Slice::default(), Names::default(), 0);
-        while start < self.mark(word::SLOTS_USED, u64::from(self.slots))? as u32 {
+        while start < self.slots_used()? {
             let count = SLICE_SLOTS.min(self.slots - start);
             self.read_steadily(scan, &mut slice, &mut names, start, count)?;
             for prefix in &slice.scopes {
@@ -283,7 +287,7 @@ impl Reader {
                 self.push_prefix(names, scope, &mut slice.text)?;
                 slice.scopes.push(begin..slice.text.len());
             }
-            let flushed = words(&slice.flushed).nth(index).unwrap_or(0);
+            let flushed = word_at(&slice.flushed, index);
             let sum = slice.sums[index];
             if !scan.empty && (sum, flushed) == (0, 0) {
                 continue;
@@ -389,6 +393,11 @@ fn short(meaning: ReadError) -> impl FnOnce(io::Error) -> ReadError {
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))
+}
+
+/// 0 beyond the end.
+pub(crate) fn word_at(bytes: &[u8], index: usize) -> u64 {
+    bytes.as_chunks().0.get(index).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 fn half_word(bytes: &[u8], index: usize) -> u32 {

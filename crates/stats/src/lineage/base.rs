@@ -19,6 +19,7 @@ use crate::error::ReadError;
 use crate::histogram::Distribution;
 use crate::layout::MAX_TEXT;
 use crate::metric::MetricKind;
+use crate::reader::word_at;
 use crate::segment::fits_file_limit;
 
 /// A whole base file in memory, found to be sound.
@@ -122,6 +123,11 @@ impl Base {
         (0..self.absorbed).map(|index| word_at(&self.bytes[word::COUNT * 8..], index)).collect()
     }
 
+    /// How many there may be of what [`Base::for_each`] visits.
+    pub(super) fn len(&self) -> usize {
+        self.entries as usize
+    }
+
     /// Visits all that still counts.
     pub(super) fn for_each(
         &self,
@@ -150,6 +156,7 @@ impl Base {
 
     pub(super) fn totals(&self) -> Result<Totals, ReadError> {
         let mut totals = Totals::default();
+        totals.reserve(self.len());
         self.for_each(|name, place, total| totals.add(name, Some(place), total))?;
         Ok(totals)
     }
@@ -225,10 +232,6 @@ fn take<'a, const N: usize>(body: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (first, rest) = body.split_first_chunk()?;
     *body = rest;
     Some(first)
-}
-
-fn word_at(bytes: &[u8], index: usize) -> u64 {
-    bytes.as_chunks().0.get(index).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 fn mark_words(entries: u32) -> u64 {

@@ -7,10 +7,10 @@
 //!
 //! A process that dies in between leaves either the old state or one that [`complete`] brings to its end.
 
-use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 
+use hashbrown::HashSet;
 use nix::errno::Errno;
 use nix::fcntl::FlockArg;
 
@@ -79,9 +79,14 @@ impl Prefixes {
         Ok(())
     }
 
-    /// Whether a stat of this name may still be counted in.
-    pub(super) fn may_live(&self, name: &str) -> bool {
-        !self.settled || name.rmatch_indices('.').any(|(dot, _)| self.known.contains(&name[..=dot]))
+    /// Whether a stat of this name may still be counted in. `last`: the prefix found last time, which neighbours share.
+    pub(super) fn may_live(&self, name: &str, last: &mut String) -> bool {
+        if !self.settled || (!last.is_empty() && name.starts_with(&**last)) {
+            return true;
+        }
+        let mut prefixes = name.rmatch_indices('.').map(|(dot, _)| &name[..=dot]);
+        let found = prefixes.find(|prefix| self.known.contains(*prefix));
+        found.inspect(|found| (*found).clone_into(last)).is_some()
     }
 }
 
@@ -100,8 +105,11 @@ impl<'a> Fold<'a> {
         let (mut totals, prefixes) = add_up(path, &members, warnings)?;
         let newest = path.bases()?.into_iter().max().unwrap_or(0);
         if let Some(base) = open_base(path, &snapshot, warnings)? {
+            // Most of it is what the dead have counted in too.
+            let (mut prefix, more) = (String::new(), base.len().saturating_sub(totals.len()));
+            totals.reserve(more);
             let kept = base.for_each(|name, _, total| {
-                if prefixes.may_live(name) || totals.contains(name, total.kind().class()) {
+                if prefixes.may_live(name, &mut prefix) || totals.contains(name, total.kind().class()) {
                     totals.add(name, None, total)?;
                 }
                 Ok(())
@@ -271,6 +279,10 @@ fn add_segment(
 ) -> Result<(), ReadError> {
     let reader = Reader::from_file(file)?;
     prefixes.note_settled(&reader)?;
+    if let Some(totals) = &mut totals {
+        // Most stats never count anything.
+        totals.reserve(reader.slots_used()? as usize / 2);
+    }
     reader.scan(Scan { empty: false, keeping: true }, |seen| {
         match (seen, &mut totals) {
             (Seen::Scope(prefix), _) => prefixes.add(prefix),

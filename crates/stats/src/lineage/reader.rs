@@ -114,7 +114,8 @@ impl LineageReader {
             let more = base.take(name, total.kind().class()).map(|(_, total)| total);
             visit_total(name, total, more.as_ref(), &mut visit);
         }
-        for (name, _, total) in base.iter().filter(|(name, ..)| prefixes.may_live(name)) {
+        let mut prefix = String::new();
+        for (name, _, total) in base.iter().filter(|(name, ..)| prefixes.may_live(name, &mut prefix)) {
             visit_total(name, total, None, &mut visit);
         }
         Ok(())

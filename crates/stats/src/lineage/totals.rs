@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::error::ReadError;
 use crate::histogram::Distribution;
@@ -15,7 +15,9 @@ pub(crate) struct Totals {
     hasher: DefaultHashBuilder,
     names: String,
     entries: Vec<Entry>,
+    /// Also of what was taken out: gaps would make looking for other names slow.
     index: HashTable<u32>,
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -74,71 +76,73 @@ impl Total {
 }
 
 impl Totals {
+    /// Makes room for as many stats more.
+    pub(crate) fn reserve(&mut self, stats: usize) {
+        let Self { hasher, names, entries, index, .. } = self;
+        entries.reserve(stats);
+        index.reserve(stats, |id| hasher.hash_one(text(names, &entries[*id as usize])));
+        names.reserve(stats * USUAL_NAME);
+    }
+
     /// Adds to the stat of this name and class. What holds nothing is left out.
     pub(crate) fn add(&mut self, name: &str, place: Place, total: Total) -> Result<(), ReadError> {
         if total.is_empty() {
             return Ok(());
         }
-        if let Some(found) = self.find(name, total.kind().class()) {
-            if let Some(known) = &mut self.entries[found as usize].total {
-                known.add(&total);
-            }
-            return Ok(());
-        }
-        let start = self.names.len();
-        if start + name.len() > MAX_BYTES {
-            return Err(ReadError::Corrupt("more names than any process has"));
-        }
-        self.names.push_str(name);
-        let name = start as u32..self.names.len() as u32;
-        self.entries.push(Entry { name, place, total: Some(total) });
-        let Self { hasher, names, entries, index } = self;
+        let Self { hasher, names, entries, index, .. } = self;
         let hash = |id: &u32| hasher.hash_one(text(names, &entries[*id as usize]));
-        let id = entries.len() as u32 - 1;
-        index.insert_unique(hash(&id), id, hash);
-        Ok(())
-    }
-
-    fn find(&self, name: &str, class: u32) -> Option<u32> {
-        if self.index.is_empty() {
-            return None;
+        let same = |id: &u32| entries[*id as usize].is(names, name, total.kind().class());
+        match index.entry(hasher.hash_one(name), same, hash) {
+            hash_table::Entry::Occupied(found) => {
+                if let Some(known) = &mut entries[*found.get() as usize].total {
+                    known.add(&total);
+                }
+            }
+            hash_table::Entry::Vacant(vacant) => {
+                let start = names.len();
+                if start + name.len() > MAX_BYTES {
+                    return Err(ReadError::Corrupt("more names than any process has"));
+                }
+                vacant.insert(entries.len() as u32);
+                names.push_str(name);
+                let name = start as u32..names.len() as u32;
+                entries.push(Entry { name, place, total: Some(total) });
+            }
         }
-        self.index.find(self.hasher.hash_one(name), |id| self.is(*id, name, class)).copied()
-    }
-
-    fn is(&self, id: u32, name: &str, class: u32) -> bool {
-        let entry = &self.entries[id as usize];
-        entry.total.as_ref().is_some_and(|total| total.kind().class() == class)
-            && text(&self.names, entry) == name
-    }
-
-    pub(crate) fn contains(&self, name: &str, class: u32) -> bool {
-        self.find(name, class).is_some()
+        Ok(())
     }
 
     /// Takes a stat out.
     pub(crate) fn take(&mut self, name: &str, class: u32) -> Option<(Place, Total)> {
-        if self.index.is_empty() {
-            return None;
-        }
-        let Self { hasher, names, entries, index } = self;
-        let same = |id: &u32| {
-            let entry = &entries[*id as usize];
-            entry.total.as_ref().is_some_and(|total| total.kind().class() == class)
-                && text(names, entry) == name
-        };
-        let (id, _) = index.find_entry(hasher.hash_one(name), same).ok()?.remove();
-        let entry = &mut entries[id as usize];
+        let id = self.find(name, class)?;
+        let entry = &mut self.entries[id as usize];
         let taken = (entry.place, entry.total.take()?);
-        if index.is_empty() {
+        self.taken += 1;
+        if self.is_empty() {
             // The names were the most of it.
             *self = Totals::default();
         }
         Some(taken)
     }
 
+    pub(crate) fn contains(&self, name: &str, class: u32) -> bool {
+        self.find(name, class).is_some()
+    }
+
+    fn find(&self, name: &str, class: u32) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        let same = |id: &u32| self.entries[*id as usize].is(&self.names, name, class);
+        self.index.find(self.hasher.hash_one(name), same).copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.taken
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Place, &Total)> {
@@ -155,10 +159,17 @@ impl Totals {
     }
 }
 
+impl Entry {
+    fn is(&self, names: &str, name: &str, class: u32) -> bool {
+        self.total.as_ref().is_some_and(|total| total.kind().class() == class) && text(names, self) == name
+    }
+}
+
 fn text<'a>(names: &'a str, entry: &Entry) -> &'a str {
     &names[entry.name.start as usize..entry.name.end as usize]
 }
 
+const USUAL_NAME: usize = 48;
 /// Places of names have 32 bits; no process has as many.
 const MAX_BYTES: usize = 1 << 30;
 
