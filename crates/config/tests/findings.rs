@@ -232,9 +232,9 @@ fn values_of_sensitive_fields_are_never_shown() {
 
 #[test]
 fn unsupported_fields_are_refused_at_their_key() {
-    let yaml = "watchdog:\n  miss_timeout: 1s\n";
+    let yaml = "perf_tracing_file_path: trace\n";
     let inputs = LoadInputs { yaml_override: Some(yaml.to_owned()), ..LoadInputs::default() };
     let found = load_bootstrap(&inputs).findings;
     assert!(found.has_errors());
-    assert_eq!(shorten(&found.into_vec()), ["1:1 unsupported-field watchdog"]);
+    assert_eq!(shorten(&found.into_vec()), ["1:1 unsupported-field perf_tracing_file_path"]);
 }
