@@ -140,10 +140,10 @@ impl Proxy {
         signal::kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Stops one of its threads, which has to be busy; see [`StoppedThread`].
+    /// Stops one of its threads, which has to be busy, so that `shows` comes true; see [`StoppedThread`].
     #[must_use]
-    pub fn stop_thread(&self, name: &str) -> StoppedThread {
-        StoppedThread::stop_busy(self.process.id(), name)
+    pub fn stall(&self, thread: &str, shows: impl Fn() -> bool) -> StoppedThread {
+        StoppedThread::stall(self.process.id(), thread, shows)
     }
 
     /// Waits for the process to end by itself.

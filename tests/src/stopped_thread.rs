@@ -1,6 +1,7 @@
 //! One thread of a process, stopped in the middle of what it does, as a debugger stops it.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -13,14 +14,21 @@ use crate::eventually;
 pub struct StoppedThread(Pid);
 
 impl StoppedThread {
-    /// Stops the thread of this name while it runs: one that waits for events looks idle, not stuck. There has to be
-    /// traffic that keeps it busy.
-    pub(crate) fn stop_busy(process: u32, name: &str) -> Self {
-        eventually(&format!("thread {name} to be stopped while it runs"), || {
+    /// Stops the thread of this name in the middle of something, so that `shows` comes true. There has to be traffic
+    /// that keeps the thread busy: in some places it looks idle, not stuck, and then it goes on until the next try.
+    pub(crate) fn stall(process: u32, name: &str, shows: impl Fn() -> bool) -> Self {
+        eventually(&format!("thread {name} to be seen to stand still"), || {
             let stopped = Self::stop(thread_of(process, name)?);
             let doing = fs::read_to_string(format!("/proc/{process}/task/{}/syscall", stopped.0)).ok()?;
             let call: i64 = doing.split_whitespace().next()?.parse().ok()?;
-            (!WAITS.contains(&call)).then_some(stopped)
+            let begin = Instant::now();
+            while !WAITS.contains(&call) && begin.elapsed() < TRY {
+                if shows() {
+                    return Some(stopped);
+                }
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            None
         })
     }
 
@@ -49,6 +57,9 @@ fn thread_of(process: u32, name: &str) -> Option<Pid> {
         (comm.trim_end() == name).then(|| Pid::from_raw(id))
     })
 }
+
+/// How long a try may take; many fit into [`crate::PATIENCE`].
+const TRY: Duration = Duration::from_secs(2);
 
 /// `epoll_wait`, `epoll_pwait` and `epoll_pwait2`.
 #[cfg(target_arch = "x86_64")]

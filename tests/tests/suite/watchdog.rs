@@ -23,7 +23,7 @@ fn keep_busy(address: SocketAddr) {
 fn busy(watchdog: &str) -> Proxy {
     let bootstrap = Bootstrap::empty()
         .listener("main", direct_response_chain("hello"))
-        .with(&format!("watchdogs: {{worker_watchdog: {watchdog}}}"));
+        .with(&format!("stats_flush_interval: 0.05s\nwatchdogs: {{worker_watchdog: {watchdog}}}"));
     let proxy = Proxy::start(&bootstrap);
     keep_busy(proxy.listener("main"));
     proxy
@@ -32,10 +32,8 @@ fn busy(watchdog: &str) -> Proxy {
 #[test]
 fn a_worker_that_stands_still_is_counted_and_goes_on() {
     let proxy = busy("{miss_timeout: 0.05s, megamiss_timeout: 0.2s}");
-    let stopped = proxy.stop_thread("wrk:worker_1");
-    for stat in
-        ["server.worker_1.watchdog_miss", "server.worker_1.watchdog_mega_miss", "workers.watchdog_mega_miss"]
-    {
+    let stopped = proxy.stall("wrk:worker_1", || proxy.stat("server.worker_1.watchdog_mega_miss") > 0);
+    for stat in ["server.worker_1.watchdog_miss", "workers.watchdog_miss", "workers.watchdog_mega_miss"] {
         eventually(stat, || (proxy.stat(stat) > 0).then_some(()));
     }
     assert_eq!(proxy.stat("server.main_thread.watchdog_mega_miss"), 0);
@@ -55,11 +53,9 @@ fn a_worker_that_stands_still_is_counted_and_goes_on() {
 #[test]
 fn a_worker_that_stands_still_for_too_long_ends_the_process() {
     let mut proxy = busy("{kill_timeout: 0.5s}");
-    let stopped = proxy.stop_thread("wrk:worker_0");
     let last_words =
         if on_envoy() { "Caught Aborted" } else { "error   main: watchdog: thread worker_0 is stuck" };
-    eventually("the reason in the log", || proxy.log().contains(last_words).then_some(()));
-    drop(stopped);
+    drop(proxy.stall("wrk:worker_0", || proxy.log().contains(last_words)));
     let status = proxy.exit();
     assert_eq!(status.signal(), Some(6), "{status}");
 }
