@@ -7,8 +7,7 @@ use proxy_stats::{Distribution, HistogramValue, Metric, Value};
 use super::each;
 use super::histogram::{Buckets, PERCENTILES, counts, quantiles};
 use super::number::ShortestJson;
-use super::selection::Request;
-use super::text::{is_histogram, is_number, is_text_readout};
+use super::selection::{Request, is_histogram, is_number, is_text_readout};
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::state::Stats;
 

@@ -14,7 +14,7 @@ mod selection;
 mod text;
 
 use http::StatusCode;
-use proxy_stats::Metric;
+use proxy_stats::{Metric, MetricKind, NameOrder};
 
 use super::answer::{Answer, HTML, JSON, OPEN_METRICS, TEXT};
 use super::query::Query;
@@ -66,11 +66,11 @@ fn answer(context: &Context, query: &Query, request: Result<Request, String>) ->
 fn each(
     stats: &Stats,
     request: &Request,
-    kinds: fn(proxy_stats::MetricKind) -> bool,
+    kinds: fn(MetricKind) -> bool,
     output: &mut Output,
     mut write: impl FnMut(&mut Vec<u8>, &Metric<'_>),
 ) -> Result<(), ClientGone> {
-    let mut walk = stats.store.sorted(proxy_stats::NameOrder::Bytes, kinds);
+    let mut walk = stats.store.sorted(NameOrder::Bytes, kinds);
     while walk.advance(|_, metric| {
         if request.takes(metric) {
             write(output.piece(), metric);

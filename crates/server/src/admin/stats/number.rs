@@ -37,6 +37,10 @@ impl Display for ShortestJson {
 
 impl Display for General {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        // Nearly all bounds and sums are whole, and there are many of them.
+        if self.value.fract() == 0.0 && (0.0..10_f64.powi(self.digits.min(15) as i32)).contains(&self.value) {
+            return write!(out, "{}", self.value as u64);
+        }
         let Some(decimal) = Decimal::rounded(self.value, self.digits) else {
             return not_finite(self.value, out);
         };

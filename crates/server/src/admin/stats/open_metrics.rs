@@ -10,9 +10,8 @@ use super::families::Family;
 use super::help;
 use super::histogram::{Buckets, counts, quantiles};
 use super::number::Canonical;
-use super::prometheus::{Series, escaped, is_counter, is_gauge, metric_name};
-use super::selection::Request;
-use super::text::{is_histogram, is_text_readout};
+use super::prometheus::{Series, escaped, metric_name};
+use super::selection::{Request, is_counter, is_gauge, is_histogram, is_text_readout};
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::state::Stats;
 

@@ -9,8 +9,7 @@ use proxy_stats::{Extracted, HistogramValue, MetricKind, Tag, Value};
 use super::families::Family;
 use super::histogram::{Buckets, counts, quantiles};
 use super::number::{General, Shortest};
-use super::selection::Request;
-use super::text::{is_histogram, is_text_readout};
+use super::selection::{Request, is_counter, is_gauge, is_histogram, is_text_readout};
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::state::Stats;
 
@@ -22,14 +21,6 @@ pub(super) fn write(stats: &Stats, request: &Request, output: &mut Output) -> Re
         write_kind(stats, request, is_text_readout, "gauge", output)?;
     }
     write_kind(stats, request, is_histogram, if summary { "summary" } else { "histogram" }, output)
-}
-
-pub(super) fn is_counter(kind: MetricKind) -> bool {
-    kind == MetricKind::Counter
-}
-
-pub(super) fn is_gauge(kind: MetricKind) -> bool {
-    matches!(kind, MetricKind::Gauge(_))
 }
 
 fn write_kind(

@@ -137,6 +137,27 @@ impl Request {
     }
 }
 
+pub(super) fn is_counter(kind: MetricKind) -> bool {
+    kind == MetricKind::Counter
+}
+
+pub(super) fn is_gauge(kind: MetricKind) -> bool {
+    matches!(kind, MetricKind::Gauge(_))
+}
+
+/// A counter or a gauge.
+pub(super) fn is_number(kind: MetricKind) -> bool {
+    is_counter(kind) || is_gauge(kind)
+}
+
+pub(super) fn is_histogram(kind: MetricKind) -> bool {
+    kind == MetricKind::Histogram
+}
+
+pub(super) fn is_text_readout(kind: MetricKind) -> bool {
+    kind == MetricKind::TextReadout
+}
+
 /// Whether something was counted or set, as far as the value tells.
 fn is_used(value: Value<'_>) -> bool {
     match value {

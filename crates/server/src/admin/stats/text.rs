@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 
-use proxy_stats::{Distribution, HistogramValue, Metric, MetricKind, Value};
+use proxy_stats::{Distribution, HistogramValue, Metric, Value};
 
 use super::each;
 use super::histogram::{Buckets, PERCENTILES, counts, quantiles};
 use super::number::{General, Shortest};
-use super::selection::Request;
+use super::selection::{Request, is_histogram, is_number, is_text_readout};
 use crate::admin::page;
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::routes::STATS;
@@ -48,18 +48,6 @@ fn write_lines(
         })?;
     }
     Ok(())
-}
-
-pub(super) fn is_text_readout(kind: MetricKind) -> bool {
-    kind == MetricKind::TextReadout
-}
-
-pub(super) fn is_number(kind: MetricKind) -> bool {
-    matches!(kind, MetricKind::Counter | MetricKind::Gauge(_))
-}
-
-pub(super) fn is_histogram(kind: MetricKind) -> bool {
-    kind == MetricKind::Histogram
 }
 
 fn write_line(line: &mut Vec<u8>, metric: &Metric<'_>, stats: &Stats, buckets: Buckets) {
