@@ -18,11 +18,10 @@ pub enum Resource {
     Requests,
 }
 
+/// What whoever takes from it reads lies on one line.
 #[repr(align(128))]
-struct InUse(AtomicU32);
-
 struct Breaker {
-    in_use: InUse,
+    in_use: AtomicU32,
     limit: u32,
     open: Gauge,
     /// With `track_remaining`.
@@ -67,7 +66,7 @@ impl Breakers {
         let breaker = self.breaker(priority, resource);
         // Never above the limit, not even for a moment: who takes the last one and who gives it back must see so.
         let take = |in_use| (in_use < breaker.limit).then(|| in_use + 1);
-        let before = breaker.in_use.0.fetch_update(Relaxed, Relaxed, take).ok()?;
+        let before = breaker.in_use.fetch_update(Relaxed, Relaxed, take).ok()?;
         breaker.taken(before);
         Some(BreakerGuard { breakers: Arc::clone(self), priority, resource })
     }
@@ -75,7 +74,7 @@ impl Breakers {
     /// Takes one even over the limit: a host without a connection may always open its first.
     pub fn acquire_anyway(self: &Arc<Self>, priority: Priority, resource: Resource) -> BreakerGuard {
         let breaker = self.breaker(priority, resource);
-        breaker.taken(breaker.in_use.0.fetch_add(1, Relaxed));
+        breaker.taken(breaker.in_use.fetch_add(1, Relaxed));
         BreakerGuard { breakers: Arc::clone(self), priority, resource }
     }
 
@@ -94,8 +93,7 @@ impl PriorityBreakers {
             // Pools have no limit: as many as a gauge can hold.
             remaining.remaining_cx_pools.set(i64::MAX as u64);
         }
-        let breaker =
-            |limit, open, remaining| Breaker { in_use: InUse(AtomicU32::new(0)), limit, open, remaining };
+        let breaker = |limit, open, remaining| Breaker { in_use: AtomicU32::new(0), limit, open, remaining };
         let left = |gauge: fn(&RemainingStats) -> Gauge| remaining.as_ref().map(gauge);
         PriorityBreakers {
             breakers: [
@@ -138,7 +136,7 @@ impl Breaker {
 impl Drop for BreakerGuard {
     fn drop(&mut self) {
         let breaker = self.breakers.breaker(self.priority, self.resource);
-        if breaker.in_use.0.fetch_sub(1, Relaxed) == breaker.limit {
+        if breaker.in_use.fetch_sub(1, Relaxed) == breaker.limit {
             breaker.open.dec();
         }
         if let Some(remaining) = breaker.remaining {
