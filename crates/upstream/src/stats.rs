@@ -9,10 +9,10 @@ use proxy_stats::{Counter, Declared, Gauge, Histogram, Scope, stats_block};
 stats_block! {
     /// What main and workers count for a cluster.
     pub struct ClusterStats {
-        counters: bind_errors, membership_change,
+        counters: membership_change,
             /// Hosts for which a transport socket was looked for: all find the cluster's own.
             total_match_count = "default.total_match_count",
-            update_attempt, update_empty, update_failure, update_no_rebuild, update_success,
+            update_attempt, update_failure, update_no_rebuild, update_success,
             upstream_cx_close_notify, upstream_cx_connect_attempts_exceeded, upstream_cx_connect_fail,
             upstream_cx_connect_timeout, upstream_cx_destroy, upstream_cx_destroy_local,
             upstream_cx_destroy_local_with_active_rq, upstream_cx_destroy_remote,
@@ -23,10 +23,10 @@ stats_block! {
             upstream_flow_control_backed_up_total, upstream_flow_control_drained_total,
             upstream_flow_control_paused_reading_total, upstream_flow_control_resumed_reading_total,
             upstream_rq_active_overflow, upstream_rq_cancelled, upstream_rq_completed,
-            upstream_rq_max_duration_reached, upstream_rq_pending_failure_eject, upstream_rq_pending_overflow,
+            upstream_rq_pending_failure_eject, upstream_rq_pending_overflow,
             upstream_rq_pending_total, upstream_rq_retry, upstream_rq_retry_success, upstream_rq_rx_reset,
             upstream_rq_rx_reset_no_error, upstream_rq_timeout, upstream_rq_total, upstream_rq_tx_reset;
-        gauges: max_host_weight: NeverImport, membership_degraded: NeverImport, membership_excluded: NeverImport,
+        gauges: max_host_weight: NeverImport, membership_degraded: NeverImport,
             membership_healthy: NeverImport, membership_total: NeverImport, upstream_cx_active: Accumulate,
             upstream_cx_rx_bytes_buffered: Accumulate, upstream_cx_tx_bytes_buffered: Accumulate,
             upstream_rq_active: Accumulate, upstream_rq_pending_active: Accumulate, warming_state: NeverImport;
@@ -83,6 +83,7 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "assignment_stale",
         "assignment_timeout_received",
         "assignment_use_cached",
+        "bind_errors",
         "lb_healthy_panic",
         "lb_local_cluster_not_ok",
         "lb_recalculate_zone_structures",
@@ -98,6 +99,7 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "lb_zone_routing_sampled",
         "original_dst_host_invalid",
         "retry_or_shadow_abandoned",
+        "update_empty",
         "upstream_cx_connect_with_0_rtt",
         "upstream_cx_http3_total",
         "upstream_cx_pool_overflow",
@@ -107,6 +109,7 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "upstream_internal_redirect_succeeded_total",
         "upstream_rq_0rtt",
         "upstream_rq_maintenance_mode",
+        "upstream_rq_max_duration_reached",
         "upstream_rq_per_try_idle_timeout",
         "upstream_rq_per_try_timeout",
         "upstream_rq_retry_backoff_exponential",
@@ -114,7 +117,7 @@ pub(crate) const CLUSTER_DECLARED: Declared = Declared {
         "upstream_rq_retry_limit_exceeded",
         "upstream_rq_retry_overflow",
     ],
-    gauges: &["lb_subsets_active", "upstream_queue_overloaded", "version"],
+    gauges: &["lb_subsets_active", "membership_excluded", "upstream_queue_overloaded", "version"],
     histograms: &[],
 };
 

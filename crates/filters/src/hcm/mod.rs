@@ -100,8 +100,14 @@ impl NetworkFilter for HttpConnectionManager {
                 }
             };
             match detected {
-                Detected::Http1 => h1::serve(manager, connection, guard.http1()).await,
-                Detected::Http2 => Box::pin(h2::serve(manager, connection, guard.http2())).await,
+                Detected::Http1 => {
+                    guard.set_http1();
+                    h1::serve(manager, connection, guard).await
+                }
+                Detected::Http2 => {
+                    guard.set_http2();
+                    Box::pin(h2::serve(manager, connection, guard)).await
+                }
                 Detected::Nothing => Ok(()),
             }
         })

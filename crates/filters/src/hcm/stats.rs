@@ -1,6 +1,6 @@
 //! The stats of a connection manager, `http.<stat_prefix>.*` and `listener.<address>.http.<stat_prefix>.*`.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ stats_block! {
             downstream_rq_http2_total, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
             downstream_rq_non_relative_path, downstream_rq_redirected_with_normalized_path,
             downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
-            downstream_rq_too_large, downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
+            downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
         gauges: downstream_cx_active: Accumulate, downstream_cx_http1_active: Accumulate,
             downstream_cx_http2_active: Accumulate, downstream_cx_rx_bytes_buffered: Accumulate,
             downstream_cx_tx_bytes_buffered: Accumulate, downstream_rq_active: Accumulate;
@@ -33,8 +33,7 @@ stats_block! {
 stats_block! {
     /// `http.<stat_prefix>.*`, the router's part.
     pub struct RouterStats {
-        counters: no_cluster, no_route, rq_direct_response, rq_redirect, rq_reset_after_downstream_response_started,
-            rq_total;
+        counters: no_cluster, no_route, rq_direct_response, rq_total;
     }
 }
 
@@ -67,6 +66,7 @@ const MANAGER_DECLARED: Declared = Declared {
         "downstream_rq_http3_total",
         "downstream_rq_overload_close",
         "downstream_rq_rejected_via_ip_detection",
+        "downstream_rq_too_large",
         "downstream_rq_too_many_premature_resets",
         "rs_too_large",
     ],
@@ -88,6 +88,8 @@ const ROUTER_DECLARED: Declared = Declared {
         "passthrough_internal_redirect_too_many_redirects",
         "passthrough_internal_redirect_unsafe_scheme",
         "rq_overload_local_reply",
+        "rq_redirect",
+        "rq_reset_after_downstream_response_started",
     ],
     gauges: &[],
     histograms: &[],
@@ -174,25 +176,25 @@ pub struct ConnectionGuard {
     active_request: Cell<bool>,
     _active: GaugeGuard,
     /// In the gauge of its version, once that is known.
-    _version: Option<GaugeGuard>,
+    version: OnceCell<GaugeGuard>,
 }
 
 impl ConnectionGuard {
-    pub fn http1(self) -> ConnectionGuard {
-        self.stats.downstream_cx_http1_total.inc();
-        let active = self.stats.downstream_cx_http1_active;
-        self.with_version(active)
+    /// It speaks HTTP/1.
+    pub fn set_http1(&self) {
+        self.set_version(self.stats.downstream_cx_http1_total, self.stats.downstream_cx_http1_active);
     }
 
-    pub fn http2(self) -> ConnectionGuard {
-        self.stats.downstream_cx_http2_total.inc();
-        let active = self.stats.downstream_cx_http2_active;
-        self.with_version(active)
+    /// It speaks HTTP/2.
+    pub fn set_http2(&self) {
+        self.set_version(self.stats.downstream_cx_http2_total, self.stats.downstream_cx_http2_active);
     }
 
-    fn with_version(mut self, active: Gauge) -> ConnectionGuard {
-        self._version = Some(GaugeGuard::new(active));
-        self
+    fn set_version(&self, total: Counter, active: Gauge) {
+        self.version.get_or_init(|| {
+            total.inc();
+            GaugeGuard::new(active)
+        });
     }
 
     /// A connection whose version is not known yet.
@@ -204,7 +206,7 @@ impl ConnectionGuard {
             by_peer: Cell::new(false),
             active_request: Cell::new(false),
             _active: GaugeGuard::new(stats.downstream_cx_active),
-            _version: None,
+            version: OnceCell::new(),
         }
     }
 

@@ -69,7 +69,7 @@ impl AdminCounts {
         self.listener.stats.connections_accepted_per_socket_event.record(1);
         Rc::new(CountedConnection {
             counts: Rc::clone(self),
-            http: ConnectionGuard::new(&self.manager, now).http1(),
+            http: ConnectionGuard::new(&self.manager, now),
             _listener: ListenerConnection::new(&self.listener, now),
         })
     }
@@ -98,7 +98,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
         if let (Some(connection), true) = (&self.connection, polled.is_ready()) {
             match buffer.filled().len() - before {
                 0 => connection.http.closed_by_peer(),
-                count => connection.counts.manager.downstream_cx_rx_bytes_total.add(count as u64),
+                count => {
+                    connection.http.set_http1();
+                    connection.counts.manager.downstream_cx_rx_bytes_total.add(count as u64);
+                }
             }
         }
         polled
