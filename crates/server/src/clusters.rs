@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::discovery::{self, Hosts};
 use crate::reclaim::Reclaimer;
+use crate::stats_config;
 
 stats_block! {
     /// `cluster_manager.*`.
@@ -109,7 +110,8 @@ impl ClusterManager {
         let mut ready = Vec::new();
         for settings in clusters {
             let id = self.names.id(&settings.name);
-            let info = Arc::new(ClusterInfo::new(id, settings, &self.root));
+            let root = stats_config::restricted(&self.root, settings.stats_matcher.as_ref());
+            let info = Arc::new(ClusterInfo::new(id, settings, &root));
             let version = self.version.get() + 1;
             self.version.set(version);
             if self.clusters.borrow().contains_key(&info.settings.name) {

@@ -20,6 +20,7 @@ use proxy_upstream::ClusterNames;
 use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan};
 use crate::listener_stats::{CONFIGURED_DECLARED, ListenerStats};
 use crate::reclaim::Reclaimer;
+use crate::stats_config;
 
 stats_block! {
     /// `listener_manager.*`.
@@ -245,11 +246,12 @@ impl ListenerManager {
         let address =
             sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
         let label = settings.stat_prefix.clone().unwrap_or_else(|| address.to_string()).replace(':', "_");
-        let scope = self.root.scope(&format!("listener.{label}."));
+        let root = stats_config::restricted(&self.root, settings.stats_matcher.as_ref());
+        let scope = root.scope(&format!("listener.{label}."));
         scope.declare(&CONFIGURED_DECLARED);
         let mut routes = Vec::new();
         let mut chain = |chain: &Arc<settings::FilterChain>| ChainPlan {
-            filters: chain.filters.iter().map(|f| self.plan_filter(f, &scope, &mut routes)).collect(),
+            filters: chain.filters.iter().map(|f| self.plan_filter(f, &root, &scope, &mut routes)).collect(),
         };
         let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
         let plan = Arc::new(ListenerPlan {
@@ -284,12 +286,13 @@ impl ListenerManager {
     fn plan_filter(
         &self,
         filter: &settings::NetworkFilter,
+        root: &Scope,
         listener: &Scope,
         routes: &mut Vec<(String, Slot<RouteTable>)>,
     ) -> FilterPlan {
         match &filter.config {
             NetworkFilterConfig::TcpProxy(settings) => FilterPlan::TcpProxy {
-                stats: Arc::new(TcpStats::new(&self.root, &settings.stat_prefix)),
+                stats: Arc::new(TcpStats::new(root, &settings.stat_prefix)),
                 clusters: settings.clusters.iter().map(|c| (self.names.id(&c.name), c.weight)).collect(),
                 settings: Arc::clone(settings),
             },
@@ -299,7 +302,7 @@ impl ListenerManager {
                 let reader = slot.reader();
                 routes.push((settings.routes.name.clone(), slot));
                 FilterPlan::Http {
-                    stats: Arc::new(HttpStats::new(&self.root, listener, &settings.stat_prefix)),
+                    stats: Arc::new(HttpStats::new(root, listener, &settings.stat_prefix)),
                     routes: reader,
                     settings: Arc::clone(settings),
                 }

@@ -31,7 +31,7 @@ use crate::segment::Segment;
 use crate::server_stats::{self, ServerStats};
 use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
-use crate::stats_config::{Matcher, tag_extractor};
+use crate::stats_config::tag_extractor;
 use crate::watchdog::GuardDog;
 
 /// Why a proxy did not run.
@@ -176,7 +176,8 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance(), usize::from(concurrency) + 1)?;
     let store = segment.store().clone();
-    store.restrict(Matcher(bootstrap.stats.matcher.clone()));
+    let matcher = bootstrap.stats.matcher.clone();
+    store.restrict(move |name| matcher.accepts(name));
     store.bind_thread(ThreadIndex(0));
     let workers = start_workers(concurrency, &store, bootstrap.dispatcher_stats)?;
     if bootstrap.dispatcher_stats {

@@ -1,15 +1,13 @@
 //! `stats_config` in the terms of `proxy-stats`, which knows no configuration.
 
 use proxy_config::settings;
-use proxy_stats::{StatsMatcher, TagExtractor, TagRule};
+use proxy_stats::{Scope, TagExtractor, TagRule};
 
-/// `stats_matcher`.
-#[derive(Debug)]
-pub(crate) struct Matcher(pub settings::StatsMatcher);
-
-impl StatsMatcher for Matcher {
-    fn accepts(&self, name: &str) -> bool {
-        self.0.accepts(name)
+/// The scope under which something makes its stats that may have a `stats_matcher` of its own.
+pub(crate) fn restricted(root: &Scope, matcher: Option<&settings::StatsMatcher>) -> Scope {
+    match matcher.cloned() {
+        Some(matcher) => root.restricted(move |name| matcher.accepts(name)),
+        None => root.clone(),
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Directory {
     frozen: bool,
     refused: u64,
     /// None: all stats are to exist.
-    matcher: Option<Box<dyn StatsMatcher>>,
+    matcher: Option<Box<StatsMatcher>>,
     lookups: u64,
     full_name: String,
 }
@@ -191,10 +191,18 @@ impl Directory {
     }
 
     /// The slot of `prefix of scope` + `suffix`: the existing one, or a new one owned by `scope`.
-    pub(crate) fn resolve(&mut self, segment: &Segment, scope: u32, suffix: &str, kind: MetricKind) -> u32 {
+    /// `matcher` decides in place of the store's, if there is one.
+    pub(crate) fn resolve(
+        &mut self,
+        segment: &Segment,
+        scope: u32,
+        suffix: &str,
+        kind: MetricKind,
+        matcher: Option<&StatsMatcher>,
+    ) -> u32 {
         self.lookups += 1;
         let suffix = &*bounded(suffix);
-        if !self.accepts(scope, suffix) {
+        if !self.accepts(scope, suffix, matcher) {
             return no_slot(segment);
         }
         let known = self.suffixes.find(suffix);
@@ -215,16 +223,16 @@ impl Directory {
     }
 
     /// From now on only stats that `matcher` accepts get slots.
-    pub(crate) fn restrict(&mut self, matcher: Box<dyn StatsMatcher>) {
+    pub(crate) fn restrict(&mut self, matcher: Box<StatsMatcher>) {
         self.matcher = Some(matcher);
     }
 
-    fn accepts(&mut self, scope: u32, suffix: &str) -> bool {
-        if self.matcher.is_none() {
+    fn accepts(&mut self, scope: u32, suffix: &str, matcher: Option<&StatsMatcher>) -> bool {
+        if matcher.is_none() && self.matcher.is_none() {
             return true;
         }
         let name = self.take_full_name(scope, suffix);
-        let accepted = self.matcher.as_ref().is_none_or(|matcher| matcher.accepts(&name));
+        let accepted = matcher.or(self.matcher.as_deref()).is_none_or(|accepts| accepts(&name));
         self.full_name = name;
         accepted
     }
@@ -386,7 +394,7 @@ impl Directory {
         };
         let covered: Vec<_> = self.inherited.waiting().filter_map(covered).collect();
         for (scope, suffix, kind) in covered {
-            self.resolve(segment, scope, &suffix, kind);
+            self.resolve(segment, scope, &suffix, kind, None);
         }
     }
 

@@ -19,7 +19,6 @@ use crate::histogram::{Interval, Merge};
 use crate::inherited::Inherited;
 use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
 use crate::lineage::{Marks, Totals};
-use crate::matcher::StatsMatcher;
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
 use crate::segment::{Segment, fits_file_limit};
@@ -114,8 +113,9 @@ impl Store {
         self.root.clone()
     }
 
-    /// Makes only those stats that `matcher` accepts, from now on: to be called before there are any.
-    pub fn restrict(&self, matcher: impl StatsMatcher + 'static) {
+    /// Makes only those stats that `matcher` accepts, from now on: to be called before there are any. See
+    /// [`StatsMatcher`](crate::StatsMatcher).
+    pub fn restrict(&self, matcher: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.shared.lock().restrict(Box::new(matcher));
     }
 

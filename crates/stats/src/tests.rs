@@ -9,9 +9,7 @@ use nix::errno::Errno;
 use proptest::prelude::*;
 
 use crate::layout::Geometry;
-use crate::{
-    Backing, ImportMode, ReadError, Reader, Scope, StatsMatcher, Store, StoreOptions, ThreadIndex, Value,
-};
+use crate::{Backing, ImportMode, ReadError, Reader, Scope, Store, StoreOptions, ThreadIndex, Value};
 
 const SMALL: Geometry = Geometry { threads: 2, slots: 1 << 16, scopes: 64, suffixes: 256, arena: 1 << 16 };
 
@@ -202,19 +200,10 @@ fn other_files_are_refused() {
     assert!(matches!(Reader::open(&dir.path().join("none")), Err(ReadError::Io(_))));
 }
 
-#[derive(Debug)]
-struct NoClusters;
-
-impl StatsMatcher for NoClusters {
-    fn accepts(&self, name: &str) -> bool {
-        !name.starts_with("cluster.")
-    }
-}
-
 #[test]
 fn what_the_matcher_rejects_counts_nowhere_and_takes_no_slot() {
     let store = Store::create(StoreOptions::private(1)).unwrap();
-    store.restrict(NoClusters);
+    store.restrict(|name| !name.starts_with("cluster."));
     assert!(store.bind_thread(ThreadIndex(0)));
     let cluster = store.root().scope("cluster.a");
     let server = store.root().scope("server");
@@ -268,4 +257,23 @@ fn a_walk_may_skip_what_is_unused_and_keep_to_an_interval() {
     assert_eq!((counts(first), counts(second)), (expected(2), expected(0)));
     let third = flush(&[7]);
     assert_eq!((counts(first), counts(third)), (expected(0), expected(1)));
+}
+
+#[test]
+fn a_scope_may_have_a_matcher_of_its_own() {
+    let store = Store::create(StoreOptions::private(1)).unwrap();
+    store.restrict(|name| !name.ends_with("_total"));
+    let root = store.root().restricted(|name| name.ends_with("_total") || name.starts_with("b."));
+    let (own, others) = (root.scope("a"), store.root().scope("a"));
+    own.counter("rq_total").inc();
+    own.counter("rq_active").inc();
+    let (deeper, b) = (own.scope("deeper"), root.scope("b"));
+    deeper.counter("cx_total").inc();
+    b.counter("c").inc();
+    others.counter("cx_total").inc();
+    others.counter("other").inc();
+    let mut names = Vec::new();
+    store.for_each(|metric| names.push(metric.name.to_owned()));
+    names.sort();
+    assert_eq!(names, ["a.deeper.cx_total", "a.other", "a.rq_total", "b.c"]);
 }

@@ -264,6 +264,32 @@ fn only_what_the_matcher_includes_exists() {
 }
 
 #[test]
+fn clusters_and_listeners_may_have_matchers_of_their_own() {
+    let backend = Backend::saying("ok");
+    let bootstrap = Bootstrap::http(backend.address())
+        .cluster("other", unused_address())
+        .with("stats_config: {stats_matcher: {exclusion_list: {patterns: [{suffix: cx_total}]}}}")
+        .cluster_with("backend", "stats_matcher: {inclusion_list: {patterns: [{suffix: cx_total}]}}")
+        .listener_with("stat_prefix: main\nstats_matcher: {inclusion_list: {patterns: [{suffix: _2xx}]}}");
+    let proxy = Proxy::start(&bootstrap);
+    ask(&proxy, 5);
+    proxy.stat_becomes("http.ingress.downstream_rq_2xx", 5);
+    proxy.stat_becomes("cluster.backend.upstream_cx_total", 1);
+    let all = proxy.admin_get("/stats").text().to_owned();
+    let names_of = |prefix: &str| -> Vec<_> {
+        all.lines()
+            .filter_map(|line| line.split(": ").next())
+            .filter(|name| name.starts_with(prefix))
+            .collect()
+    };
+    assert_eq!(names_of("cluster.backend."), ["cluster.backend.upstream_cx_total"]);
+    assert_eq!(names_of("http.ingress."), ["http.ingress.downstream_rq_2xx"]);
+    assert_eq!(names_of("listener.main."), ["listener.main.http.ingress.downstream_rq_2xx"]);
+    assert!(!names_of("cluster.other.").is_empty());
+    assert!(!names_of("cluster.other.").contains(&"cluster.other.upstream_cx_total"));
+}
+
+#[test]
 fn a_proxy_without_any_stats_serves_all_the_same() {
     let backend = Backend::saying("ok");
     let reject = "stats_config: {stats_matcher: {reject_all: true}}";

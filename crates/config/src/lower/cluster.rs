@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3
 use envoy_types::pb::google::protobuf::Duration as DurationMessage;
 
 use super::address::Hosts;
-use super::{Context, address, any, endpoint, protocol, value};
+use super::{Context, address, any, endpoint, protocol, stats, value};
 use crate::settings::{CircuitBreaker, Cluster, Discovery, Dns, DnsFamily, EndpointAddress, LbPolicy};
 use crate::{Code, Path};
 
@@ -57,6 +57,7 @@ pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &cluste
         tcp_keepalive: keepalive.map(address::tcp_keepalive),
         source_address: source,
         socket_options,
+        stats_matcher: stats::matcher(context, &path.field("stats_matcher"), message.stats_matcher.as_ref()),
     }
 }
 

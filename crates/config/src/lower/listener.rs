@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
-use super::{Context, DUPLICATE_ADDRESS, address, chain_match, network, value};
+use super::{Context, DUPLICATE_ADDRESS, address, chain_match, network, stats, value};
 use crate::settings::{FilterChain, FilterChainMatch, Listener, SocketAddress, TrafficDirection};
 use crate::{Code, Path};
 
@@ -47,6 +47,7 @@ pub(super) fn lower(
         address,
         ipv4_compat,
         stat_prefix: Some(message.stat_prefix.clone()).filter(|prefix| !prefix.is_empty()),
+        stats_matcher: stats::matcher(context, &path.field("stats_matcher"), message.stats_matcher.as_ref()),
         chains,
         default_chain,
         reuse_port: value::flag(message.enable_reuse_port.as_ref(), true),

@@ -10,7 +10,8 @@ use envoy_types::pb::envoy::extensions::stat_sinks::graphite_statsd::v3 as graph
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher_v3;
 use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 
-use super::{Context, address, any, matcher, regex, value};
+use super::matcher::string;
+use super::{Context, address, any, regex, value};
 use crate::settings::{
     HistogramBuckets, Stats, StatsFlush, StatsFormat, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
     StatsTags, StatsTransport, StringMatcher,
@@ -24,7 +25,8 @@ pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &bootst
     Stats {
         flush: flush(context, path, message),
         tags: tags(context, &config_path, &config),
-        matcher: stats_matcher(context, &config_path.field("stats_matcher"), config.stats_matcher.as_ref()),
+        matcher: matcher(context, &config_path.field("stats_matcher"), config.stats_matcher.as_ref())
+            .unwrap_or_default(),
         histogram_buckets: histogram_buckets(context, &buckets, &config.histogram_bucket_settings),
         sinks: sinks(context, &path.field("stats_sinks"), &message.stats_sinks),
     }
@@ -84,27 +86,24 @@ fn tag(context: &mut Context<'_>, path: &Path<'_>, message: &metrics_v3::TagSpec
     Some(StatsTag { name, value })
 }
 
-fn stats_matcher(
+/// Also of a cluster or listener.
+pub(super) fn matcher(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: Option<&metrics_v3::StatsMatcher>,
-) -> StatsMatcher {
+) -> Option<StatsMatcher> {
     use metrics_v3::stats_matcher::StatsMatcher as Message;
-    let Some(message) = message else { return StatsMatcher::AcceptAll };
-    match &message.stats_matcher {
+    let mut list = |field: &str, list| patterns(context, &path.field(field), list);
+    Some(match &message?.stats_matcher {
         Some(Message::RejectAll(false)) => StatsMatcher::AcceptAll,
         Some(Message::RejectAll(true)) => StatsMatcher::RejectAll,
-        Some(Message::ExclusionList(list)) => {
-            StatsMatcher::Exclude(patterns(context, &path.field("exclusion_list"), list))
-        }
-        Some(Message::InclusionList(list)) => {
-            StatsMatcher::Include(patterns(context, &path.field("inclusion_list"), list))
-        }
+        Some(Message::ExclusionList(patterns)) => StatsMatcher::Exclude(list("exclusion_list", patterns)),
+        Some(Message::InclusionList(patterns)) => StatsMatcher::Include(list("inclusion_list", patterns)),
         None => {
             context.missing(path, "reject_all, exclusion_list or inclusion_list is required");
-            StatsMatcher::AcceptAll
+            return None;
         }
-    }
+    })
 }
 
 fn patterns(
@@ -114,7 +113,7 @@ fn patterns(
 ) -> Vec<StringMatcher> {
     let here = path.field("patterns");
     let each = list.patterns.iter().enumerate();
-    each.filter_map(|(index, message)| matcher::string(context, &here.index(index), message)).collect()
+    each.filter_map(|(index, message)| string(context, &here.index(index), message)).collect()
 }
 
 fn histogram_buckets(
@@ -126,14 +125,14 @@ fn histogram_buckets(
     for (index, message) in messages.iter().enumerate() {
         let setting = path.index(index);
         let here = setting.field("match");
-        let Some(string) = &message.r#match else {
+        let Some(matcher) = &message.r#match else {
             context.missing(&here, "a matcher of names is required");
             continue;
         };
         let mut bounds = message.buckets.clone();
         bounds.sort_by(f64::total_cmp);
         // Settings without buckets are about the memory of Envoy's histograms only.
-        if let Some(matcher) = matcher::string(context, &here, string).filter(|_| !bounds.is_empty()) {
+        if let Some(matcher) = string(context, &here, matcher).filter(|_| !bounds.is_empty()) {
             lowered.push(HistogramBuckets { matcher, bounds: bounds.into() });
         }
     }

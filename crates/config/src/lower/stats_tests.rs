@@ -70,6 +70,26 @@ fn matchers_take_full_names() {
 }
 
 #[test]
+fn clusters_and_listeners_may_have_matchers_of_their_own() {
+    let yaml = |list: &str| {
+        format!(
+            "static_resources: {{clusters: [{{name: a, stats_matcher: {{inclusion_list: {list}}}}}, {{name: b}}],
+            listeners: [{{address: {{socket_address: {{address: 127.0.0.1, port_value: 80}}}}, stats_matcher: {{reject_all: true}},
+            filter_chains: [{{filters: [{{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: a}}}}]}}]}}]}}"
+        )
+    };
+    let lowered = accepted(&yaml("{patterns: [{suffix: _total}]}"));
+    assert!(lowered.clusters[0].stats_matcher.as_ref().unwrap().accepts("cluster.a.x_total"));
+    assert!(lowered.clusters[1].stats_matcher.is_none());
+    assert!(!lowered.listeners[0].stats_matcher.as_ref().unwrap().accepts("a"));
+    let broken = yaml("{patterns: [{safe_regex: {regex: '('}}]}");
+    refused(
+        &broken,
+        &[("bad-regex", "clusters[0].stats_matcher.inclusion_list.patterns[0].safe_regex.regex")],
+    );
+}
+
+#[test]
 fn bucket_bounds_are_sorted() {
     let settings = "histogram_bucket_settings: [{match: {prefix: a}, buckets: [10, 0.5, 2]}, {match: {prefix: b}, bins: 7}]";
     let buckets = accepted(&config(settings)).stats.histogram_buckets;

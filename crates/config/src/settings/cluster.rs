@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Http1Options, Http2Options, SocketAddress, SocketOption};
+use super::{Http1Options, Http2Options, SocketAddress, SocketOption, StatsMatcher};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Cluster {
     /// `upstream_bind_config.source_address`.
     pub source_address: Option<SocketAddress>,
     pub socket_options: Vec<SocketOption>,
+    /// Decides on the cluster's own stats in place of the bootstrap's.
+    pub stats_matcher: Option<StatsMatcher>,
 }
 
 impl Cluster {

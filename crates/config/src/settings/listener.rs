@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterWeight, HttpConnectionManager};
+use super::{ClusterWeight, HttpConnectionManager, StatsMatcher};
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub struct Listener {
     pub ipv4_compat: bool,
     /// `stat_prefix`; stats use the address (with `:` as `_`) when `None`.
     pub stat_prefix: Option<String>,
+    /// Decides on the stats of the listener and its filters in place of the bootstrap's.
+    pub stats_matcher: Option<StatsMatcher>,
     pub chains: Vec<Arc<FilterChain>>,
     /// Index into `chains` decided by [`FilterChainMatch`]; this one when none matches.
     pub default_chain: Option<Arc<FilterChain>>,

@@ -46,6 +46,7 @@ fn cluster_settings() -> settings::Cluster {
         tcp_keepalive: None,
         source_address: None,
         socket_options: Vec::new(),
+        stats_matcher: None,
     }
 }
 
