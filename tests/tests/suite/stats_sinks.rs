@@ -121,6 +121,19 @@ fn flushes_may_wait_for_the_admin_port() {
 }
 
 #[test]
+fn a_reset_takes_nothing_from_receivers() {
+    let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
+    let sinks = [sink("StatsdSink", &address(receiver.address()))];
+    let proxy = Proxy::start(&flushed_by_hand(&backend, &sinks));
+    for round in 1..=3 {
+        ask(&proxy, 5);
+        assert_eq!(proxy.admin_post("/reset_counters").status(), 200);
+        flush_until(&proxy, &receiver, round * 5);
+    }
+    assert_eq!(proxy.stat("http.ingress.downstream_rq_total"), 0);
+}
+
+#[test]
 fn a_dead_sink_holds_nothing_up() {
     let (backend, receiver) = (Backend::saying("ok"), StatsReceiver::udp());
     // Takes connections, as its queue does, and never reads.
