@@ -188,7 +188,6 @@ pub(super) struct StreamGuard {
     stats: Arc<HttpStats>,
     stream: Rc<StreamInfo>,
     manager: Rc<Manager>,
-    status: Option<u16>,
     end: End,
     _active: GaugeGuard,
 }
@@ -214,14 +213,14 @@ impl StreamGuard {
             stats: Arc::clone(&manager.stats),
             stream: Rc::clone(stream),
             manager: Rc::clone(manager),
-            status: None,
             end: End::Aborted,
             _active: GaugeGuard::new(stats.downstream_rq_active),
         }
     }
 
+    /// To be called before the head is sent: nobody has an answer that is not counted, even if we are killed then.
     pub(super) fn response_started(&mut self, status: u16) {
-        self.status = Some(status);
+        self.stats.count_response(status);
         if !self.stream.is_request_complete() {
             self.stats.manager.downstream_rq_response_before_rq_complete.inc();
         }
@@ -257,9 +256,6 @@ impl Drop for StreamGuard {
         // As Envoy counts: every stream that did not end both ways, whoever ended it.
         if self.end != End::Completed || !self.stream.is_request_complete() {
             stats.downstream_rq_rx_reset.inc();
-        }
-        if let Some(status) = self.status {
-            self.stats.count_response(status);
         }
         for filter in &self.manager.filters {
             filter.end(&self.stream);

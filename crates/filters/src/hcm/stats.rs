@@ -151,7 +151,7 @@ impl RouterStats {
 }
 
 impl ListenerCodeStats {
-    /// Counts a response that has been sent, here and in `manager`.
+    /// Counts a response that begins, here and in `manager`.
     pub fn count_response(&self, manager: &ManagerStats, status: u16) {
         let listener = self;
         let (class, of_listener): (Counter, Counter) = match status / 100 {
