@@ -73,14 +73,18 @@ impl fmt::Display for BaseId {
     }
 }
 
+impl BaseId {
+    pub(crate) fn shared_files(&self) -> impl Iterator<Item = PathBuf> {
+        let prefix = format!("proxyd_{self}_");
+        let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+        let ours = move |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+        entries.filter(ours).map(|entry| entry.path())
+    }
+}
+
 impl Drop for BaseId {
     fn drop(&mut self) {
-        let prefix = format!("proxyd_{self}_");
-        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        self.shared_files().for_each(|path| drop(fs::remove_file(path)));
     }
 }
 

@@ -165,6 +165,12 @@ impl Proxy {
         read_log(self.directory.path())
     }
 
+    /// Names of the files that this instance has in shared memory.
+    #[must_use]
+    pub fn shared_files(&self) -> Vec<String> {
+        self.base_id.shared_files().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+    }
+
     /// The directory of this process, for sockets and files.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -21,6 +21,7 @@ mod readme;
 mod routing;
 mod server_stats;
 mod stats;
+mod stats_lineage;
 mod stats_meaning;
 mod stats_pull;
 mod stats_sinks;
