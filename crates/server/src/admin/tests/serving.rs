@@ -1,5 +1,6 @@
 //! How the port is served: whom it trusts, what needs POST, that long answers let others in.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -228,6 +229,18 @@ fn a_short_answer_does_not_wait_for_a_long_one() {
             assert_eq!(answered.body.lines().filter(|line| line.starts_with("many.")).count(), MANY);
             assert!(answered.body.lines().filter(|line| line.starts_with("many.")).is_sorted());
         }
+    });
+}
+
+#[test]
+fn a_long_answer_is_whole_when_it_is_compressed() {
+    with_admin(async |port| {
+        let _scope = many_stats(port);
+        let target = "/stats?filter=%5Emany.*0$";
+        let compressed = port.request("GET", target, "host: 127.0.0.1\r\naccept-encoding: gzip\r\n").await;
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&compressed.bytes[..]).read_to_string(&mut text).unwrap();
+        assert!(text.len() > 1_000_000 && text == port.get(target).await.body);
     });
 }
 
