@@ -1,6 +1,6 @@
 //! What a counter means where that is not plain: who ended what, and what it was then.
 
-use proxy_tests::{After, Backend, Bootstrap, Proxy};
+use proxy_tests::{After, Backend, Bootstrap, Proxy, eventually};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -47,24 +47,28 @@ fn a_request_that_waits_for_a_connection_can_be_cancelled() {
     let proxy = Proxy::start(&Bootstrap::http(backend.address()).cluster_with("backend", limits));
     let breakers = "cluster.backend.circuit_breakers.default";
     assert_stats(&proxy, &[(&format!("{breakers}.remaining_cx"), 1)]);
-    let mut first = proxy.connect();
-    first.send(GET);
-    proxy.stat_becomes("cluster.backend.upstream_rq_active", 1);
-    // Both workers have a first connection of their own beyond the limit: the second request may be on the other.
-    let mut others: Vec<_> = (0..4).map(|_| proxy.connect()).collect();
-    for client in &mut others {
+    let mut clients = Vec::new();
+    // Each worker has a first connection, even beyond the limit: of two workers, the third client waits at the latest.
+    let mut waiting = 0;
+    while waiting == 0 {
+        let mut client = proxy.connect();
         client.send(GET);
+        clients.push(client);
+        waiting = eventually("each request to have a connection or to wait for one", || {
+            let [pending, served, connections] = ["rq_pending_active", "rq_active", "cx_active"]
+                .map(|of| proxy.stat(&format!("cluster.backend.upstream_{of}")));
+            (pending + served == clients.len() as u64 && connections == served).then_some(pending)
+        });
     }
-    proxy.stat_becomes("http.ingress.downstream_rq_active", 5);
-    let waiting = 5 - proxy.stat("cluster.backend.upstream_cx_active");
-    proxy.stat_becomes("cluster.backend.upstream_rq_pending_active", waiting);
     assert_stats(&proxy, &[(&format!("{breakers}.remaining_cx"), 0), (&format!("{breakers}.cx_open"), 1)]);
-    drop(others);
-    drop(first);
+    // Of all clients, the last one waits.
+    drop(clients.pop());
+    proxy.stat_becomes("cluster.backend.upstream_rq_cancelled", 1);
+    drop(clients);
     assert_stats(
         &proxy,
         &[
-            ("cluster.backend.upstream_rq_cancelled", waiting),
+            ("cluster.backend.upstream_rq_cancelled", 1),
             ("cluster.backend.upstream_rq_pending_active", 0),
             ("cluster.backend.upstream_cx_active", 0),
             (&format!("{breakers}.remaining_cx"), 1),
