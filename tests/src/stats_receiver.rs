@@ -87,19 +87,21 @@ impl StatsReceiver {
         Self::tcp_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
-    /// Takes connections at this address, one after the other.
+    /// Takes connections at this address.
     #[must_use]
     pub fn tcp_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         Self::receive(listener.local_addr().unwrap(), move |record| {
-            for connection in listener.incoming() {
-                let connection = connection.unwrap();
-                connection.set_read_timeout(Some(GLANCE)).unwrap();
-                read_lines(connection, record);
-                if record.stopped.load(Ordering::SeqCst) {
-                    return;
+            thread::scope(|connections| {
+                for connection in listener.incoming() {
+                    if record.stopped.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let connection = connection.unwrap();
+                    connection.set_read_timeout(Some(GLANCE)).unwrap();
+                    connections.spawn(|| read_lines(connection, record));
                 }
-            }
+            });
         })
     }
 

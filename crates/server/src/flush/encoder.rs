@@ -37,9 +37,6 @@ impl Encoder {
 
     /// Appends values of a histogram. Whatever their unit, as milliseconds: so does Envoy.
     pub(super) fn histogram(&mut self, name: &str, values: &Distribution, lines: &mut Lines) {
-        if values.is_empty() {
-            return;
-        }
         self.name(name);
         for sample in samples(values) {
             for _ in 0..sample.lines {

@@ -40,12 +40,19 @@ pub(crate) struct Flusher {
     clusters: Rc<ClusterManager>,
     sinks: Vec<SinkThread>,
     stats: FlushStats,
-    /// Held while a flush is under way: of each sink that was told of the one before, when it is done with that.
+    /// Held while a flush is under way. Resolve when sinks have read what the one before was about.
     flushing: Mutex<Vec<Done>>,
 }
 
-/// Resolves when a sink has sent all, or has found that it cannot: the sender is dropped then.
+/// Resolves when its sender is dropped.
 type Done = oneshot::Receiver<()>;
+
+/// What sinks have been told to do.
+#[derive(Default)]
+struct Orders {
+    read: Vec<Done>,
+    sent: Vec<Done>,
+}
 
 impl Flusher {
     /// Starts the sinks' threads, and the timer if flushes go by one.
@@ -98,7 +105,7 @@ impl Flusher {
         let flusher = Rc::clone(self);
         tokio::task::spawn_local(async move {
             match flusher.flushing.try_lock() {
-                Ok(mut last) => *last = flusher.flush(std::mem::take(&mut last)).await,
+                Ok(mut last) => *last = flusher.flush(std::mem::take(&mut last)).await.read,
                 Err(_) => flusher.stats.dropped_stat_flushes.inc(),
             }
         });
@@ -108,45 +115,50 @@ impl Flusher {
     pub(crate) async fn finish(&self) {
         let last = async {
             let mut before = self.flushing.lock().await;
-            all(self.flush(std::mem::take(&mut before)).await).await;
+            all(self.flush(std::mem::take(&mut before)).await.sent).await;
         };
         if timeout(LAST_FLUSH, last).await.is_err() {
             tracing::info!(target: "stats", limit = ?LAST_FLUSH, "the last flush is not finished");
         }
     }
 
-    async fn flush(&self, before: Vec<Done>) -> Vec<Done> {
-        // A sink that still goes over the last interval would miss the rest of it. One that is stuck does anyway.
+    async fn flush(&self, before: Vec<Done>) -> Orders {
+        // A sink that has not read the last interval yet would miss it. One that is stuck does.
         let _ = timeout(SINK_GRACE, all(before)).await;
         let store = self.store.clone();
         self.workers.post_all_then(move || store.hand_over()).await;
         self.store.hand_over();
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || merge(&store)).await {
-            Ok(interval) => self.sinks.iter().filter_map(|sink| self.order(sink, interval)).collect(),
+            Ok(interval) => self.order(interval),
             Err(error) => {
                 tracing::error!(target: "stats", %error, "histograms are not merged");
-                Vec::new()
+                Orders::default()
             }
         }
     }
 
-    fn order(&self, sink: &SinkThread, interval: Interval) -> Option<Done> {
-        let cluster = sink.cluster().and_then(|name| self.clusters.get(name));
-        let upstream = cluster.map(|(info, hosts)| Upstream { info, hosts });
-        let (working, done) = oneshot::channel();
-        if !sink.order(Order { interval, upstream, _working: working }) {
-            // It has not even begun with the flush before the last one.
-            self.stats.dropped_stat_flushes.inc();
-            return None;
+    fn order(&self, interval: Interval) -> Orders {
+        let mut orders = Orders::default();
+        for sink in &self.sinks {
+            let cluster = sink.cluster().and_then(|name| self.clusters.get(name));
+            let upstream = cluster.map(|(info, hosts)| Upstream { info, hosts });
+            let ((unread, read), (unsent, sent)) = (oneshot::channel(), oneshot::channel());
+            if sink.order(Order { interval, upstream, unread, unsent }) {
+                orders.read.push(read);
+                orders.sent.push(sent);
+            } else {
+                // It has not even begun with the flush before the last one.
+                self.stats.dropped_stat_flushes.inc();
+            }
         }
-        Some(done)
+        orders
     }
 }
 
-async fn all(sinks: Vec<Done>) {
-    for sink in sinks {
-        let _ = sink.await;
+async fn all(done: Vec<Done>) {
+    for one in done {
+        let _ = one.await;
     }
 }
 
@@ -157,4 +169,4 @@ fn merge(store: &Store) -> Interval {
 }
 
 const LAST_FLUSH: Duration = Duration::from_secs(1);
-const SINK_GRACE: Duration = Duration::from_millis(200);
+const SINK_GRACE: Duration = Duration::from_millis(500);

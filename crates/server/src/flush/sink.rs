@@ -1,5 +1,6 @@
 //! A sink: a thread that waits for a flush, walks over the stats, and sends what its receiver does not know.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -31,8 +32,10 @@ pub(super) struct Order {
     pub interval: Interval,
     /// Of a sink that connects to a cluster.
     pub upstream: Option<Upstream>,
-    /// Dropped when the sink is done.
-    pub _working: oneshot::Sender<()>,
+    /// Dropped when the sink has taken over the interval's values.
+    pub unread: oneshot::Sender<()>,
+    /// Dropped when the sink has sent all, or has found that it cannot.
+    pub unsent: oneshot::Sender<()>,
 }
 
 /// A cluster at the time of a flush.
@@ -145,14 +148,14 @@ impl Sink {
     }
 
     fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
-            let flushed = self.flush(&order);
+        while let Ok(Order { interval, upstream, unread, unsent }) = orders.recv() {
+            self.values.take_over(&self.store, interval);
+            drop(unread);
+            let flushed = self.flush(upstream.as_ref());
             self.lines.clear();
             self.settle();
-            match flushed {
-                Ok(()) => self.values.all_sent(),
-                Err(_) => self.values.keep(&self.store, order.interval),
-            }
+            self.values.end(flushed.is_ok());
+            drop(unsent);
             let was_failing = std::mem::replace(&mut self.failing, flushed.is_err());
             let receiver = &self.receiver;
             match flushed {
@@ -166,11 +169,11 @@ impl Sink {
         }
     }
 
-    fn flush(&mut self, order: &Order) -> Result<(), SinkError> {
-        self.transport.open(order.upstream.as_ref(), &mut self.told)?;
+    fn flush(&mut self, upstream: Option<&Upstream>) -> Result<(), SinkError> {
+        self.transport.open(upstream, &mut self.told)?;
         self.settle();
         self.send_counters()?;
-        self.send_others(order.interval)?;
+        self.send_others()?;
         self.send(Batch::Last)
     }
 
@@ -195,15 +198,16 @@ impl Sink {
     }
 
     /// Gauges and histograms.
-    fn send_others(&mut self, interval: Interval) -> Result<(), SinkError> {
-        let mut walk = self.store.walk().of_interval(interval);
+    fn send_others(&mut self) -> Result<(), SinkError> {
+        let mut walk = self.store.walk();
         let mut seen = HashSet::with_capacity(self.gauges.len());
         loop {
             let Sink { encoder, lines, gauges, values, .. } = self;
+            let known = RefCell::new(values);
             let more = walk.advance_where(
                 |id, kind, number| match kind {
                     MetricKind::Counter | MetricKind::TextReadout => false,
-                    MetricKind::Histogram => number != 0,
+                    MetricKind::Histogram => known.borrow().has(id),
                     MetricKind::Gauge(ImportMode::HiddenAccumulate) => false,
                     MetricKind::Gauge(_) => number != 0 || gauges.contains(&id),
                 },
@@ -212,8 +216,10 @@ impl Sink {
                         seen.insert(id);
                         encoder.gauge(metric.name, number, lines);
                     }
-                    Value::Histogram(histogram) => {
-                        encoder.histogram(metric.name, &values.unsent(id, histogram.interval), lines);
+                    Value::Histogram(_) => {
+                        if let Some(unsent) = known.borrow_mut().for_batch(id) {
+                            encoder.histogram(metric.name, unsent, lines);
+                        }
                     }
                     Value::Text(_) => {}
                 },

@@ -1,121 +1,121 @@
-//! Values of histograms that a sink has yet to send. The store knows those of the last interval only, so what could not
-//! be sent of it is put by here.
+//! Values of histograms that a sink has yet to send. The store knows those of the last interval only, so they are taken
+//! over before anything is sent, which may take long.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use proxy_stats::{Distribution, Interval, MetricId, MetricKind, Store, Value};
 
-/// Of one sink. Empty while its receiver takes everything.
+/// Of one sink.
 #[derive(Default)]
 pub(super) struct Values {
-    /// Of earlier intervals.
-    kept: HashMap<MetricId, Distribution>,
+    unsent: HashMap<MetricId, Distribution>,
     /// Histograms in the batch that is being put together.
     in_batch: Vec<MetricId>,
-    /// Histograms whose values the transport has taken in this flush.
-    sent: HashSet<MetricId>,
 }
 
 impl Values {
-    /// What the receiver has not got of a histogram: to become part of the batch.
-    pub(super) fn unsent<'a>(&mut self, id: MetricId, interval: &'a Distribution) -> Cow<'a, Distribution> {
-        let Some(kept) = self.kept.get(&id) else {
-            if !interval.is_empty() {
-                self.in_batch.push(id);
-            }
-            return Cow::Borrowed(interval);
-        };
+    /// Takes over what was recorded in `interval`.
+    pub(super) fn take_over(&mut self, store: &Store, interval: Interval) {
+        let mut walk = store.walk().of_interval(interval);
+        while walk.advance_where(
+            |_, kind, number| kind == MetricKind::Histogram && number != 0,
+            |id, metric| {
+                if let Value::Histogram(histogram) = metric.value
+                    && !histogram.interval.is_empty()
+                {
+                    self.unsent.entry(id).or_default().merge(histogram.interval);
+                }
+            },
+        ) {}
+    }
+
+    /// Whether there is something to send of a histogram.
+    pub(super) fn has(&self, id: MetricId) -> bool {
+        self.unsent.contains_key(&id)
+    }
+
+    /// What is to be sent of a histogram, now that it becomes part of the batch.
+    pub(super) fn for_batch(&mut self, id: MetricId) -> Option<&Distribution> {
+        let unsent = self.unsent.get(&id)?;
         self.in_batch.push(id);
-        let mut unsent = kept.clone();
-        unsent.merge(interval);
-        Cow::Owned(unsent)
+        Some(unsent)
     }
 
     /// The transport has taken the batch, so what becomes of its lines is no longer our affair.
     pub(super) fn batch_taken(&mut self) {
         for id in self.in_batch.drain(..) {
-            self.kept.remove(&id);
-            self.sent.insert(id);
+            self.unsent.remove(&id);
         }
     }
 
-    /// All histograms have been sent: what is left was of those that are gone.
-    pub(super) fn all_sent(&mut self) {
-        *self = Values::default();
-    }
-
-    /// Puts by what was not sent of `interval`.
-    pub(super) fn keep(&mut self, store: &Store, interval: Interval) {
+    /// Ends a flush. Where everything was sent, what is left is of histograms that are gone.
+    pub(super) fn end(&mut self, all_sent: bool) {
         self.in_batch.clear();
-        let Values { kept, sent, .. } = self;
-        let mut walk = store.walk().of_interval(interval);
-        let recorded = |id, kind, number| kind == MetricKind::Histogram && number != 0 && !sent.contains(&id);
-        while walk.advance_where(recorded, |id, metric| {
-            if let Value::Histogram(histogram) = metric.value
-                && !histogram.interval.is_empty()
-            {
-                kept.entry(id).or_default().merge(histogram.interval);
-            }
-        }) {}
-        self.sent.clear();
+        if all_sent {
+            self.unsent = HashMap::new();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proxy_stats::{StoreOptions, ThreadIndex};
+    use proxy_stats::{Scope, StoreOptions, ThreadIndex};
 
     use super::*;
 
-    fn unsent(values: &mut Values, store: &Store, interval: Interval) -> Vec<(String, u64)> {
-        let mut found = Vec::new();
-        let mut walk = store.walk().of_interval(interval);
-        while walk.advance_where(
-            |_, _, _| true,
-            |id, metric| {
-                let Value::Histogram(histogram) = metric.value else { return };
-                found.push((metric.name.to_owned(), values.unsent(id, histogram.interval).count()));
-            },
-        ) {}
-        found.retain(|(_, count)| *count > 0);
-        found
+    struct Fixture {
+        store: Store,
+        scope: Scope,
+        values: Values,
+    }
+
+    impl Fixture {
+        /// Records, ends an interval and takes it over.
+        fn record(&mut self, name: &str, times: u64) {
+            let histogram = self.scope.histogram(name);
+            (0..times).for_each(|value| histogram.record(value));
+            self.store.hand_over();
+            let mut merge = self.store.merge_histograms();
+            while merge.advance() {}
+            self.values.take_over(&self.store, merge.interval());
+        }
+
+        /// Puts all in a batch: name and number of values.
+        fn batch(&mut self) -> Vec<(String, u64)> {
+            let mut found = Vec::new();
+            let (mut walk, values) = (self.store.walk(), &mut self.values);
+            while walk.advance_where(
+                |_, kind, _| kind == MetricKind::Histogram,
+                |id, metric| {
+                    let count = values.for_batch(id).map(Distribution::count);
+                    found.extend(count.map(|count| (metric.name.to_owned(), count)));
+                },
+            ) {}
+            found
+        }
     }
 
     #[test]
-    fn values_of_intervals_that_were_not_sent_add_up() {
+    fn values_stay_until_they_are_taken() {
         let store = Store::create(StoreOptions::private(1)).unwrap();
         assert!(store.bind_thread(ThreadIndex(0)));
         let scope = store.root().scope("s");
-        let (one, other) = (scope.histogram("one"), scope.histogram("other"));
-        let flush = || {
-            store.hand_over();
-            let mut merge = store.merge_histograms();
-            while merge.advance() {}
-            merge.interval()
-        };
-        let counts = |expected: &[(&str, u64)]| -> Vec<_> {
-            expected.iter().map(|(name, count)| (format!("s.{name}"), *count)).collect()
-        };
-        let mut values = Values::default();
-        (0..5).for_each(|value| one.record(value));
-        other.record(7);
-        let interval = flush();
-        assert_eq!(unsent(&mut values, &store, interval), counts(&[("one", 5), ("other", 1)]));
-        values.keep(&store, interval);
-        other.record(8);
-        let interval = flush();
-        assert_eq!(unsent(&mut values, &store, interval), counts(&[("one", 5), ("other", 2)]));
-        values.batch_taken();
-        // The flush failed afterwards, but these are gone.
-        values.keep(&store, interval);
-        let interval = flush();
-        assert_eq!(unsent(&mut values, &store, interval), []);
-        one.record(1);
-        let interval = flush();
-        assert_eq!(unsent(&mut values, &store, interval), counts(&[("one", 1)]));
-        values.batch_taken();
-        values.all_sent();
-        assert!(values.kept.is_empty() && values.sent.is_empty());
+        let mut fixture = Fixture { store, scope, values: Values::default() };
+        let one = |count| ("s.one".to_owned(), count);
+        let other = |count| ("s.other".to_owned(), count);
+        fixture.record("one", 5);
+        assert_eq!(fixture.batch(), [one(5)]);
+        fixture.values.end(false);
+        fixture.record("other", 1);
+        fixture.record("one", 2);
+        assert_eq!(fixture.batch(), [one(7), other(1)]);
+        fixture.values.batch_taken();
+        fixture.values.end(false);
+        assert_eq!(fixture.batch(), []);
+        fixture.record("one", 3);
+        assert_eq!(fixture.batch(), [one(3)]);
+        fixture.values.batch_taken();
+        fixture.values.end(true);
+        assert!(fixture.values.unsent.is_empty());
     }
 }
