@@ -374,6 +374,9 @@ impl Directory {
     pub(crate) fn inherit(&mut self, segment: &Segment, inherited: Inherited) {
         self.histograms.values_mut().for_each(Histogram::disinherit);
         self.inherited = inherited;
+        if self.block_ranges().iter().all(|blocks| blocks.is_empty()) {
+            return;
+        }
         let known = |(name, total): (&str, &Total)| {
             let class = total.kind().class();
             Some((name.to_owned(), class, self.find(segment, name, total.kind())?))

@@ -3,7 +3,6 @@
 //! The file is not trusted: every number in it is checked before use, memory is bounded by a slice of slots and a
 //! capped cache of names, and nothing is mapped, since a file that shrinks would then be SIGBUS.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -11,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 
+use hashbrown::HashMap;
 use nix::errno::Errno;
 use nix::fcntl::{FlockArg, OFlag};
 

@@ -18,6 +18,8 @@ pub(crate) struct Totals {
     /// Also of what was taken out: gaps would make looking for other names slow.
     index: HashTable<u32>,
     taken: usize,
+    /// The entry after the one found last: processes of a lineage make their stats in about the same order.
+    next: u32,
 }
 
 #[derive(Debug)]
@@ -89,11 +91,19 @@ impl Totals {
         if total.is_empty() {
             return Ok(());
         }
-        let Self { hasher, names, entries, index, .. } = self;
+        let class = total.kind().class();
+        if let Some(known) =
+            self.expected(name, class).and_then(|id| self.entries[id as usize].total.as_mut())
+        {
+            known.add(&total);
+            return Ok(());
+        }
+        let Self { hasher, names, entries, index, next, .. } = self;
         let hash = |id: &u32| hasher.hash_one(text(names, &entries[*id as usize]));
-        let same = |id: &u32| entries[*id as usize].is(names, name, total.kind().class());
+        let same = |id: &u32| entries[*id as usize].is(names, name, class);
         match index.entry(hasher.hash_one(name), same, hash) {
             hash_table::Entry::Occupied(found) => {
+                *next = *found.get() + 1;
                 if let Some(known) = &mut entries[*found.get() as usize].total {
                     known.add(&total);
                 }
@@ -114,7 +124,8 @@ impl Totals {
 
     /// Takes a stat out.
     pub(crate) fn take(&mut self, name: &str, class: u32) -> Option<(Place, Total)> {
-        let id = self.find(name, class)?;
+        let id = self.expected(name, class).or_else(|| self.find(name, class))?;
+        self.next = id + 1;
         let entry = &mut self.entries[id as usize];
         let taken = (entry.place, entry.total.take()?);
         self.taken += 1;
@@ -123,6 +134,13 @@ impl Totals {
             *self = Totals::default();
         }
         Some(taken)
+    }
+
+    fn expected(&mut self, name: &str, class: u32) -> Option<u32> {
+        let id = self.next;
+        self.entries.get(id as usize).filter(|entry| entry.is(&self.names, name, class))?;
+        self.next += 1;
+        Some(id)
     }
 
     pub(crate) fn contains(&self, name: &str, class: u32) -> bool {
