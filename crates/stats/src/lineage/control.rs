@@ -36,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) base_id: u32,
     /// Generation of the leader; 0: nobody.
     pub(super) leader: u64,
+    /// What lay around the file when it was made is in it.
+    pub(super) complete: bool,
     /// Number of the base that counts; 0: none.
     pub(super) base: u64,
     /// Number of the last base whose absorbed segments are off the list. While it is not `base`, segments that the base
@@ -46,12 +48,12 @@ pub(super) struct Snapshot {
 }
 
 impl Control {
-    /// Opens the control file, made anew if there is none that can be used. True: it is new, or has lost what it said.
+    /// Opens the control file, made anew if there is none that can be used.
     pub(super) fn open(
         path: &LineagePath,
         base_id: u32,
         warnings: &mut Vec<LineageWarning>,
-    ) -> io::Result<(Control, bool)> {
+    ) -> io::Result<Control> {
         if !fits_file_limit(BYTES) {
             return Err(io::Error::from(Errno::EFBIG));
         }
@@ -68,13 +70,13 @@ impl Control {
                 Ok(snapshot) if snapshot.base_id == base_id => {
                     let words = Words::map(&file, COUNT)?;
                     file.unlock()?;
-                    return Ok((Control { file, words }, false));
+                    return Ok(Control { file, words });
                 }
                 // Never finished: its maker died, or the file system was full.
                 Err(ReadError::NotASegment) if is_unfinished(&file)? => {
                     let made = Control::make(file, base_id);
                     // An empty file is of no use to anybody.
-                    return made.map(|control| (control, true)).inspect_err(|_| drop(remove(&path)));
+                    return made.inspect_err(|_| drop(remove(&path)));
                 }
                 Ok(_) => warnings.push(LineageWarning::ControlReplaced(ReadError::NotASegment)),
                 Err(error) => warnings.push(LineageWarning::ControlReplaced(error)),
@@ -156,6 +158,10 @@ impl Changing<'_> {
         self.0.words[word::SETTLED_BASE].store(number, Release);
     }
 
+    pub(super) fn set_complete(&self) {
+        self.0.words[word::COMPLETE].store(1, Release);
+    }
+
     fn list(&self) -> &[std::sync::atomic::AtomicU64] {
         &self.0.words[word::LIST..word::LIST + MAX_SEGMENTS]
     }
@@ -195,6 +201,7 @@ impl Snapshot {
         Snapshot {
             base_id: (word(word::VERSION) >> 32) as u32,
             leader: word(word::LEADER),
+            complete: word(word::COMPLETE) != 0,
             base: word(word::BASE),
             settled_base: word(word::SETTLED_BASE),
             generations,
@@ -234,6 +241,8 @@ mod word {
     pub(super) const LEADER: usize = 2;
     pub(super) const BASE: usize = 3;
     pub(super) const SETTLED_BASE: usize = 4;
+    /// Not 0 once what lay around the file is in it.
+    pub(super) const COMPLETE: usize = 5;
     /// Generations of the segments that count; 0 is a free entry.
     pub(super) const LIST: usize = 16;
 }

@@ -194,9 +194,12 @@ fn clean_up(path: &LineagePath, changing: &Changing<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells a new control file what the files around it say: the highest base that is whole counts, and all segments that it
-/// has not absorbed.
+/// Tells a new control file, once, what the files around it say: the highest base that is whole counts, and all segments
+/// that it has not absorbed.
 pub(super) fn recover(path: &LineagePath, changing: &Changing<'_>) -> io::Result<()> {
+    if changing.snapshot().complete {
+        return Ok(());
+    }
     let mut absorbed = Vec::new();
     let mut bases = path.bases()?;
     bases.sort_unstable();
@@ -211,11 +214,13 @@ pub(super) fn recover(path: &LineagePath, changing: &Changing<'_>) -> io::Result
     segments.retain(|generation| !absorbed.contains(generation));
     segments.sort_unstable();
     for generation in segments.into_iter().rev() {
-        // More than fit cannot have been on a list.
+        // Whoever began this before may have died half-way. More than fit cannot have been on a list.
+        changing.remove(generation);
         if !changing.add(generation) {
             break;
         }
     }
+    changing.set_complete();
     Ok(())
 }
 

@@ -72,7 +72,7 @@ impl Lineage {
         };
         let joined = match control {
             None => None,
-            Some((control, new)) => match Lineage::enter(&options, &control, new, &mut warnings) {
+            Some(control) => match Lineage::enter(&options, &control, &mut warnings) {
                 Ok(entered) => Some((control, entered)),
                 Err(Refused::Store(StatsError::CreateFile { source: error, .. }) | Refused::Io(error)) => {
                     warnings.push(LineageWarning::Alone(error));
@@ -96,14 +96,11 @@ impl Lineage {
     fn enter(
         options: &LineageOptions,
         control: &Control,
-        new: bool,
         warnings: &mut Vec<LineageWarning>,
     ) -> Result<Entered, Refused> {
         let path = &options.path;
         let changing = control.change()?;
-        if new {
-            fold::recover(path, &changing)?;
-        }
+        fold::recover(path, &changing)?;
         let leader = control.leader();
         let leads = leader == 0 || !fold::lives(path, leader)?;
         let past =

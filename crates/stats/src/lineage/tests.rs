@@ -134,8 +134,7 @@ fn a_fold_that_is_cut_short_anywhere_counts_nothing_twice_and_loses_nothing() {
         live_and_die(&path, 1, 5);
         live_and_die(&path, 2, 7);
         {
-            let (control, new) = Control::open(&path, 7, &mut Vec::new()).unwrap();
-            assert!(!new);
+            let control = Control::open(&path, 7, &mut Vec::new()).unwrap();
             let changing = control.change().unwrap();
             let mut fold = Fold::begin(&path, &changing, &mut Vec::new()).unwrap().unwrap();
             if steps > 0 {
@@ -363,6 +362,20 @@ fn a_damaged_control_file_is_replaced_by_what_lies_around_it() {
 }
 
 #[test]
+fn who_dies_while_replacing_a_control_file_loses_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = place(&directory);
+    live_and_die(&path, 1, 5);
+    live_and_die(&path, 2, 7);
+    fs::remove_file(path.control()).unwrap();
+    drop(Control::open(&path, 7, &mut Vec::new()).unwrap());
+    let next = join(&path, 3);
+    count(&next, 1);
+    assert_eq!(shown(&next)["cluster.a.x"], 13);
+    assert_eq!(read(&path)["cluster.a.x"], 13);
+}
+
+#[test]
 fn damaged_bases_and_segments_cost_what_they_held_and_no_more() {
     let directory = TempDir::new().unwrap();
     let path = place(&directory);
@@ -492,7 +505,7 @@ proptest! {
                 Act::Kill(who) if who < living.len() => drop(living.remove(who)),
                 Act::Leave(who) if who < living.len() => living.remove(who).leave().unwrap(),
                 Act::TakeOver(who) if who < living.len() => {
-                    let leader = Control::open(&path, 7, &mut Vec::new()).unwrap().0.leader();
+                    let leader = Control::open(&path, 7, &mut Vec::new()).unwrap().leader();
                     prop_assert!(living[who].take_over(leader));
                 }
                 _ => {}
