@@ -91,7 +91,7 @@ _proxyd() {
             return 0
             ;;
         proxyd__subcmd__run)
-            opts="-c -l -h --config-path --config-yaml --from --to --print-config --mode --allow-unsupported --concurrency --base-id --run-dir --shm-dir --log-level --component-log-level --log-path --log-format --service-cluster --service-node --service-zone --admin-address-path --admin-allowed-host --drain-time-s --shutdown-time-s --help"
+            opts="-c -l -h --config-path --config-yaml --from --to --print-config --mode --allow-unsupported --concurrency --base-id --run-dir --shm-dir --log-level --component-log-level --log-path --log-format --service-cluster --service-node --service-zone --admin-address-path --admin-allowed-host --file-flush-interval-msec --file-flush-min-size-kb --drain-time-s --shutdown-time-s --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -174,6 +174,14 @@ _proxyd() {
                     return 0
                     ;;
                 --admin-allowed-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file-flush-interval-msec)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file-flush-min-size-kb)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

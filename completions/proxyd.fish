@@ -53,6 +53,8 @@ complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l service-node -d 'N
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l service-zone -d 'Zone this proxy is in (node.locality.zone)' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l admin-address-path -d 'File that gets the address of the admin port' -r -F
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l admin-allowed-host -d 'Another name by which the admin port may be addressed, besides IP addresses and localhost' -r
+complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l file-flush-interval-msec -d 'Milliseconds that lines of access logs wait at most before they are written' -r
+complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l file-flush-min-size-kb -d 'Kilobytes of access log lines that a worker collects before they are written' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l drain-time-s -d 'Seconds that draining listeners give their connections' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l shutdown-time-s -d 'Seconds that connections may last after SIGTERM' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l print-config -d 'Prints the configuration that is built in, or made from --from and --to, and ends'

@@ -104,6 +104,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) admin_allowed_host: Vec<String>,
 
+    /// Milliseconds that lines of access logs wait at most before they are written
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    pub(crate) file_flush_interval_msec: u32,
+
+    /// Kilobytes of access log lines that a worker collects before they are written
+    #[arg(long, value_name = "KILOBYTES", default_value_t = 64)]
+    pub(crate) file_flush_min_size_kb: u32,
+
     /// Seconds that draining listeners give their connections
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) drain_time_s: u32,
@@ -179,7 +187,7 @@ mod tests {
     fn envoys_spellings_are_taken() {
         let line = "proxyd run -c envoy.yaml --config-yaml {} --concurrency 0 --base-id 7 -l warn --component-log-level dns:trace \
                     --log-path log --service-cluster c --service-node n --service-zone z --admin-address-path a \
-                    --drain-time-s 5 --mode validate";
+                    --drain-time-s 5 --file-flush-interval-msec 50 --file-flush-min-size-kb 1 --mode validate";
         let Command::Run(run) = Arguments::try_parse_from(line.split_whitespace()).unwrap().command;
         assert_eq!(
             (run.concurrency, run.base_id, run.log_level.as_str(), run.mode),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proxy_control::{BaseId, RunDir};
 use proxy_server::default_config::{self, Target};
 use proxy_server::logging::{self, LogOptions};
-use proxy_server::options::{self, Allocator, ConfigSource, NodeOptions, Options};
+use proxy_server::options::{self, Allocator, ConfigSource, FlushOptions, NodeOptions, Options};
 
 use crate::arguments::{LogFormat, Mode, Run};
 
@@ -50,6 +50,10 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
         node: NodeOptions { cluster: run.service_cluster, id: run.service_node, zone: run.service_zone },
         admin_address_path: run.admin_address_path,
         admin_allowed_hosts: run.admin_allowed_host,
+        file_flush: FlushOptions {
+            interval: Duration::from_millis(run.file_flush_interval_msec.into()),
+            min_size: usize::try_from(run.file_flush_min_size_kb).unwrap_or(usize::MAX).saturating_mul(1024),
+        },
         drain_time: Duration::from_secs(run.drain_time_s.into()),
         shutdown_time: Duration::from_secs(run.shutdown_time_s.into()),
         allow_unsupported: run.allow_unsupported,

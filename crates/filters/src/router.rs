@@ -12,7 +12,8 @@ use proxy_http::h1::head::{HeadError, ResponseHead};
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
-use proxy_http::{BodyError, Request, Response, StreamInfo, StreamTimer};
+use proxy_http::{BodyError, Request, Response, ResponseFlags, StreamInfo, StreamTimer};
+use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
@@ -29,13 +30,14 @@ pub struct Router {
     settings: Arc<settings::Router>,
     clusters: Rc<ClusterMap>,
     stats: Arc<HttpStats>,
+    keep_response: bool,
 }
 
 impl TerminalFilter for Router {
     fn serve<'a>(
         &'a self,
         stream: &'a Rc<StreamInfo>,
-        request: Request,
+        request: &'a mut Request,
     ) -> Filtered<'a, Result<Response, Reset>> {
         self.stats.router.rq_total.inc();
         let Some(entry) = stream.route() else {
@@ -50,10 +52,12 @@ impl TerminalFilter for Router {
             RouteAction::Redirect(redirect) => {
                 // As Envoy: its `rq_redirect` is of a time before.
                 self.stats.router.rq_direct_response.inc();
-                Filtered::Now(Ok(chosen.redirect_response(redirect, &request)))
+                stream.set_details("direct_response");
+                Filtered::Now(Ok(chosen.redirect_response(redirect, request)))
             }
             RouteAction::Direct(direct) => {
                 self.stats.router.rq_direct_response.inc();
+                stream.set_details("direct_response");
                 Filtered::Now(Ok(chosen.direct_response(direct)))
             }
             RouteAction::NonForwarding => {
@@ -65,13 +69,19 @@ impl TerminalFilter for Router {
 }
 
 impl Router {
-    pub fn new(settings: Arc<settings::Router>, clusters: Rc<ClusterMap>, stats: Arc<HttpStats>) -> Router {
-        Router { settings, clusters, stats }
+    /// `keep_response`: a log tells of the headers that hosts answer with.
+    pub fn new(
+        settings: Arc<settings::Router>,
+        clusters: Rc<ClusterMap>,
+        stats: Arc<HttpStats>,
+        keep_response: bool,
+    ) -> Router {
+        Router { settings, clusters, stats, keep_response }
     }
 
     /// The route's time limit passed; `answered`: after a host's response had begun.
     pub(crate) fn count_timeout(&self, stream: &StreamInfo, answered: bool) {
-        if let Some(cluster) = stream.cluster().and_then(|name| self.clusters.find(&name)) {
+        if let Some(cluster) = stream.cluster().and_then(|cluster| self.clusters.find(&cluster.name)) {
             cluster.info.stats.upstream_rq_timeout.inc();
             if !answered {
                 cluster.count_response(LocalReply::ResponseTimeout.status(), stream.is_internal());
@@ -82,12 +92,12 @@ impl Router {
     async fn forward(
         &self,
         stream: &Rc<StreamInfo>,
-        mut request: Request,
+        request: &mut Request,
         entry: RouteEntry,
     ) -> Result<Response, Reset> {
         let chosen = entry.chosen();
         let Some(forward) = chosen.forward() else { return Err(Reset) };
-        let Some(selected) = chosen.select_cluster(&request, fastrand::u64(..)) else { return Err(Reset) };
+        let Some(selected) = chosen.select_cluster(request, fastrand::u64(..)) else { return Err(Reset) };
         let weighted = selected.weighted;
         let cluster = match selected.cluster {
             SelectedCluster::Id(id) => self.clusters.get(id),
@@ -99,9 +109,9 @@ impl Router {
             self.stats.router.no_cluster.inc();
             return Ok(LocalReply::NoCluster(forward.cluster_not_found_status).response(stream));
         };
-        stream.set_cluster(Arc::clone(&cluster.info.settings.name));
+        stream.set_cluster(Arc::clone(&cluster.info.settings));
         let suppress = self.settings.suppress_envoy_headers;
-        let timeouts = take_timeouts(&mut request, forward.timeout, &self.settings);
+        let timeouts = take_timeouts(request, forward.timeout, &self.settings);
         remove_router_headers(&mut request.headers);
         let now = clock::now();
         if let Some(idle) = forward.idle_timeout {
@@ -111,8 +121,8 @@ impl Router {
             stream.set_timeout(StreamTimer::Duration, duration, now);
         }
         stream.set_timeout(StreamTimer::Response, timeouts.global, now);
-        chosen.apply_request(weighted, &mut request, !suppress);
-        let mut response = match self.send(stream, &cluster, forward, &mut request).await {
+        chosen.apply_request(weighted, request, !suppress);
+        let mut response = match self.send(stream, &cluster, forward, request).await {
             Ok(response) => response,
             Err(Failure::Reply(reply)) => {
                 let response = reply.response(stream);
@@ -137,6 +147,7 @@ impl Router {
         let started = clock::now();
         let mut again = None::<Retry>;
         loop {
+            stream.record.attempt_count.set(stream.record.attempt_count.get() + 1);
             let Some(host) = cluster.pick() else {
                 cluster.info.stats.upstream_cx_none_healthy.inc();
                 return Err(Failure::Reply(LocalReply::NoHealthyUpstream));
@@ -145,17 +156,34 @@ impl Router {
                 let keep = !self.settings.suppress_envoy_headers;
                 replace_host(request, host.host.hostname.as_bytes(), forward.append_x_forwarded_host, keep);
             }
-            let link = host.link(stream.version, forward.priority).await.map_err(acquire_failure)?;
+            let attempt = stream
+                .needs()
+                .record
+                .then(|| stream.record.begin_attempt(Rc::clone(&host) as Rc<dyn UpstreamHost>, clock::now()));
+            let guard = AttemptGuard::new(attempt.clone());
+            let link = match host.link(stream.version, forward.priority).await {
+                Ok(link) => link,
+                Err(error) => {
+                    guard.note(|attempt, now| {
+                        attempt.ready.set(attempt.start, now);
+                        acquire_failed(&error, attempt);
+                    });
+                    return Err(acquire_failure(error));
+                }
+            };
             let reused = link.reused;
             let active = ActiveRequest::begin(stream, cluster, &host, forward.priority)?;
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
-            let mut exchange = Exchange::new(link, request);
+            let mut exchange = Exchange::new(link, request, guard);
             let polled = poll_fn(|cx| exchange.poll_head(cx)).await;
             for status in exchange.interim() {
                 cluster.count_response(*status, stream.is_internal());
             }
             match polled {
                 Ok(head) => {
+                    if let Some(attempt) = attempt {
+                        attempt.status.set(head.status);
+                    }
                     if again.is_spent() {
                         cluster.info.stats.upstream_rq_retry_success.inc();
                     }
@@ -166,21 +194,13 @@ impl Router {
                 }
                 Err(error) => {
                     active.failed();
-                    return Err(match error {
-                        ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
-                        ExchangeError::Reset(_) | ExchangeError::Refused => {
-                            Failure::Reply(LocalReply::UpstreamReset)
-                        }
-                        ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
-                        ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
-                        ExchangeError::RequestBody(BodyError::Malformed(what)) => {
-                            Failure::Downstream(LocalReply::Downstream(HeadError::Malformed(what)))
-                        }
-                        ExchangeError::RequestBody(BodyError::TooLarge) => {
-                            Failure::Downstream(LocalReply::RequestTooLarge)
-                        }
-                        ExchangeError::RequestBody(_) => Failure::ClientGone,
-                    });
+                    let failure = exchange_failure(error);
+                    if let (Some(attempt), Failure::Reply(reply)) = (attempt, &failure)
+                        && let Some(flag) = reply.flag()
+                    {
+                        attempt.set_flag(flag);
+                    }
+                    return Err(failure);
                 }
             }
         }
@@ -197,6 +217,10 @@ impl Router {
     ) -> Response {
         let now = clock::refresh();
         stream.touch(now);
+        stream.set_details("via_upstream");
+        if self.keep_response {
+            stream.kept().upstream_response = Some(head.headers.copy());
+        }
         cluster.count_response(head.status, stream.is_internal());
         active.answered(head.status);
         let headers = std::mem::take(&mut head.headers);
@@ -223,6 +247,31 @@ fn safe_to_repeat(error: &ExchangeError, reused: bool) -> bool {
         ExchangeError::Closed { heard: false } => reused,
         ExchangeError::Refused => true,
         _ => false,
+    }
+}
+
+fn exchange_failure(error: ExchangeError) -> Failure {
+    match error {
+        ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
+        ExchangeError::Reset(_) | ExchangeError::Refused => Failure::Reply(LocalReply::UpstreamReset),
+        ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
+        ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
+        ExchangeError::RequestBody(BodyError::Malformed(what)) => {
+            Failure::Downstream(LocalReply::Downstream(HeadError::Malformed(what)))
+        }
+        ExchangeError::RequestBody(BodyError::TooLarge) => Failure::Downstream(LocalReply::RequestTooLarge),
+        ExchangeError::RequestBody(_) => Failure::ClientGone,
+    }
+}
+
+/// What an attempt that got no connection is told of.
+fn acquire_failed(error: &AcquireError, attempt: &UpstreamAttempt) {
+    match error {
+        AcquireError::Overflow => attempt.set_flag(ResponseFlags::UPSTREAM_OVERFLOW),
+        AcquireError::Connect(error) => {
+            attempt.set_flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+            *attempt.failure.borrow_mut() = error.transport_failure();
+        }
     }
 }
 

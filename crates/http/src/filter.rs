@@ -51,12 +51,12 @@ pub trait HttpFilter {
     fn end(&self, _stream: &Rc<StreamInfo>) {}
 }
 
-/// What ends a chain: takes the request away and comes back with the response.
+/// What ends a chain: takes the request's body away and comes back with the response.
 /// Dropping the future, or later the response's body, cancels what it began.
 pub trait TerminalFilter {
     fn serve<'a>(
         &'a self,
         stream: &'a Rc<StreamInfo>,
-        request: Request,
+        request: &'a mut Request,
     ) -> Filtered<'a, Result<Response, Reset>>;
 }

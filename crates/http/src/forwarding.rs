@@ -230,7 +230,7 @@ fn set_request_id(headers: &mut Headers, is_edge: bool, preserve: bool, random: 
 }
 
 /// A version 4 UUID (RFC 9562, section 5.4) as text.
-fn uuid(random: u128) -> [u8; 36] {
+pub(crate) fn uuid(random: u128) -> [u8; 36] {
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0x3 << 62;
     let value = random & !(VERSION | VARIANT) | 0x4 << 76 | 0x2 << 62;

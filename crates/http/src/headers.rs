@@ -114,6 +114,13 @@ impl Headers {
         })
     }
 
+    /// The same lines once more.
+    pub fn copy(&self) -> Headers {
+        let mut copy = Headers::new();
+        self.iter().for_each(|(name, value)| copy.append(name, value));
+        copy
+    }
+
     /// Number of lines.
     pub fn len(&self) -> usize {
         self.entries.0.iter().filter(|e| e.live).count()

@@ -1,5 +1,6 @@
 #![doc = include_str!("../DESIGN.md")]
 
+pub mod access_log;
 pub mod body;
 pub mod filter;
 pub mod forwarding;

@@ -140,6 +140,19 @@ impl Request {
         self.authority = self.headers.store(authority);
     }
 
+    /// Bytes of the names and values of all headers, with the pseudo headers, as Envoy counts them.
+    pub fn header_bytes(&self) -> u64 {
+        let pseudo = [
+            (":method", self.method.as_str().as_bytes()),
+            (":path", self.path()),
+            (":authority", self.authority()),
+            (":scheme", self.scheme.as_str().as_bytes()),
+        ];
+        let pseudo = pseudo.iter().filter(|(_, value)| !value.is_empty());
+        let pseudo: usize = pseudo.map(|(name, value)| name.len() + value.len()).sum();
+        (pseudo + self.headers.byte_size()) as u64
+    }
+
     /// A header, or one of the pseudo headers `:method`, `:path`, `:authority` and `:scheme`, as matchers name them.
     pub fn value_or_pseudo(&self, name: &str) -> Option<&[u8]> {
         match name {

@@ -105,7 +105,8 @@ impl LocalReply {
         }
     }
 
-    fn flag(self) -> Option<ResponseFlags> {
+    /// The response flag that says so.
+    pub fn flag(self) -> Option<ResponseFlags> {
         use LocalReply::*;
         Some(match self {
             NoRoute => ResponseFlags::NO_ROUTE_FOUND,
@@ -118,9 +119,13 @@ impl LocalReply {
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            MaxDuration { .. } => ResponseFlags::DURATION_TIMEOUT,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
-            RequestTimeout | RequestHeadersTimeout | UpgradeRefused | BadPath | RequestTooLarge => {
+            RequestTimeout
+            | RequestHeadersTimeout
+            | MaxDuration { .. }
+            | UpgradeRefused
+            | BadPath
+            | RequestTooLarge => {
                 return None;
             }
         })
@@ -182,20 +187,26 @@ pub fn is_grpc_call(headers: &Headers) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
 }
 
-/// Turns a local reply into one that gRPC clients understand: 200, without a body, the status in headers (Envoy's
-/// `Grpc::Utility::httpToGrpcStatus`).
+/// The gRPC status that a response code stands for (Envoy's `Grpc::Utility::httpToGrpcStatus`).
+pub(crate) fn grpc_status_of(status: u16) -> u8 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// Turns a local reply into one that gRPC clients understand: 200, without a body, the status in headers.
 fn grpc_response(from: Response, message: &str) -> Response {
-    let status: &[u8] = match from.status {
-        400 => b"13",
-        401 => b"16",
-        403 => b"7",
-        404 => b"12",
-        429 | 502 | 503 | 504 => b"14",
-        _ => b"2",
-    };
+    let status = grpc_status_of(from.status);
     let mut response = Response::new(200);
     response.headers.append(HeaderId::CONTENT_TYPE, b"application/grpc");
-    response.headers.append(HeaderId::GRPC_STATUS, status);
+    response.headers.append_with(HeaderId::GRPC_STATUS, |out| {
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    });
     if !message.is_empty() {
         // Our texts have nothing that gRPC wants percent-encoded.
         response.headers.append(HeaderId::GRPC_MESSAGE, message.as_bytes());

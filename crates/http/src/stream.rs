@@ -3,64 +3,20 @@
 //! Lives on one worker, so everything is a `Cell` or `RefCell`. The cause of an early end is set before
 //! anything is dropped, so that guards and, later, access logs find it.
 
-use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::cell::{Cell, RefCell, RefMut};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_net::ConnectionInfo;
+pub use proxy_config::settings::ResponseFlags;
+use proxy_config::settings::{Cluster, LogNeeds};
+use proxy_net::{Address, ConnectionInfo, StreamRecord};
 use proxy_runtime::Deadlines;
 
-use crate::message::Version;
+use crate::headers::Headers;
+use crate::message::{Request, Version};
 use crate::route::RouteEntry;
-
-/// Response flags of Envoy's access log that proxyd can set so far, as bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct ResponseFlags(u32);
-
-macro_rules! response_flags {
-    ($($name:ident = $bit:literal, $short:literal;)*) => {
-        impl ResponseFlags {
-            $(pub const $name: ResponseFlags = ResponseFlags(1 << $bit);)*
-            /// The short forms that Envoy prints, in its order.
-            pub fn short_names(self) -> impl Iterator<Item = &'static str> {
-                [$((ResponseFlags::$name, $short),)*]
-                    .into_iter()
-                    .filter(move |(flag, _)| self.contains(*flag))
-                    .map(|(_, short)| short)
-            }
-        }
-    };
-}
-
-response_flags! {
-    NO_HEALTHY_UPSTREAM = 0, "UH";
-    UPSTREAM_CONNECTION_FAILURE = 1, "UF";
-    UPSTREAM_OVERFLOW = 2, "UO";
-    NO_ROUTE_FOUND = 3, "NR";
-    DOWNSTREAM_CONNECTION_TERMINATION = 4, "DC";
-    UPSTREAM_REQUEST_TIMEOUT = 5, "UT";
-    UPSTREAM_REMOTE_RESET = 6, "UR";
-    UPSTREAM_CONNECTION_TERMINATION = 7, "UC";
-    STREAM_IDLE_TIMEOUT = 8, "SI";
-    DOWNSTREAM_PROTOCOL_ERROR = 9, "DPE";
-    UPSTREAM_PROTOCOL_ERROR = 10, "UPE";
-    UPSTREAM_MAX_STREAM_DURATION = 11, "UMSDR";
-    NO_CLUSTER_FOUND = 12, "NC";
-    LOCAL_RESET = 13, "LR";
-    DURATION_TIMEOUT = 14, "DT";
-}
-
-impl ResponseFlags {
-    pub fn contains(self, flag: ResponseFlags) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
 
 /// A time limit of a stream; index into its deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,24 +52,33 @@ pub type StreamDeadlines = Deadlines<8>;
 pub struct StreamInfo {
     pub connection: Rc<ConnectionInfo>,
     pub version: Version,
-    pub start: Instant,
+    /// What happened on it so far.
+    pub record: StreamRecord,
     deadlines: Rc<StreamDeadlines>,
     /// The limit on idling that is in force, pushed back at every byte.
     idle_timeout: Cell<Option<Duration>>,
     response_timeout: Cell<Option<Duration>>,
-    request_complete: Cell<Option<Instant>>,
-    flags: Cell<ResponseFlags>,
-    details: Cell<&'static str>,
     route: RefCell<Option<RouteEntry>>,
-    cluster: RefCell<Option<Arc<str>>>,
     /// Where the request came from, after `x-forwarded-for` has been trusted or not.
     client: Cell<Option<IpAddr>>,
     internal: Cell<bool>,
     grpc: Cell<bool>,
     /// The request id to put into the response, where asked for.
     response_id: RefCell<Option<Rc<[u8]>>>,
-    pub bytes_received: Cell<u64>,
-    pub bytes_sent: Cell<u64>,
+    /// What is to be kept of its messages for access logs.
+    needs: LogNeeds,
+    kept: RefCell<KeptMessages>,
+}
+
+/// Heads and trailers that outlive their messages, where an access log tells of them.
+#[derive(Default)]
+pub struct KeptMessages {
+    /// Without its body.
+    pub request: Option<Box<Request>>,
+    pub response: Option<Headers>,
+    pub trailers: Option<Headers>,
+    /// The headers of the response as the host sent them.
+    pub upstream_response: Option<Headers>,
 }
 
 impl StreamInfo {
@@ -122,25 +87,24 @@ impl StreamInfo {
         version: Version,
         start: Instant,
         deadlines: Rc<StreamDeadlines>,
+        needs: LogNeeds,
     ) -> Self {
+        let record = StreamRecord::new(start);
+        record.protocol.set(Some(version.as_str()));
         StreamInfo {
             connection,
             version,
-            start,
+            record,
             deadlines,
             idle_timeout: Cell::new(None),
             response_timeout: Cell::new(None),
-            request_complete: Cell::new(None),
-            flags: Cell::default(),
-            details: Cell::new(""),
             route: RefCell::new(None),
-            cluster: RefCell::new(None),
             client: Cell::new(None),
             internal: Cell::new(false),
             grpc: Cell::new(false),
             response_id: RefCell::new(None),
-            bytes_received: Cell::new(0),
-            bytes_sent: Cell::new(0),
+            needs,
+            kept: RefCell::default(),
         }
     }
 
@@ -178,7 +142,7 @@ impl StreamInfo {
         if self.is_request_complete() {
             return;
         }
-        self.request_complete.set(Some(now));
+        self.record.receive_end.set(self.record.start, now);
         self.deadlines.clear(StreamTimer::Request as usize);
         if let Some(timeout) = self.response_timeout.get() {
             self.deadlines.set(StreamTimer::Response as usize, now + timeout);
@@ -191,31 +155,29 @@ impl StreamInfo {
     }
 
     pub fn is_request_complete(&self) -> bool {
-        self.request_complete.get().is_some()
+        self.request_completed_at().is_some()
     }
 
     /// When the request had arrived whole.
     pub fn request_completed_at(&self) -> Option<Instant> {
-        self.request_complete.get()
+        self.record.receive_end.at(self.record.start)
     }
 
     pub fn set_flag(&self, flag: ResponseFlags) {
-        self.flags.set(ResponseFlags(self.flags.get().0 | flag.0));
+        self.record.set_flag(flag);
     }
 
     pub fn flags(&self) -> ResponseFlags {
-        self.flags.get()
+        self.record.flags()
     }
 
     /// `%RESPONSE_CODE_DETAILS%`; the first one set stays.
     pub fn set_details(&self, details: &'static str) {
-        if self.details.get().is_empty() {
-            self.details.set(details);
-        }
+        self.record.set_details(details);
     }
 
     pub fn details(&self) -> &'static str {
-        self.details.get()
+        self.record.details()
     }
 
     pub fn route(&self) -> Option<RouteEntry> {
@@ -226,12 +188,44 @@ impl StreamInfo {
         *self.route.borrow_mut() = route;
     }
 
-    pub fn cluster(&self) -> Option<Arc<str>> {
-        self.cluster.borrow().clone()
+    pub fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.record.cluster()
     }
 
-    pub fn set_cluster(&self, name: Arc<str>) {
-        *self.cluster.borrow_mut() = Some(name);
+    pub fn set_cluster(&self, cluster: Arc<Cluster>) {
+        self.record.set_cluster(cluster);
+    }
+
+    /// What access logs need of its messages.
+    pub fn needs(&self) -> LogNeeds {
+        self.needs
+    }
+
+    /// Keeps the head of a request that is not needed elsewhere any more, if a log wants it.
+    pub fn keep_request(&self, request: Request) {
+        if self.needs.request {
+            self.kept.borrow_mut().request = Some(Box::new(request));
+        }
+    }
+
+    /// Keeps the headers of the response that was sent.
+    pub fn keep_response(&self, headers: Headers) {
+        if self.needs.response {
+            self.kept.borrow_mut().response = Some(headers);
+        }
+    }
+
+    /// What was kept; for the stream's end.
+    pub fn kept(&self) -> RefMut<'_, KeptMessages> {
+        self.kept.borrow_mut()
+    }
+
+    /// The address that counts as the client's, where it is not that of the connection.
+    pub fn remote(&self) -> Option<Address> {
+        let client = self.client.get()?;
+        let peer = self.connection.remote.ip().map(|peer| peer.ip());
+        // Envoy knows no port of a client behind another proxy.
+        (peer != Some(client)).then(|| Address::Ip(SocketAddr::new(client, 0)))
     }
 
     pub fn client(&self) -> Option<IpAddr> {

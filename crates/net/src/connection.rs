@@ -10,6 +10,7 @@ use proxy_runtime::WorkerIndex;
 use crate::address::Address;
 use crate::buffer::ReadBuffer;
 use crate::io::Io;
+use crate::record::StreamRecord;
 
 /// A stream with the bytes already read from it and what is known about it. Moves from filter to filter by value;
 /// whoever holds it last closes it.
@@ -55,6 +56,8 @@ pub struct ConnectionInfo {
     pub server_name: Option<Rc<str>>,
     /// The protocol agreed on (TLS ALPN).
     pub application_protocol: Option<Rc<str>>,
+    /// Kept for access logs of the listener and of `tcp_proxy`, where there are any.
+    pub record: Option<Rc<StreamRecord>>,
 }
 
 impl Connection {
@@ -100,6 +103,7 @@ impl ConnectionInfo {
             started_at,
             server_name,
             application_protocol,
+            record: None,
         }
     }
 }

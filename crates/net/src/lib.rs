@@ -10,6 +10,7 @@ mod filter;
 mod io;
 mod listen;
 pub mod pipe;
+pub mod record;
 pub mod sockopt;
 
 pub use accept::{AcceptHooks, AcceptOptions, accept_loop};
@@ -20,3 +21,4 @@ pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};
 pub use filter::{CloseReason, Limit, ListenerFilter, LocalBoxFuture, NetworkFilter, NextNetwork, Refuse};
 pub use io::Io;
 pub use listen::{BindError, ListenSocket, ListenSocketOptions};
+pub use record::{AttemptGuard, StreamRecord, UpstreamAttempt, UpstreamHost};

@@ -2,6 +2,7 @@
 
 pub mod clock;
 mod drain;
+pub mod log_file;
 mod loop_stats;
 mod mailbox;
 mod pulse;

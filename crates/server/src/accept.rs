@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxy_config::settings;
-use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext};
-use proxy_filters::tcp_proxy::{TcpProxy, TcpStats};
+use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
+use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
+use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io,
-    ListenSocket, NetworkFilter, NextNetwork, accept_loop,
+    ListenSocket, NetworkFilter, NextNetwork, StreamRecord, accept_loop,
 };
 use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 
+use crate::connection_log::LoggedConnection;
 use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
 /// Tells listeners apart, also a new one from the one it replaces.
@@ -39,9 +41,14 @@ pub(crate) struct ListenerPlan {
     pub scope: Scope,
     /// The local address of every connection, unless the socket is bound to all of them.
     pub fixed_address: Option<Address>,
+    /// `access_log` of the listener.
+    pub logs: AccessLogPlan,
+    /// Connections are told of in a log, so each has a record.
+    pub keeps_records: bool,
 }
 
 pub(crate) struct ChainPlan {
+    pub name: String,
     pub filters: Vec<FilterPlan>,
 }
 
@@ -50,11 +57,14 @@ pub(crate) enum FilterPlan {
         settings: Arc<settings::TcpProxy>,
         clusters: Vec<(ClusterId, u32)>,
         stats: Arc<TcpStats>,
+        logs: AccessLogPlan,
     },
     Http {
         settings: Arc<settings::HttpConnectionManager>,
         routes: SlotReader<RouteTable>,
         stats: Arc<HttpStats>,
+        logs: AccessLogPlan,
+        upstream_logs: AccessLogPlan,
     },
 }
 
@@ -71,6 +81,7 @@ struct Listener {
     open: Drain,
     ids: Rc<ConnectionIds>,
     counts: Rc<ListenerCounts>,
+    logs: Rc<AccessLogs>,
 }
 
 impl Listener {
@@ -107,7 +118,8 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
     let scope = plan.scope.scope(&format!("worker_{}.", worker.0));
     let (drain, closing) = (Drain::new(), Drain::new());
     let build = |chain: &ChainPlan| -> Rc<[Rc<dyn NetworkFilter>]> {
-        chain.filters.iter().map(|f| build_filter(f, &plan, &clusters, &drain, &closing)).collect()
+        let name: Rc<str> = Rc::from(&*chain.name);
+        chain.filters.iter().map(|f| build_filter(f, &name, &plan, &clusters, &drain, &closing)).collect()
     };
     let listener = Rc::new(Listener {
         name: Rc::from(&*plan.settings.name),
@@ -119,6 +131,7 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         open: Drain::new(),
         ids,
         counts: ListenerCounts::new(Arc::clone(&plan.stats), &scope),
+        logs: Rc::new(AccessLogs::new(&plan.logs)),
         plan,
     });
     listeners().active.borrow_mut().insert(id, Rc::clone(&listener));
@@ -162,24 +175,36 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 fn build_filter(
     filter: &FilterPlan,
+    chain: &Rc<str>,
     plan: &ListenerPlan,
     clusters: &Rc<ClusterMap>,
     drain: &Drain,
     closing: &Drain,
 ) -> Rc<dyn NetworkFilter> {
     match filter {
-        FilterPlan::TcpProxy { settings, clusters: targets, stats } => Rc::new(TcpProxy::new(
+        FilterPlan::TcpProxy { settings, clusters: targets, stats, logs } => Rc::new(TcpProxy::new(
             Arc::clone(settings),
             targets.clone(),
             Rc::clone(clusters),
             Arc::clone(stats),
+            TcpLogs {
+                access: AccessLogs::new(logs),
+                at_start: settings.access_log_options.at_start,
+                filter_chain: Rc::clone(chain),
+            },
         )),
-        FilterPlan::Http { settings, routes, stats } => {
+        FilterPlan::Http { settings, routes, stats, logs, upstream_logs } => {
             let context = ManagerContext {
                 clusters: Rc::clone(clusters),
                 routes: routes.clone(),
                 local_address: plan.local_address,
                 stats: Arc::clone(stats),
+                logs: ManagerLogs {
+                    access: AccessLogs::new(logs),
+                    at_start: settings.access_log_options.at_start,
+                    upstream: AccessLogs::new(upstream_logs),
+                    filter_chain: Rc::clone(chain),
+                },
                 buffer_limit: plan.settings.buffer_limit,
                 drain: drain.clone(),
                 closing: closing.clone(),
@@ -197,15 +222,21 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     };
     let id = listener.ids.next();
     let name = Rc::clone(&listener.name);
-    let info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
-    let connection = Connection::new(io, Rc::new(info));
-    let chain = match listener.plan.matcher.find(&connection.info) {
-        Some(index) => listener.chains.get(index),
-        None => listener.default_chain.as_ref(),
+    let mut info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
+    if listener.plan.keeps_records {
+        info.record = Some(Rc::new(StreamRecord::new(info.started)));
+    }
+    let (chain, plan) = match listener.plan.matcher.find(&info) {
+        Some(index) => (listener.chains.get(index), listener.plan.chains.get(index)),
+        None => (listener.default_chain.as_ref(), listener.plan.default_chain.as_ref()),
     };
+    let connection = Connection::new(io, Rc::new(info));
+    let chain_name = plan.map_or("", |plan| &plan.name);
+    let logged = LoggedConnection::new(&listener.logs, chain_name, Rc::clone(&connection.info));
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
     let Some(chain) = chain.filter(|chain| !chain.is_empty()).map(Rc::clone) else {
         listener.counts.stats.no_filter_chain_match.inc();
+        logged.not_served();
         return;
     };
     let counted = ListenerConnection::new(&listener.counts, connection.info.started);
@@ -213,7 +244,7 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
-        let (_open, _counted) = (open, counted);
+        let (_open, _counted, _logged) = (open, counted, logged);
         let _active = GaugeGuard::new(listener.plan.total_connections);
         if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");

@@ -4,6 +4,7 @@ mod absent;
 mod accept;
 pub mod admin;
 mod clusters;
+mod connection_log;
 pub mod control_socket;
 pub mod default_config;
 mod discovery;

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_config::settings::{self, NetworkFilterConfig};
+use proxy_config::settings::{self, HttpFilterConfig, LogTarget, NetworkFilterConfig};
 use proxy_filters::hcm::HttpStats;
 use proxy_filters::tcp_proxy::TcpStats;
+use proxy_http::access_log::AccessLogPlan;
 use proxy_http::route::RouteTable;
 use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
+use proxy_runtime::log_file::{Destination, LogFiles, OpenError};
 use proxy_runtime::{OnAllWorkers, Slot, Workers};
 use proxy_stats::{Scope, Store, stats_block};
 use proxy_upstream::ClusterNames;
@@ -49,6 +51,7 @@ pub struct ListenerManager {
     names: ClusterNames,
     local_address: Option<IpAddr>,
     reclaimer: Reclaimer,
+    files: LogFiles,
     listeners: RefCell<Vec<Entry>>,
     /// Removed or replaced, with connections left.
     retired: Rc<RefCell<Vec<Retired>>>,
@@ -78,11 +81,20 @@ struct Retired {
 #[error("listener '{name}': {source}")]
 pub struct ListenerError {
     name: Arc<str>,
-    source: BindError,
+    source: BuildError,
+}
+
+/// What a listener lacks.
+#[derive(Debug, thiserror::Error)]
+enum BuildError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("access log: {0}")]
+    Log(#[from] OpenError),
 }
 
 impl ListenerManager {
-    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames) -> Rc<Self> {
+    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames, files: LogFiles) -> Rc<Self> {
         let root = store.root();
         let scope = root.scope("listener_manager.");
         Rc::new(ListenerManager {
@@ -93,6 +105,7 @@ impl ListenerManager {
             root,
             names,
             local_address: local_address(),
+            files,
             listeners: RefCell::default(),
             retired: Rc::default(),
             next_id: Cell::new(0),
@@ -103,7 +116,7 @@ impl ListenerManager {
     /// Adds a listener, or updates the one of that name. It accepts once [`ListenerManager::start`] has been called.
     ///
     /// # Errors
-    /// When an address cannot be bound; the listener of that name that was there goes on.
+    /// When an address cannot be bound or a log not be opened; the listener of that name that was there goes on.
     pub fn add(&self, settings: Arc<settings::Listener>) -> Result<(), ListenerError> {
         let entry = self.build(Arc::clone(&settings)).map_err(|source| {
             self.stats.listener_create_failure.add(self.workers.count() as u64);
@@ -111,7 +124,7 @@ impl ListenerManager {
         })?;
         if self.started.get() {
             self.listen(&entry)
-                .map_err(|source| ListenerError { name: Arc::clone(&settings.name), source })?;
+                .map_err(|error| ListenerError { name: Arc::clone(&settings.name), source: error.into() })?;
         }
         let mut listeners = self.listeners.borrow_mut();
         let old = listeners.iter().position(|l| l.settings.name == settings.name);
@@ -152,7 +165,8 @@ impl ListenerManager {
         self.started.set(true);
         for entry in self.listeners.borrow().iter() {
             let name = &entry.settings.name;
-            self.listen(entry).map_err(|source| ListenerError { name: Arc::clone(name), source })?;
+            self.listen(entry)
+                .map_err(|error| ListenerError { name: Arc::clone(name), source: error.into() })?;
         }
         self.stats.workers_started.set(1);
         Ok(())
@@ -241,7 +255,7 @@ impl ListenerManager {
         });
     }
 
-    fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BindError> {
+    fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BuildError> {
         let sockets = self.sockets(&settings)?;
         let address =
             sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
@@ -250,14 +264,20 @@ impl ListenerManager {
         let scope = root.scope(&format!("listener.{label}."));
         scope.declare(&CONFIGURED_DECLARED);
         let mut routes = Vec::new();
-        let mut chain = |chain: &Arc<settings::FilterChain>| ChainPlan {
-            filters: chain.filters.iter().map(|f| self.plan_filter(f, &root, &scope, &mut routes)).collect(),
+        let mut chain = |chain: &Arc<settings::FilterChain>| {
+            let filters = chain.filters.iter().map(|f| self.plan_filter(f, &root, &scope, &mut routes));
+            Ok::<_, BuildError>(ChainPlan {
+                name: chain.name.clone(),
+                filters: filters.collect::<Result<_, _>>()?,
+            })
         };
         let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
         let plan = Arc::new(ListenerPlan {
             matcher: ChainMatcher::new(&matches),
-            chains: settings.chains.iter().map(&mut chain).collect(),
-            default_chain: settings.default_chain.as_ref().map(&mut chain),
+            chains: settings.chains.iter().map(&mut chain).collect::<Result<_, _>>()?,
+            default_chain: settings.default_chain.as_ref().map(&mut chain).transpose()?,
+            logs: self.open_logs(&settings.access_logs)?,
+            keeps_records: keeps_records(&settings),
             stats: Arc::new(ListenerStats::under(&scope)),
             total_connections: self.connections.total_connections,
             local_address: self.local_address,
@@ -289,11 +309,12 @@ impl ListenerManager {
         root: &Scope,
         listener: &Scope,
         routes: &mut Vec<(String, Slot<RouteTable>)>,
-    ) -> FilterPlan {
-        match &filter.config {
+    ) -> Result<FilterPlan, OpenError> {
+        Ok(match &filter.config {
             NetworkFilterConfig::TcpProxy(settings) => FilterPlan::TcpProxy {
                 stats: Arc::new(TcpStats::new(root, &settings.stat_prefix)),
                 clusters: settings.clusters.iter().map(|c| (self.names.id(&c.name), c.weight)).collect(),
+                logs: self.open_logs(&settings.access_logs)?,
                 settings: Arc::clone(settings),
             },
             NetworkFilterConfig::HttpConnectionManager(settings) => {
@@ -301,13 +322,29 @@ impl ListenerManager {
                 let slot = Slot::new(&self.workers, Arc::new(table));
                 let reader = slot.reader();
                 routes.push((settings.routes.name.clone(), slot));
+                let upstream = settings.filters.iter().map(|filter| match &filter.config {
+                    HttpFilterConfig::Router(router) => Arc::clone(&router.upstream_logs),
+                });
                 FilterPlan::Http {
+                    logs: self.open_logs(&settings.access_logs)?,
+                    upstream_logs: self.open_logs(&upstream.rev().next().unwrap_or_default())?,
                     stats: Arc::new(HttpStats::new(root, listener, &settings.stat_prefix)),
                     routes: reader,
                     settings: Arc::clone(settings),
                 }
             }
-        }
+        })
+    }
+
+    fn open_logs(&self, settings: &Arc<[settings::AccessLog]>) -> Result<AccessLogPlan, OpenError> {
+        let files = settings.iter().map(|log| {
+            self.files.open(&match &log.target {
+                LogTarget::File(path) => Destination::File(path.clone()),
+                LogTarget::Stdout => Destination::Stdout,
+                LogTarget::Stderr => Destination::Stderr,
+            })
+        });
+        Ok(AccessLogPlan { files: files.collect::<Result<_, _>>()?, settings: Arc::clone(settings) })
     }
 
     /// Opens the sockets and hands each worker its own.
@@ -322,6 +359,16 @@ impl ListenerManager {
         }
         Ok(())
     }
+}
+
+/// Whether a log of the listener, or of a `tcp_proxy` in it, tells of connections.
+fn keeps_records(settings: &settings::Listener) -> bool {
+    let filters = settings.chains.iter().chain(&settings.default_chain).flat_map(|chain| &chain.filters);
+    let has_log = |filter: &settings::NetworkFilter| match &filter.config {
+        NetworkFilterConfig::TcpProxy(settings) => !settings.access_logs.is_empty(),
+        NetworkFilterConfig::HttpConnectionManager(_) => false,
+    };
+    !settings.access_logs.is_empty() || filters.into_iter().any(has_log)
 }
 
 /// The first IPv4 address of this machine that is not a loopback one, which Envoy takes for its own.

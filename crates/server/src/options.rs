@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proxy_control::BaseId;
+pub use proxy_runtime::log_file::FlushOptions;
 
 use crate::logging::LogOptions;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub drain_time: Duration,
     /// `--shutdown-time-s`: how long connections may last after SIGTERM.
     pub shutdown_time: Duration,
+    /// `--file-flush-interval-msec`, `--file-flush-min-size-kb`: when lines of access logs are written.
+    pub file_flush: FlushOptions,
     /// `--allow-unsupported`: fields that proxyd does not implement are warnings.
     pub allow_unsupported: bool,
     pub allocator: Allocator,

@@ -7,10 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use proxy_config::lower::LowerOptions;
+use proxy_config::lower::format::FormatFacts;
 use proxy_config::settings::Watchdogs;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
 use proxy_net::ConnectionIds;
+use proxy_runtime::log_file::LogFiles;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
 use proxy_stats::{Store, ThreadIndex};
 use proxy_upstream::dns::Resolver;
@@ -71,7 +74,14 @@ pub fn run(options: Options) -> Result<ExitCode, RunError> {
         true => proxy_runtime::measured_local_runtime()?,
         false => proxy_runtime::local_runtime()?,
     };
-    runtime.block_on(serve(Rc::new(options), configuration, log))
+    let mut files = None;
+    let result = runtime.block_on(serve(Rc::new(options), configuration, log, &mut files));
+    // With main's tasks the last handle to the workers goes, and with the workers what they had to log.
+    drop(runtime);
+    if let Some(files) = files {
+        files.finish(LOG_GRACE);
+    }
+    result
 }
 
 fn load(options: &Options) -> Result<Configuration, RunError> {
@@ -89,6 +99,12 @@ fn load(options: &Options) -> Result<Configuration, RunError> {
         service_node: given(&options.node.id),
         service_cluster: given(&options.node.cluster),
         service_zone: given(&options.node.zone),
+        facts: FormatFacts {
+            hostname: nix::unistd::gethostname()
+                .map_or_else(|_| "-".into(), |name| name.to_string_lossy().into()),
+            environment: |name| std::env::var(name).ok(),
+            time_zone: TimeZone::system(),
+        },
         ..LowerOptions::default()
     };
     let mut stderr = std::io::stderr().lock();
@@ -131,9 +147,15 @@ struct Running {
     _control: ControlSocket,
 }
 
-async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> Result<ExitCode, RunError> {
+async fn serve(
+    options: Rc<Options>,
+    configuration: Configuration,
+    log: Log,
+    files: &mut Option<LogFiles>,
+) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
     let mut running = start(&options, configuration, &log).await?;
+    let files = files.insert(running.state.files.clone());
     let mut ending = Ending::default();
     let opening = open_when_warm(Rc::clone(&running.state), Rc::clone(&running.segment));
     tokio::pin!(opening);
@@ -147,7 +169,7 @@ async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> 
             signal = signals.next() => match ending.handle(signal) {
                 Action::ShutDown => break,
                 Action::ExitNow(code) => return Ok(ExitCode::from(code)),
-                Action::ReopenLogs => log.reopen(),
+                Action::ReopenLogs => reopen_logs(&log, files),
                 Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
             },
             Some(command) = running.commanded.recv() => match command {
@@ -160,6 +182,7 @@ async fn serve(options: Rc<Options>, configuration: Configuration, log: Log) -> 
                     ending.begin();
                     break;
                 }
+                Command::ReopenLogs => reopen_logs(&log, files),
                 Command::Drain(request) => drain(&running.state.listeners, request, options.drain_time),
             },
         }
@@ -191,6 +214,7 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
         .ok();
     let (commands, commanded) = mpsc::unbounded_channel();
+    let files = LogFiles::new(&store.root(), options.file_flush);
     let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
     let tags = Arc::new(tag_extractor(&bootstrap.stats.tags));
     let flusher =
@@ -198,7 +222,8 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
     let state = Rc::new(State {
         clusters,
         flusher,
-        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names),
+        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone()),
+        files,
         store,
         stats,
         allocator: options.allocator,
@@ -252,6 +277,12 @@ async fn open_when_warm(state: Rc<State>, segment: Rc<Segment>) -> Result<(), Ru
     state.stats.initialized(after);
     tracing::info!(target: "main", ?after, "serving");
     Ok(())
+}
+
+/// The process's own log and all access logs.
+fn reopen_logs(log: &Log, files: &LogFiles) {
+    log.reopen();
+    files.reopen();
 }
 
 fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, drain_time: Duration) {
@@ -328,5 +359,7 @@ pub fn start_workers(concurrency: u16, store: &Store, measured: bool) -> Result<
     Ok(Rc::new(workers))
 }
 
+/// How long access logs may take to be written at the end.
+const LOG_GRACE: Duration = Duration::from_secs(1);
 /// How long answers of the admin port may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use std::time::Instant;
 use proxy_config::settings::{HistogramBuckets, Node, SocketAddress};
 use proxy_net::{Address, PipePath};
 use proxy_runtime::Workers;
+use proxy_runtime::log_file::LogFiles;
 use proxy_stats::{Store, TagExtractor};
 use proxy_upstream::HostStat;
 use tokio::sync::mpsc;
@@ -37,6 +38,7 @@ pub(crate) struct State {
     pub tags: Arc<TagExtractor>,
     pub histogram_buckets: Arc<[HistogramBuckets]>,
     pub workers: Rc<Workers>,
+    pub files: LogFiles,
     pub node: Arc<Node>,
     pub resources: Resources,
     pub started: Instant,
@@ -51,6 +53,7 @@ pub(crate) struct State {
 pub(crate) enum Command {
     ShutDown(ShutDown),
     Drain(DrainListeners),
+    ReopenLogs,
 }
 
 impl AdminState for State {
@@ -141,6 +144,10 @@ impl AdminState for State {
     fn drain_listeners(&self, request: DrainListeners) {
         // The receiver is the main loop; when it has ended, there is nothing left to drain.
         let _ = self.commands.send(Command::Drain(request));
+    }
+
+    fn reopen_logs(&self) {
+        let _ = self.commands.send(Command::ReopenLogs);
     }
 
     fn shut_down(&self, how: ShutDown) {

@@ -10,7 +10,7 @@ use proxy_config::settings;
 use proxy_http::h1::stats::CODEC_DECLARED;
 use proxy_http::h2::Http2Stats;
 use proxy_http::route::ClusterId;
-use proxy_net::{Address, ConnectOptions};
+use proxy_net::{Address, ConnectOptions, UpstreamHost};
 use proxy_runtime::WorkerIndex;
 use proxy_stats::Scope;
 
@@ -148,6 +148,16 @@ impl Cluster {
     /// The cluster has been removed: connections close when their streams end.
     pub fn retire(&self) {
         self.hosts.borrow().iter().for_each(|host| host.retire());
+    }
+}
+
+impl UpstreamHost for WorkerHost {
+    fn address(&self) -> &Address {
+        &self.host.address
+    }
+
+    fn hostname(&self) -> &str {
+        &self.host.hostname
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use proxy_net::Io;
-use proxy_runtime::{Timer, clock};
+use proxy_net::{Address, ConnectionId, ConnectionIds, Io, UpstreamAttempt};
+use proxy_runtime::{Timer, clock, worker_local};
 
 use crate::breaker::BreakerGuard;
 use crate::cluster::WorkerHost;
@@ -19,6 +19,26 @@ pub enum ConnectError {
     TimedOut,
     #[error("connecting failed: {0}")]
     Failed(#[from] io::Error),
+}
+
+impl ConnectionFacts {
+    /// Tells `attempt` that it goes over this connection.
+    pub fn describe(&self, attempt: &UpstreamAttempt, now: Instant) {
+        attempt.ready.set(attempt.start, now);
+        attempt.connection.set(Some(self.id));
+        attempt.connect.set(Some((self.opened, self.connected)));
+        attempt.local.borrow_mut().clone_from(&self.local);
+    }
+}
+
+impl ConnectError {
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`, in Envoy's words; `None` for a time limit, which is no failure of the transport.
+    pub fn transport_failure(&self) -> Option<Box<str>> {
+        let ConnectError::Failed(error) = self else { return None };
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default().replace(' ', "_");
+        Some(format!("delayed_connect_error:_{reason}").into())
+    }
 }
 
 /// Which side ended a connection.
@@ -36,10 +56,20 @@ pub enum Purpose {
     Tcp,
 }
 
+/// What is told of a connection to a host.
+#[derive(Clone)]
+pub struct ConnectionFacts {
+    /// From the same numbers as downstream connections.
+    pub id: ConnectionId,
+    pub opened: Instant,
+    pub connected: Instant,
+    pub local: Option<Address>,
+}
+
 /// Counts one connection to a host for as long as it lives.
 pub struct ConnectionGuard {
     pub host: Rc<WorkerHost>,
-    pub opened: Instant,
+    pub facts: ConnectionFacts,
     requests: Cell<u32>,
     destroyed_by: Cell<DestroyedBy>,
     active_request: Cell<bool>,
@@ -55,9 +85,15 @@ impl ConnectionGuard {
         host.add(HostStat::CxActive, 1);
         host.add(HostStat::CxTotal, 1);
         host.pool.open.set(host.pool.open.get() + 1);
+        let now = clock::now();
         ConnectionGuard {
             host: Rc::clone(host),
-            opened: clock::refresh(),
+            facts: ConnectionFacts {
+                id: worker_local::get::<ConnectionIds>().map_or(ConnectionId(0), |ids| ids.next()),
+                opened: now,
+                connected: now,
+                local: None,
+            },
             requests: Cell::new(0),
             destroyed_by: Cell::new(DestroyedBy::Us),
             active_request: Cell::new(false),
@@ -114,7 +150,9 @@ impl Drop for ConnectionGuard {
         self.set_to_send(0);
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        stats.upstream_cx_length_ms.record_milliseconds(clock::now().saturating_duration_since(self.opened));
+        stats
+            .upstream_cx_length_ms
+            .record_milliseconds(clock::now().saturating_duration_since(self.facts.opened));
         if self.requests.get() > 0 {
             stats.upstream_rq_per_cx.record(self.requests.get().into());
         }
@@ -149,7 +187,7 @@ pub async fn connect(
     purpose: Purpose,
 ) -> Result<(Io, ConnectionGuard), ConnectError> {
     let settings = &host.cluster.settings;
-    let guard = ConnectionGuard::new(host, permit);
+    let mut guard = ConnectionGuard::new(host, permit);
     match purpose {
         Purpose::Http1 => {
             host.cluster.stats.upstream_cx_http1_total.inc();
@@ -159,7 +197,7 @@ pub async fn connect(
         Purpose::Tcp => {}
     }
     let timer = Timer::new();
-    timer.set(guard.opened + settings.connect_timeout);
+    timer.set(guard.facts.opened + settings.connect_timeout);
     let failed = |error: ConnectError| {
         host.cluster.stats.upstream_cx_connect_fail.inc();
         host.add(HostStat::CxConnectFail, 1);
@@ -170,7 +208,9 @@ pub async fn connect(
         biased;
         connected = proxy_net::connect(&host.host.address, &host.cluster.connect) => match connected {
             Ok(io) => {
-                let time = clock::refresh().saturating_duration_since(guard.opened);
+                guard.facts.connected = clock::refresh();
+                guard.facts.local = io.local_address().ok();
+                let time = guard.facts.connected.saturating_duration_since(guard.facts.opened);
                 host.cluster.stats.upstream_cx_connect_ms.record_milliseconds(time);
                 Ok((io, guard))
             }

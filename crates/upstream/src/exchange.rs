@@ -7,6 +7,7 @@ use proxy_config::settings::{Priority, UpstreamProtocol};
 use proxy_http::body::{Body, BodyError};
 use proxy_http::h1::head::{HeadError, ResponseHead};
 use proxy_http::{Request, Version};
+use proxy_net::AttemptGuard;
 
 use crate::cluster::WorkerHost;
 use crate::pool::AcquireError;
@@ -84,11 +85,11 @@ pub trait ResponseGuard {
 }
 
 impl Exchange {
-    /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(link: Link, request: &mut Request) -> Exchange {
+    /// Begins to send `request`, whose body is left [`Body::Empty`]. `attempt` hears how it goes.
+    pub fn new(link: Link, request: &mut Request, attempt: AttemptGuard) -> Exchange {
         match link.connection {
-            LinkConnection::Http1(client) => Exchange::Http1(h1::Exchange::new(client, request)),
-            LinkConnection::Http2(client) => Exchange::Http2(h2::Exchange::new(&client, request)),
+            LinkConnection::Http1(client) => Exchange::Http1(h1::Exchange::new(client, request, attempt)),
+            LinkConnection::Http2(client) => Exchange::Http2(h2::Exchange::new(&client, request, attempt)),
         }
     }
 

@@ -9,13 +9,15 @@ use std::time::Instant;
 
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::body::BodyDecoder;
-use proxy_http::h1::head::{Framing, HeadError, HeadLimits, ResponseHead, may_be_complete, parse_response};
+use proxy_http::h1::head::{
+    Framing, HeadError, HeadLimits, ResponseHead, header_bytes, may_be_complete, parse_response,
+};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::write_request_head;
-use proxy_http::{HeaderId, Method, Request};
-use proxy_net::Io;
+use proxy_http::{HeaderId, Method, Request, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
+use proxy_net::{AttemptGuard, Io};
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};
@@ -31,11 +33,11 @@ pub struct Client {
 
 impl Client {
     pub(crate) fn new(io: Io, guard: ConnectionGuard) -> Client {
-        Client { io, read: ReadBuffer::default(), idle_since: guard.opened, guard }
+        Client { io, read: ReadBuffer::default(), idle_since: guard.facts.opened, guard }
     }
 
     pub fn opened(&self) -> Instant {
-        self.guard.opened
+        self.guard.facts.opened
     }
 
     /// Requests sent on it so far.
@@ -86,6 +88,7 @@ pub struct Exchange {
     body: Body,
     /// Writing failed: the request will not be whole, but an answer may have been sent before.
     write_failed: bool,
+    attempt: AttemptGuard,
     sent_before: u64,
     read_before: u64,
     to_head: bool,
@@ -97,9 +100,13 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(client: Client, request: &mut Request) -> Exchange {
+    pub fn new(client: Client, request: &mut Request, attempt: AttemptGuard) -> Exchange {
         client.guard.count_requests(1);
         client.guard.set_active_request(true);
+        attempt.note(|attempt, now| {
+            client.guard.facts.describe(attempt, now);
+            attempt.protocol.set(Some(Version::Http11.as_str()));
+        });
         let settings = &client.guard.host.cluster.settings;
         let limits = HeadLimits {
             bytes: settings.max_response_header_bytes as usize,
@@ -117,6 +124,7 @@ impl Exchange {
             outgoing,
             body,
             write_failed: false,
+            attempt,
             seen: 0,
             interim: Vec::new(),
             limits,
@@ -182,6 +190,10 @@ impl Exchange {
         }
         match parse_response(data, self.limits, self.to_head) {
             Ok(Some((head, length))) => {
+                self.attempt.note(|attempt, now| {
+                    attempt.receive_begin.set_once(attempt.start, now);
+                    attempt.received.headers.set(header_bytes(&data[..length]));
+                });
                 self.client.read.consume(length);
                 self.seen = 0;
                 Ok(Some(head))
@@ -207,6 +219,17 @@ impl Exchange {
         self.client.guard.host.cluster.stats.upstream_cx_tx_bytes_total.add(sent - self.sent_before);
         self.sent_before = sent;
         self.client.guard.set_to_send(self.outgoing.waiting());
+        self.attempt.note(|attempt, now| {
+            if sent > 0 {
+                attempt.send_begin.set_once(attempt.start, now);
+            }
+            attempt.sent.headers.set(self.outgoing.header_bytes());
+            attempt.sent.body.set(self.outgoing.body_bytes());
+            attempt.sent.wire.set(sent);
+            if polled.is_ready() {
+                attempt.send_end.set_once(attempt.start, now);
+            }
+        });
         match polled {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
@@ -220,7 +243,9 @@ impl Exchange {
 
     fn count_read(&mut self) {
         let total = self.client.read.total();
-        self.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(total - self.read_before);
+        let count = total - self.read_before;
+        self.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(count);
+        self.attempt.note(|attempt, _| attempt.received.add_wire(count));
         self.read_before = total;
         self.client.guard.set_received(self.client.read.len());
     }
@@ -246,6 +271,7 @@ impl Exchange {
             && self.outgoing.is_done()
         {
             let chunk = self.client.read.take_chunk(length as usize);
+            self.attempt.note(|attempt, _| attempt.received.add_body(length));
             self.finish(closes, &*guard);
             return Body::Full(chunk);
         }
@@ -256,6 +282,7 @@ impl Exchange {
     fn finish(mut self, closes: Option<DestroyedBy>, guard: &dyn ResponseGuard) {
         self.count_read();
         guard.completed();
+        self.attempt.note(|attempt, now| attempt.receive_end.set(attempt.start, now));
         let whole = self.outgoing.is_done() && self.client.read.is_empty();
         if !self.client.read.is_empty() {
             self.client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
@@ -280,6 +307,16 @@ struct ResponseBody {
     guard: Box<dyn ResponseGuard>,
 }
 
+impl ResponseBody {
+    fn finish_if_done(&mut self) {
+        if self.decoder.is_done()
+            && let Some(exchange) = self.exchange.take()
+        {
+            exchange.finish(self.closes, &*self.guard);
+        }
+    }
+}
+
 impl BodyStream for ResponseBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
@@ -298,12 +335,11 @@ impl BodyStream for ResponseBody {
         match &frame {
             Some(Err(BodyError::Closed | BodyError::Io(_))) => client_closed(&mut self.exchange),
             Some(Err(_)) => {}
-            _ if self.decoder.is_done() => {
-                if let Some(exchange) = self.exchange.take() {
-                    exchange.finish(self.closes, &*self.guard);
-                }
+            Some(Ok(Frame::Data(chunk))) => {
+                exchange.attempt.note(|attempt, _| attempt.received.add_body(chunk.len() as u64));
+                self.finish_if_done();
             }
-            _ => {}
+            _ => self.finish_if_done(),
         }
         Poll::Ready(frame)
     }
@@ -340,12 +376,14 @@ impl BodyStream for ResponseBody {
             }
         };
         exchange.client.guard.host.cluster.stats.upstream_cx_rx_bytes_total.add(spliced as u64);
+        exchange.attempt.note(|attempt, _| {
+            attempt.received.add_wire(spliced as u64);
+            attempt.received.add_body(spliced as u64);
+        });
         *left -= spliced as u64;
         if *left == 0 {
             self.decoder = BodyDecoder::Done;
-            if let Some(exchange) = self.exchange.take() {
-                exchange.finish(self.closes, &*self.guard);
-            }
+            self.finish_if_done();
         }
         Some(Poll::Ready(Ok(spliced)))
     }

@@ -3,8 +3,11 @@
 //! Counted as Envoy's TCP pool counts: the connection is a pending request until it is made, and a request while it
 //! lives.
 
+use std::rc::Rc;
+
 use proxy_config::settings::Priority;
-use proxy_net::Io;
+use proxy_net::{AttemptGuard, Io, StreamRecord};
+use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 
 use crate::breaker::{BreakerGuard, Resource};
@@ -70,27 +73,42 @@ impl Drop for TcpGuard {
 
 impl Cluster {
     /// Connects to a host, each attempt to the one whose turn it is then; each within the cluster's `connect_timeout`.
+    /// `record` hears of the attempts.
     ///
     /// # Errors
     /// When there is no host, a circuit breaker is open, or `max_attempts` have failed.
-    pub async fn connect_tcp(&self, max_attempts: u32) -> Result<(Io, TcpGuard), TcpConnectError> {
+    pub async fn connect_tcp(
+        &self,
+        max_attempts: u32,
+        record: Option<&StreamRecord>,
+    ) -> Result<(Io, TcpGuard, AttemptGuard), TcpConnectError> {
         let stats = &self.info.stats;
         let mut left = max_attempts.max(1);
         loop {
+            if let Some(record) = record {
+                record.attempt_count.set(record.attempt_count.get() + 1);
+            }
             let permit = self.tcp_permit()?;
             let Some(host) = self.pick() else {
                 stats.upstream_cx_none_healthy.inc();
                 return Err(TcpConnectError::NoHealthyUpstream);
             };
+            let attempt = record.map(|record| record.begin_attempt(Rc::clone(&host) as _, clock::now()));
+            let attempt = AttemptGuard::new(attempt);
             let pending =
                 PendingRequest::begin(&self.info, Priority::Default).ok_or(TcpConnectError::Overflow)?;
             let error = match connect(&host, permit, Purpose::Tcp).await {
                 Ok((io, guard)) => {
                     pending.served();
-                    return Ok((io, TcpGuard::new(guard)));
+                    attempt.note(|attempt, now| guard.facts.describe(attempt, now));
+                    return Ok((io, TcpGuard::new(guard), attempt));
                 }
                 Err(error) => error,
             };
+            attempt.note(|attempt, now| {
+                attempt.ready.set(attempt.start, now);
+                *attempt.failure.borrow_mut() = error.transport_failure();
+            });
             pending.ejected();
             left -= 1;
             if left == 0 {

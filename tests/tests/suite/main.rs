@@ -5,6 +5,7 @@
     reason = "tests: a panic is a failure, output says what was skipped"
 )]
 
+mod access_logs;
 mod admin;
 mod architecture;
 mod cli;

@@ -94,13 +94,18 @@ fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<
 
 /// A header name in lower case (RFC 9110, section 5.1); it may be a pseudo-header.
 pub(super) fn header_name(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let plain = name.strip_prefix(':').unwrap_or(name);
-    if plain.is_empty() || !plain.bytes().all(token) {
+    if !is_header_name(name) {
         context.error(path, Code::INVALID, format_args!("{name:?} is no header name"));
         return None;
     }
     Some(name.to_ascii_lowercase().into_boxed_str())
+}
+
+/// Whether `name` can be the name of a header, or of a pseudo-header.
+pub(super) fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let plain = name.strip_prefix(':').unwrap_or(name);
+    !plain.is_empty() && plain.bytes().all(token)
 }
 
 /// A header value that is sent as it is.

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 
-use super::{Context, FILTER_ORDER, address, any, header, protocol, route, value};
+use super::{Context, FILTER_ORDER, access_log, address, any, header, protocol, route, value};
 use crate::settings::{
-    CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig, PathNormalization,
-    RouteConfiguration, Router, ServerHeader, ServerHeaderMode,
+    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig,
+    PathNormalization, RouteConfiguration, Router, ServerHeader, ServerHeaderMode,
 };
 use crate::{Code, Path};
 
@@ -72,8 +72,29 @@ pub(super) fn lower(
         request_headers_timeout,
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(5)),
         delayed_close_timeout,
+        access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
+        access_log_options: access_log_options(context, path, message),
         routes: routes?,
     })
+}
+
+fn access_log_options(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpConnectionManager,
+) -> AccessLogOptions {
+    let here = path.field("access_log_options");
+    let options = message.access_log_options.as_ref();
+    #[expect(deprecated, reason = "the older spellings are part of the v3 API")]
+    let (at_start, interval) =
+        (message.flush_access_log_on_new_request, message.access_log_flush_interval.as_ref());
+    let newer = options.and_then(|options| options.access_log_flush_interval.as_ref());
+    let older = access_log::interval(context, &path.field("access_log_flush_interval"), interval);
+    let newer = access_log::interval(context, &here.field("access_log_flush_interval"), newer);
+    AccessLogOptions {
+        at_start: at_start || options.is_some_and(|options| options.flush_access_log_on_new_request),
+        interval: newer.or(older),
+    }
 }
 
 fn codec(context: &mut Context<'_>, path: &Path<'_>, value: i32) -> CodecType {
@@ -219,5 +240,6 @@ fn router(context: &mut Context<'_>, path: &Path<'_>, message: &router_v3::Route
     Router {
         suppress_envoy_headers: message.suppress_envoy_headers,
         respect_expected_timeout: message.respect_expected_rq_timeout,
+        upstream_logs: access_log::lower(context, &path.field("upstream_log"), &message.upstream_log).into(),
     }
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
-use super::{Context, DUPLICATE_ADDRESS, address, chain_match, network, stats, value};
+use super::{Context, DUPLICATE_ADDRESS, access_log, address, chain_match, network, stats, value};
 use crate::settings::{FilterChain, FilterChainMatch, Listener, SocketAddress, TrafficDirection};
 use crate::{Code, Path};
 
@@ -58,6 +58,7 @@ pub(super) fn lower(
         freebind: value::flag(message.freebind.as_ref(), false),
         socket_options,
         traffic_direction,
+        access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         drain_modify_only: drain_type == DrainType::ModifyOnly,
     })
 }

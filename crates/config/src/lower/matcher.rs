@@ -53,7 +53,7 @@ pub(super) fn headers(
     each.filter_map(|(index, message)| header(context, &path.index(index), message)).collect()
 }
 
-fn header(
+pub(super) fn header(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: &route_v3::HeaderMatcher,

@@ -6,15 +6,20 @@
 //! needs more than one field, or what only building the settings can tell. A problem found by both is
 //! reported once. The functions for one resource answer `None` exactly when lowering it found an error.
 
+mod access_log;
 mod address;
 mod any;
 mod bootstrap;
 mod chain_match;
 mod cluster;
+mod data_source;
 mod endpoint;
+pub mod format;
 mod header;
 mod http_manager;
 mod listener;
+mod log_filter;
+mod log_json;
 mod matcher;
 mod network;
 mod protocol;
@@ -35,6 +40,7 @@ use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
+use self::format::FormatFacts;
 use crate::settings;
 use crate::{Code, Finding, Findings, Path, Severity};
 
@@ -49,6 +55,8 @@ pub struct LowerOptions {
     pub read_files: bool,
     /// A typed config of an unsupported type is left out with a warning instead of refused.
     pub allow_unsupported: bool,
+    /// What formats say about the process.
+    pub facts: FormatFacts,
 }
 
 impl Default for LowerOptions {
@@ -59,6 +67,7 @@ impl Default for LowerOptions {
             service_zone: None,
             read_files: true,
             allow_unsupported: false,
+            facts: FormatFacts::default(),
         }
     }
 }

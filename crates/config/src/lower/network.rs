@@ -7,8 +7,8 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_v3;
 
-use super::{Context, FILTER_ORDER, any, http_manager, value};
-use crate::settings::{ClusterWeight, NetworkFilter, NetworkFilterConfig, TcpProxy};
+use super::{Context, FILTER_ORDER, access_log, any, http_manager, value};
+use crate::settings::{AccessLogOptions, ClusterWeight, NetworkFilter, NetworkFilterConfig, TcpProxy};
 use crate::{Code, Path};
 
 /// The filters of a chain; the last one is terminal, no other is.
@@ -95,6 +95,27 @@ fn tcp_proxy(context: &mut Context<'_>, path: &Path<'_>, message: &tcp_v3::TcpPr
             1..=u32::MAX,
             1,
         ),
+        access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
+        access_log_options: access_log_options(context, path, message),
+    }
+}
+
+fn access_log_options(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &tcp_v3::TcpProxy,
+) -> AccessLogOptions {
+    let here = path.field("access_log_options");
+    let options = message.access_log_options.as_ref();
+    #[expect(deprecated, reason = "the older spellings are part of the v3 API")]
+    let (at_start, interval) =
+        (message.flush_access_log_on_connected, message.access_log_flush_interval.as_ref());
+    let newer = options.and_then(|options| options.access_log_flush_interval.as_ref());
+    let older = access_log::interval(context, &path.field("access_log_flush_interval"), interval);
+    let newer = access_log::interval(context, &here.field("access_log_flush_interval"), newer);
+    AccessLogOptions {
+        at_start: at_start || options.is_some_and(|options| options.flush_access_log_on_connected),
+        interval: newer.or(older),
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
-use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::{Context, header, matcher, regex, route_action, value, virtual_host};
 use crate::settings::{PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch};
@@ -187,10 +186,6 @@ fn fraction_ppm(
         context.missing(&here, "a fraction is required");
         return None;
     };
-    let unit = match value::enumeration(context, &here.field("denominator"), message.denominator) {
-        DenominatorType::Hundred => 10_000,
-        DenominatorType::TenThousand => 100,
-        DenominatorType::Million => 1,
-    };
+    let unit = 1_000_000 / value::denominator(context, &here, message);
     Some(message.numerator.saturating_mul(unit)).filter(|parts| *parts < 1_000_000)
 }

@@ -1,13 +1,12 @@
 //! What a route does: forward, redirect, answer.
 
-use std::fs;
-use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
+use super::data_source::{self, Limit};
 use super::route::RouteScope;
 use super::{Context, header, regex, value};
 use crate::settings::{
@@ -259,55 +258,13 @@ pub(super) fn direct_response(
         context.error(&path.field("status"), code, "a status from 200 to 599 is expected");
     }
     let body = match &message.body {
-        Some(source) => body(context, &path.field("body"), source, scope.max_body),
+        Some(source) => {
+            let limit = Limit { bytes: scope.max_body, what: "max_direct_response_body_size_bytes" };
+            data_source::bytes(context, &path.field("body"), source, limit)
+        }
         None => Some(Bytes::new()),
     };
     Some(DirectResponse { status: status?, body: body? })
-}
-
-fn body(
-    context: &mut Context<'_>,
-    path: &Path<'_>,
-    message: &core_v3::DataSource,
-    limit: u32,
-) -> Option<Bytes> {
-    use core_v3::data_source::Specifier;
-    let (field, body) = match &message.specifier {
-        Some(Specifier::InlineString(text)) => ("inline_string", Ok(Bytes::copy_from_slice(text.as_bytes()))),
-        Some(Specifier::InlineBytes(bytes)) => ("inline_bytes", Ok(Bytes::copy_from_slice(bytes))),
-        Some(Specifier::Filename(_)) if !context.options.read_files => return Some(Bytes::new()),
-        Some(Specifier::Filename(name)) => ("filename", read(name, limit)),
-        Some(Specifier::EnvironmentVariable(_)) => {
-            context.unsupported(&path.field("environment_variable"), "a body from the environment");
-            return None;
-        }
-        None => {
-            context.missing(path, "inline_string, inline_bytes or filename is required");
-            return None;
-        }
-    };
-    match body {
-        Ok(body) if body.len() as u64 <= u64::from(limit) => return Some(body),
-        Ok(_) => {
-            let message =
-                format_args!("the body exceeds {limit} bytes (max_direct_response_body_size_bytes)");
-            context.error(&path.field(field), Code::OUT_OF_RANGE, message);
-        }
-        Err(error) => {
-            context.error(&path.field(field), Code::UNREADABLE, format_args!("cannot be read: {error}"));
-        }
-    }
-    None
-}
-
-/// The content of a regular file, at most one byte more than `limit`.
-fn read(name: &str, limit: u32) -> std::io::Result<Bytes> {
-    if !fs::metadata(name)?.is_file() {
-        return Err(std::io::Error::other("not a regular file")); // a FIFO would block
-    }
-    let mut body = Vec::new();
-    fs::File::open(name)?.take(u64::from(limit) + 1).read_to_end(&mut body)?;
-    Ok(body.into())
 }
 
 const TIMEOUT: Duration = Duration::from_secs(15);

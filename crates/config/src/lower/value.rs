@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationMessage, UInt32Value};
 
 use super::Context;
@@ -65,6 +67,15 @@ pub(super) fn number(
             context.error(path, Code::OUT_OF_RANGE, format_args!("{value} is not between {low} and {high}"));
             default
         }
+    }
+}
+
+/// What a fraction is a part of.
+pub(super) fn denominator(context: &mut Context<'_>, path: &Path<'_>, message: &FractionalPercent) -> u32 {
+    match enumeration(context, &path.field("denominator"), message.denominator) {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
     }
 }
 

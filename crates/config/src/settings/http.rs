@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Cidr, RouteConfiguration};
+use super::{AccessLog, AccessLogOptions, Cidr, RouteConfiguration};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -53,6 +53,9 @@ pub struct HttpConnectionManager {
     pub drain_timeout: Duration,
     /// `delayed_close_timeout`: 1 s when unset.
     pub delayed_close_timeout: Option<Duration>,
+    /// `access_log`.
+    pub access_logs: Arc<[AccessLog]>,
+    pub access_log_options: AccessLogOptions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -169,4 +172,6 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_timeout: bool,
+    /// `upstream_log`: a line per attempt at a host.
+    pub upstream_logs: Arc<[AccessLog]>,
 }

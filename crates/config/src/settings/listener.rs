@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterWeight, HttpConnectionManager, StatsMatcher};
+use super::{AccessLog, AccessLogOptions, ClusterWeight, HttpConnectionManager, StatsMatcher};
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,6 +48,8 @@ pub struct Listener {
     pub traffic_direction: TrafficDirection,
     /// `drain_type == MODIFY_ONLY`: ignores `/healthcheck/fail`.
     pub drain_modify_only: bool,
+    /// `access_log`: a line per connection.
+    pub access_logs: Arc<[AccessLog]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,4 +166,7 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// `max_connect_attempts`, 1 when unset.
     pub max_connect_attempts: u32,
+    /// `access_log`.
+    pub access_logs: Arc<[AccessLog]>,
+    pub access_log_options: AccessLogOptions,
 }

@@ -5,20 +5,26 @@
 //! `Option<Duration>`, `None` meaning "no limit". The v3 field each item comes from is named where the
 //! names differ. Nothing here knows sockets or threads.
 
+mod access_log;
 mod bootstrap;
 mod cluster;
+mod format;
 mod http;
 mod listener;
 mod matcher;
+mod response_flags;
 mod route;
 mod stats;
 mod watchdog;
 
+pub use access_log::*;
 pub use bootstrap::*;
 pub use cluster::*;
+pub use format::*;
 pub use http::*;
 pub use listener::*;
 pub use matcher::*;
+pub use response_flags::*;
 pub use route::*;
 pub use stats::*;
 pub use watchdog::*;

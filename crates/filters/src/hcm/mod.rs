@@ -5,6 +5,8 @@
 mod detect;
 mod h1;
 mod h2;
+mod kept;
+mod log;
 mod respond;
 mod stats;
 
@@ -13,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_config::settings;
+use proxy_config::settings::{self, LogNeeds};
 use proxy_http::filter::HttpFilter;
 use proxy_http::route::RouteTable;
 use proxy_net::{CloseReason, Connection, LocalBoxFuture, NetworkFilter, NextNetwork};
@@ -22,6 +24,7 @@ use proxy_upstream::ClusterMap;
 
 use crate::router::Router;
 use detect::Detected;
+pub use log::ManagerLogs;
 pub use stats::{ConnectionGuard, HttpStats, ListenerCodeStats, ManagerStats, RouterStats};
 
 /// How long an HTTP/1 connection must have been quiet before a listener that goes away closes it. A client that has just
@@ -35,6 +38,7 @@ pub struct ManagerContext {
     /// This machine's own address: see [`proxy_http::forwarding::ForwardingContext`].
     pub local_address: Option<IpAddr>,
     pub stats: Arc<HttpStats>,
+    pub logs: ManagerLogs,
     /// The listener's `per_connection_buffer_limit_bytes`.
     pub buffer_limit: u32,
     /// Tells connections to close after their next response.
@@ -54,6 +58,8 @@ pub(crate) struct Manager {
     routes: SlotReader<RouteTable>,
     local_address: Option<IpAddr>,
     stats: Arc<HttpStats>,
+    logs: ManagerLogs,
+    needs: LogNeeds,
     buffer_limit: u32,
     drain: Drain,
     closing: Drain,
@@ -69,12 +75,19 @@ impl HttpConnectionManager {
         });
         let router_settings = router_settings.into_iter().next().unwrap_or_default();
         HttpConnectionManager(Rc::new(Manager {
-            router: Router::new(router_settings, context.clusters, Arc::clone(&context.stats)),
+            router: Router::new(
+                router_settings,
+                context.clusters,
+                Arc::clone(&context.stats),
+                context.logs.need_upstream_response(),
+            ),
             filters: Vec::new(),
             settings,
             routes: context.routes,
             local_address: context.local_address,
             stats: context.stats,
+            needs: context.logs.needs(),
+            logs: context.logs,
             buffer_limit: context.buffer_limit,
             drain: context.drain,
             closing: context.closing,

@@ -11,10 +11,13 @@ use proxy_http::path::{PathAction, normalize_path};
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry};
-use proxy_http::{HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version};
+use proxy_http::{
+    BodyError, HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version,
+};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 
+use super::kept::{HeldRequest, watch_trailers};
 use super::{HttpStats, Manager};
 
 /// What the codec found out about a request besides the request.
@@ -29,16 +32,17 @@ impl Manager {
     pub(super) async fn respond(
         &self,
         stream: &Rc<StreamInfo>,
-        mut request: Request,
+        request: Request,
         arrival: Arrival,
     ) -> Result<Response, Reset> {
+        let mut request = HeldRequest::new(stream, request);
         let reply = match self.prepare(stream, &mut request, arrival) {
             Some(reply) => Some(reply),
             None => self.filter_request(stream, &mut request).await?,
         };
         let response = match reply {
             Some(reply) => reply,
-            None => wait(self.router.serve(stream, request)).await?,
+            None => wait(self.router.serve(stream, &mut request)).await?,
         };
         Ok(self.finish(stream, response).await)
     }
@@ -95,6 +99,7 @@ impl Manager {
         if let Some((virtual_host, route)) = table.find(request, &lookup) {
             stream.set_route(Some(RouteEntry { table, virtual_host, route }));
         }
+        self.logs.stream_started(stream, request);
         None
     }
 
@@ -125,6 +130,7 @@ impl Manager {
             force_trace: id.is_some(),
         };
         prepare_response(&mut response, &self.settings, &context);
+        watch_trailers(stream, &mut response.body);
         response
     }
 
@@ -155,7 +161,6 @@ impl Manager {
             }
             StreamTimer::Duration => {
                 stats.downstream_rq_max_duration_reached.inc();
-                stream.set_flag(ResponseFlags::DURATION_TIMEOUT);
             }
         }
     }
@@ -221,6 +226,9 @@ impl StreamGuard {
     /// To be called before the head is sent: nobody has an answer that is not counted, even if we are killed then.
     pub(super) fn response_started(&mut self, status: u16) {
         self.stats.count_response(status);
+        let record = &self.stream.record;
+        record.status.set(status);
+        record.send_begin.set(record.start, clock::now());
         if !self.stream.is_request_complete() {
             self.stats.manager.downstream_rq_response_before_rq_complete.inc();
         }
@@ -229,6 +237,31 @@ impl StreamGuard {
     /// The response went out whole.
     pub(super) fn completed(&mut self) {
         self.end = End::Completed;
+        let record = &self.stream.record;
+        record.send_end.set(record.start, clock::now());
+    }
+
+    /// The response's body ended before its end.
+    pub(super) fn upstream_failed(&self, error: &BodyError) {
+        let (flag, details) = match error {
+            BodyError::Closed | BodyError::Malformed(_) => (
+                ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+                "upstream_reset_after_response_started{protocol_error}",
+            ),
+            BodyError::Io(_) => (
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+                "upstream_reset_after_response_started{connection_termination}",
+            ),
+            BodyError::Reset(_) => {
+                (ResponseFlags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
+            }
+            BodyError::TimedOut | BodyError::TooLarge => return,
+        };
+        self.stream.set_flag(flag);
+        self.stream.record.replace_details(details);
+        if let Some(attempt) = self.stream.record.last_attempt() {
+            attempt.set_flag(flag);
+        }
     }
 
     pub(super) fn reset_by_peer(&mut self) {
@@ -245,12 +278,15 @@ impl Drop for StreamGuard {
         let stats = &self.stats.manager;
         match self.end {
             End::Completed => {
-                let time = clock::now().saturating_duration_since(self.stream.start);
+                let time = clock::now().saturating_duration_since(self.stream.record.start);
                 stats.downstream_rq_time.record_milliseconds(time);
             }
             End::ResetByUs => stats.downstream_rq_tx_reset.inc(),
+            // That the client has reset its stream has been noted.
+            End::ResetByPeer if self.stream.flags().intersects(ResponseFlags::DOWNSTREAM_REMOTE_RESET) => {}
             End::Aborted | End::ResetByPeer => {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                self.stream.record.replace_details("downstream_remote_disconnect");
             }
         }
         // As Envoy counts: every stream that did not end both ways, whoever ended it.
@@ -260,5 +296,15 @@ impl Drop for StreamGuard {
         for filter in &self.manager.filters {
             filter.end(&self.stream);
         }
+        let record = &self.stream.record;
+        let is_broken = record.flags().intersects(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        if let Some(connection) = &self.stream.connection.record
+            && is_broken
+            && self.stream.version != Version::Http2
+        {
+            connection.set_flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        }
+        record.end.set(record.start, clock::now());
+        self.manager.logs.stream_ended(&self.stream);
     }
 }

@@ -4,6 +4,7 @@
 //! draining worker leaves streams of bytes alone: nothing in them says where they may be cut.
 
 mod direction;
+mod log;
 mod relay;
 mod session;
 mod stats;
@@ -12,15 +13,17 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_config::settings;
+use proxy_config::settings::{self, ResponseFlags};
 use proxy_http::route::ClusterId;
 use proxy_net::{CloseReason, Connection, Limit, LocalBoxFuture, NetworkFilter, NextNetwork};
 use proxy_runtime::Timer;
 use proxy_upstream::tcp::TcpConnectError;
 use proxy_upstream::{Cluster, ClusterMap};
 
+use log::LoggedConnection;
+pub use log::TcpLogs;
 use relay::Relay;
-use session::Session;
+use session::{Session, Told};
 pub use stats::{TcpCounters, TcpStats};
 
 /// One worker's instance for a filter chain.
@@ -31,6 +34,7 @@ pub struct TcpProxy {
     total: u64,
     clusters: Rc<ClusterMap>,
     stats: Arc<TcpStats>,
+    logs: TcpLogs,
 }
 
 impl TcpProxy {
@@ -40,32 +44,47 @@ impl TcpProxy {
         targets: Vec<(ClusterId, u32)>,
         clusters: Rc<ClusterMap>,
         stats: Arc<TcpStats>,
+        logs: TcpLogs,
     ) -> TcpProxy {
         let total = targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        TcpProxy { settings, targets, total, clusters, stats }
+        TcpProxy { settings, targets, total, clusters, stats, logs }
     }
 
-    async fn open(&self, connection: Connection) -> Result<Session, CloseReason> {
+    async fn open(
+        &self,
+        connection: Connection,
+        logged: &LoggedConnection<'_>,
+    ) -> Result<Session, CloseReason> {
         self.stats.counters.downstream_cx_total.inc();
         let ends = self.settings.max_duration.map(|limit| connection.info.started + limit);
         let Some(cluster) = self.choose(fastrand::u64(..)) else {
             self.stats.counters.downstream_cx_no_route.inc();
+            logged.set_flag(ResponseFlags::NO_CLUSTER_FOUND);
             return Err(CloseReason::NoRoute("cluster not found"));
         };
+        let record = connection.info.record.as_deref();
+        if let Some(record) = record {
+            record.set_cluster(Arc::clone(&cluster.info.settings));
+        }
         let timer = Timer::new();
         if let Some(ends) = ends {
             timer.set(ends);
         }
-        let (io, guard) = tokio::select! {
+        let (io, guard, attempt) = tokio::select! {
             biased;
-            connected = cluster.connect_tcp(self.settings.max_connect_attempts) => connected.map_err(refusal)?,
+            connected = cluster.connect_tcp(self.settings.max_connect_attempts, record) => {
+                connected.inspect_err(|error| logged.refused(error)).map_err(refusal)?
+            }
             () = timer.expired() => {
                 self.stats.counters.max_downstream_connection_duration.inc();
+                logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
                 return Err(CloseReason::Timeout(Limit::Duration));
             }
         };
+        logged.connected();
+        let told = Told { record: connection.info.record.clone(), attempt };
         let relay = Relay::new(connection.io, connection.prefix, io);
-        Ok(Session::new(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends))
+        Ok(Session::new(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))
     }
 
     fn choose(&self, random: u64) -> Option<Rc<Cluster>> {
@@ -82,8 +101,13 @@ impl NetworkFilter for TcpProxy {
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
         Box::pin(async move {
             // Boxed apart, so that a connection does not keep the memory that connecting took.
-            let mut session = Box::pin(self.open(connection)).await?;
-            poll_fn(|context| session.poll(context)).await
+            let logged = LoggedConnection::new(&self.logs, Rc::clone(&connection.info));
+            let mut session = Box::pin(self.open(connection, &logged)).await?;
+            let result = poll_fn(|context| session.poll(context)).await;
+            if let Err(CloseReason::Timeout(Limit::Duration)) = result {
+                logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
+            }
+            result
         })
     }
 }

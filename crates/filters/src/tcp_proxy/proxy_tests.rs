@@ -23,6 +23,8 @@ fn tcp_settings() -> settings::TcpProxy {
         idle_timeout: None,
         max_duration: None,
         max_connect_attempts: 1,
+        access_logs: Arc::default(),
+        access_log_options: settings::AccessLogOptions::default(),
     }
 }
 
@@ -69,7 +71,8 @@ fn fixture(settings: settings::TcpProxy, host: Option<SocketAddr>) -> Fixture {
     let clusters = Rc::new(ClusterMap::default());
     clusters.insert(Rc::new(Cluster::new(info, worker, &hosts)));
     let stats = Arc::new(TcpStats::new(&root, "t"));
-    let proxy = Rc::new(TcpProxy::new(Arc::new(settings), vec![(id, 1)], clusters, stats));
+    let proxy =
+        Rc::new(TcpProxy::new(Arc::new(settings), vec![(id, 1)], clusters, stats, TcpLogs::default()));
     Fixture { store, proxy }
 }
 
@@ -202,7 +205,8 @@ fn a_cluster_that_does_not_exist_is_no_route() {
         let fixture = fixture(tcp_settings(), None);
         let stats = Arc::clone(&fixture.proxy.stats);
         let targets = vec![(ClusterId(7), 1)];
-        let proxy = TcpProxy::new(Arc::new(tcp_settings()), targets, Rc::default(), stats);
+        let proxy =
+            TcpProxy::new(Arc::new(tcp_settings()), targets, Rc::default(), stats, TcpLogs::default());
         let (mut client, connection) = connected().await;
         let served = proxy.serve(connection, NextNetwork::new(&[])).await;
         assert!(matches!(served, Err(CloseReason::NoRoute(_))), "{served:?}");

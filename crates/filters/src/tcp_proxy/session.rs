@@ -1,10 +1,11 @@
 //! A relay with its clocks and counters: what a proxied connection is once its upstream is connected.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use proxy_net::{CloseReason, Limit};
+use proxy_net::{AttemptGuard, CloseReason, Limit, StreamRecord};
 use proxy_runtime::{Deadlines, clock};
 use proxy_stats::{GaugeGuard, GaugeShare};
 use proxy_upstream::tcp::TcpGuard;
@@ -24,6 +25,14 @@ pub(super) struct Session {
     received: GaugeShare,
     to_send: GaugeShare,
     flushing: Option<GaugeGuard>,
+    told: Told,
+}
+
+/// Who hears of the bytes besides the counters.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) record: Option<Rc<StreamRecord>>,
+    pub(super) attempt: AttemptGuard,
 }
 
 /// Deadlines by number.
@@ -42,6 +51,7 @@ impl Session {
         stats: Arc<TcpStats>,
         idle_timeout: Option<Duration>,
         ends: Option<Instant>,
+        told: Told,
     ) -> Self {
         let deadlines = Deadlines::new();
         if let Some(ends) = ends {
@@ -61,6 +71,7 @@ impl Session {
             received,
             to_send,
             flushing: None,
+            told,
         };
         session.restart_idle();
         session
@@ -124,6 +135,7 @@ impl Session {
         cluster.upstream_flow_control_drained_total.add(now.up.resumed - before.up.resumed);
         cluster.upstream_flow_control_paused_reading_total.add(now.down.paused - before.down.paused);
         cluster.upstream_flow_control_resumed_reading_total.add(now.down.resumed - before.down.resumed);
+        self.told.tell(now);
         let (received, to_send) = self.relay.pending();
         self.upstream.set_buffered(received, to_send);
         self.received.set(received);
@@ -139,5 +151,18 @@ impl Session {
         if let Some(timeout) = self.idle_timeout {
             self.deadlines.set(IDLE, clock::now() + timeout);
         }
+    }
+}
+
+impl Told {
+    fn tell(&self, totals: Totals) {
+        if let Some(record) = &self.record {
+            record.received.set_all(totals.up.read);
+            record.sent.set_all(totals.down.written);
+        }
+        self.attempt.note(|attempt, _| {
+            attempt.sent.set_all(totals.up.written);
+            attempt.received.set_all(totals.down.read);
+        });
     }
 }

@@ -12,6 +12,8 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         codec: CodecType::Auto,
         http1: Http1Options::default(),
         http2: Http2Options::default(),
+        access_logs: Arc::default(),
+        access_log_options: AccessLogOptions::default(),
         routes: Arc::default(),
         filters: Vec::new(),
         server: ServerHeader { name: Bytes::from_static(b"envoy"), mode: ServerHeaderMode::Overwrite },

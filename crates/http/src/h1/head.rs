@@ -12,6 +12,15 @@ use crate::headers::{Headers, Span};
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
 
+/// Bytes of the header lines of `head`, counted as Envoy counts those it has received: a line's end as one byte.
+pub fn header_bytes(head: &[u8]) -> u64 {
+    let mut ends = memchr::memchr_iter(b'\n', head);
+    let start_line = ends.next().map_or(0, |end| end + 1);
+    // The empty line is no header.
+    let lines = ends.count().saturating_sub(1);
+    head.len().saturating_sub(start_line + 2 + lines) as u64
+}
+
 /// How the body after a head is delimited (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {

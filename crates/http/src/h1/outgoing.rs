@@ -31,6 +31,8 @@ pub struct Outgoing {
     /// The body failed; what came before is still written.
     failed: Option<BodyError>,
     total: u64,
+    header_bytes: u32,
+    body_bytes: u64,
     /// Where pieces of the body stand in `ahead`; kept only until something has been written.
     copied: SmallVec<[(u32, u32); 2]>,
 }
@@ -57,6 +59,8 @@ impl Default for Outgoing {
             finished: true,
             failed: None,
             total: 0,
+            header_bytes: 0,
+            body_bytes: 0,
             copied: SmallVec::new(),
         }
     }
@@ -70,6 +74,8 @@ impl Outgoing {
             self.ahead = Arena::take();
         }
         write_head(&mut self.ahead);
+        let start_line = memchr::memchr(b'\n', &self.ahead).map_or(0, |end| end + 1);
+        self.header_bytes = self.ahead.len().saturating_sub(start_line + 2) as u32;
         self.framing = framing;
         self.trailers = trailers;
         self.finished = framing == Framing::None;
@@ -104,6 +110,16 @@ impl Outgoing {
     pub fn waiting(&self) -> usize {
         let piped = self.pipe.as_ref().map_or(0, Pipe::len);
         self.ahead.len() - self.written + self.chunk.len() + self.behind.len() + piped
+    }
+
+    /// Bytes of the header lines of the head.
+    pub fn header_bytes(&self) -> u64 {
+        self.header_bytes.into()
+    }
+
+    /// Bytes taken from the body so far.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     fn is_flushed(&self) -> bool {
@@ -147,11 +163,15 @@ impl Outgoing {
             && self.pipe.is_none()
         {
             if let Some(spliced) = self.poll_splice(cx, body) {
-                return spliced.map(&mut moved);
+                return spliced.map(|count| {
+                    self.body_bytes += count as u64;
+                    moved(count);
+                });
             }
             match body.poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(Frame::Data(chunk)))) => {
+                    self.body_bytes += chunk.len() as u64;
                     moved(chunk.len());
                     self.push(chunk);
                 }

@@ -14,7 +14,7 @@ pub(super) fn matches(matches: &RouteMatch, path: &[u8], request: &Request, cont
     path_matches(matches, path)
         && matches.fraction_ppm.is_none_or(|ppm| context.random % 1_000_000 < u64::from(ppm))
         && (!matches.grpc || is_grpc(request))
-        && matches.headers.iter().all(|matcher| header_matches(matcher, request))
+        && matches.headers.iter().all(|matcher| header_matches(matcher, Some(request)))
         && (matches.query.is_empty() || matches.query.iter().all(|matcher| query_matches(matcher, request)))
 }
 
@@ -47,14 +47,15 @@ fn is_grpc(request: &Request) -> bool {
 }
 
 /// A header that is absent matches nothing but `present_match`, unless `treat_missing_header_as_empty`; of several
-/// lines one has to match, before the result is inverted.
-fn header_matches(matcher: &HeaderMatcher, request: &Request) -> bool {
+/// lines one has to match, before the result is inverted. Without a request every header is absent.
+pub(crate) fn header_matches(matcher: &HeaderMatcher, request: Option<&Request>) -> bool {
     let name = &*matcher.name;
+    let found = request.and_then(|request| Some((request, request.value_or_pseudo(name)?)));
     if let HeaderPredicate::Present(wanted) = matcher.predicate {
-        let present = matcher.missing_as_empty || request.value_or_pseudo(name).is_some();
+        let present = matcher.missing_as_empty || found.is_some();
         return (present == wanted) != matcher.invert;
     }
-    let Some(first) = request.value_or_pseudo(name) else {
+    let Some((request, first)) = found else {
         return matcher.missing_as_empty && value_matches(&matcher.predicate, b"") != matcher.invert;
     };
     let lines = || request.headers.values(name);

@@ -27,6 +27,7 @@ mod select;
 pub use apply::replace_host;
 use domains::Domains;
 use index::RouteIndex;
+pub(crate) use matching::header_matches;
 use rewrite::Text;
 pub use select::{Selected, SelectedCluster};
 

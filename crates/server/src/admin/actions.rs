@@ -34,6 +34,11 @@ pub(super) fn drain_listeners(context: &Context, query: &Query) -> Answer {
     ok()
 }
 
+pub(super) fn reopen_logs(context: &Context, _: &Query) -> Answer {
+    context.state.reopen_logs();
+    ok()
+}
+
 pub(super) fn quitquitquit(context: &Context, _: &Query) -> Answer {
     context.state.shut_down(ShutDown::Now);
     ok()

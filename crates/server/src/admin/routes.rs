@@ -119,6 +119,7 @@ const ROUTES: &[Route] = &[
     reads("/memory", "print current allocation/heap usage", &[], actions::memory),
     changes("/quitquitquit", "exit the server", &[], actions::quitquitquit),
     reads("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], actions::ready),
+    changes("/reopen_logs", "reopen access logs", &[], actions::reopen_logs),
     changes("/reset_counters", "reset all counters to zero", &[], stats::reset_counters),
     reads("/server_info", "print server version/status information", &[], server_info::server_info),
     changes("/shutdown", "drain and exit the server, as SIGTERM does", &[], actions::shutdown),

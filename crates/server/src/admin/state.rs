@@ -36,6 +36,8 @@ pub trait AdminState {
     fn set_healthy(&self, healthy: bool);
 
     fn drain_listeners(&self, request: DrainListeners);
+    /// Opens all log files anew.
+    fn reopen_logs(&self);
 
     /// Begins to end the process. The answer to the request is still to be sent: see [`super::Admin::finish`].
     fn shut_down(&self, how: ShutDown);

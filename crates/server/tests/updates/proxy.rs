@@ -10,6 +10,7 @@ use proxy_config::lower::LowerOptions;
 use proxy_config::settings::{self, NetworkFilterConfig};
 use proxy_config::{LoadInputs, load};
 use proxy_runtime::Workers;
+use proxy_runtime::log_file::{FlushOptions, LogFiles};
 use proxy_server::managers::{ClusterManager, ListenerManager, start_workers};
 use proxy_stats::{Store, StoreOptions, ThreadIndex};
 use proxy_upstream::ClusterNames;
@@ -35,7 +36,12 @@ pub(crate) fn run(test: impl AsyncFnOnce(&Proxy)) {
         let names = ClusterNames::default();
         let proxy = Proxy {
             clusters: ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), None),
-            listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names),
+            listeners: ListenerManager::new(
+                Rc::clone(&workers),
+                store.clone(),
+                names,
+                LogFiles::new(&store.root(), FlushOptions::default()),
+            ),
             store,
             workers,
             segment,

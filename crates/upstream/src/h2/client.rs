@@ -18,7 +18,7 @@ use proxy_runtime::{Deadlines, clock};
 use proxy_stats::GaugeGuard;
 
 use crate::cluster::WorkerHost;
-use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy};
+use crate::connect::{ConnectError, ConnectionFacts, ConnectionGuard, DestroyedBy};
 
 /// The limits of a connection.
 const IDLE: usize = 0;
@@ -35,6 +35,7 @@ pub struct Client {
     streams: Cell<u32>,
     requests: Cell<u32>,
     max_streams: u32,
+    facts: ConnectionFacts,
 }
 
 /// Counts a stream as open on its connection until dropped.
@@ -81,6 +82,7 @@ pub(super) async fn open(
         deadlines.set(DURATION, clock::now() + limit);
     }
     let client = Rc::new(Client {
+        facts: guard.facts.clone(),
         send: RefCell::new(Some(send)),
         queue: SendQueue::new(host.cluster.http2_stats().pending_send_bytes),
         keepalive: RefCell::new(Keepalive::new(options.keepalive.as_ref(), connection.ping_pong())),
@@ -122,6 +124,10 @@ impl Client {
     /// Whether requests were sent on it before.
     pub fn is_used(&self) -> bool {
         self.requests.get() > 0
+    }
+
+    pub(super) fn facts(&self) -> &ConnectionFacts {
+        &self.facts
     }
 
     /// Opens no further stream; with the last one the connection ends.

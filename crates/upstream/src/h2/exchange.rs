@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
-use proxy_http::Request;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
+use proxy_http::{Request, Version};
+use proxy_net::AttemptGuard;
 
 use super::client::{Client, OpenStream};
 use crate::exchange::{ExchangeError, ResponseGuard};
@@ -23,6 +24,7 @@ pub struct Exchange {
     /// The host may have acted on the request.
     maybe_processed: bool,
     max_lines: usize,
+    attempt: AttemptGuard,
 }
 
 enum State {
@@ -43,14 +45,22 @@ struct Stream {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(client: &Rc<Client>, request: &mut Request) -> Exchange {
+    pub fn new(client: &Rc<Client>, request: &mut Request, attempt: AttemptGuard) -> Exchange {
+        attempt.note(|attempt, now| {
+            client.facts().describe(attempt, now);
+            attempt.protocol.set(Some(Version::Http2.as_str()));
+            attempt.send_begin.set(attempt.start, now);
+            // What HPACK made of it is known to `h2` alone.
+            attempt.sent.headers.set(request.header_bytes());
+            attempt.sent.wire.set(request.header_bytes());
+        });
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let max_lines = client.host.cluster.settings.max_response_headers as usize;
         let (state, maybe_processed) = match Stream::open(client, request, body.is_empty()) {
             Ok(stream) => (State::Open(Box::new(stream)), true),
             Err(error) => (State::Failed(error), false),
         };
-        Exchange { state, body, maybe_processed, max_lines }
+        Exchange { state, body, maybe_processed, max_lines, attempt }
     }
 
     /// Whether the host may have acted on the request.
@@ -73,7 +83,7 @@ impl Exchange {
                 State::Open(_) | State::Over => ExchangeError::Closed { heard: false },
             }));
         };
-        stream.poll_send(cx, &mut self.body)?;
+        stream.poll_send(cx, &mut self.body, &self.attempt)?;
         let response = match ready!(Pin::new(&mut stream.response).poll(cx)) {
             Ok(response) => response,
             Err(error) => {
@@ -87,6 +97,11 @@ impl Exchange {
         }
         let headers = headers_from_map(response.headers());
         let status = response.status().as_u16();
+        self.attempt.note(|attempt, now| {
+            attempt.receive_begin.set_once(attempt.start, now);
+            attempt.received.headers.set(headers.byte_size() as u64 + 10);
+            attempt.received.wire.set(attempt.received.headers.get());
+        });
         let received = stream.received.insert(response.into_body());
         let framing = if received.is_end_stream() {
             Framing::None
@@ -103,11 +118,13 @@ impl Exchange {
         if received.is_end_stream() {
             stream.ended = true;
             guard.completed();
+            self.attempt.note(|attempt, now| attempt.receive_end.set(attempt.start, now));
             return Body::Empty;
         }
         let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
         let receiver = BodyReceiver::new(received, length);
-        Body::Stream(Box::new(ResponseBody { stream, body: self.body, receiver, guard }))
+        let (body, attempt) = (self.body, self.attempt);
+        Body::Stream(Box::new(ResponseBody { stream, body, receiver, attempt, guard }))
     }
 }
 
@@ -128,11 +145,26 @@ impl Stream {
     }
 
     /// Sends what it can of the request's body; only that body's own failure is an error.
-    fn poll_send(&mut self, cx: &mut Context<'_>, body: &mut Body) -> Result<(), ExchangeError> {
-        let Some(sender) = &mut self.sender else { return Ok(()) };
-        match sender.poll_send(cx, body, |_| ()) {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        attempt: &AttemptGuard,
+    ) -> Result<(), ExchangeError> {
+        let Some(sender) = &mut self.sender else {
+            attempt.note(|attempt, now| attempt.send_end.set_once(attempt.start, now));
+            return Ok(());
+        };
+        let sent = sender.poll_send(cx, body, |count| {
+            attempt.note(|attempt, _| {
+                attempt.sent.add_body(count as u64);
+                attempt.sent.add_wire(count as u64);
+            });
+        });
+        match sent {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(())) => {
+                attempt.note(|attempt, now| attempt.send_end.set_once(attempt.start, now));
                 self.sender = None;
                 Ok(())
             }
@@ -201,6 +233,7 @@ struct ResponseBody {
     receiver: BodyReceiver,
     stream: Box<Stream>,
     body: Body,
+    attempt: AttemptGuard,
     guard: Box<dyn ResponseGuard>,
 }
 
@@ -215,7 +248,9 @@ impl ResponseBody {
 
 impl BodyStream for ResponseBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if let Err(ExchangeError::RequestBody(error)) = self.stream.poll_send(cx, &mut self.body) {
+        if let Err(ExchangeError::RequestBody(error)) =
+            self.stream.poll_send(cx, &mut self.body, &self.attempt)
+        {
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(self.receiver.poll_frame(cx));
@@ -232,8 +267,18 @@ impl BodyStream for ResponseBody {
                 }
             }
             Some(Ok(Frame::Trailers(_))) | None => self.end(),
-            Some(Ok(Frame::Data(_))) if self.receiver.is_ended() => self.end(),
-            Some(Ok(Frame::Data(_))) => {}
+            Some(Ok(Frame::Data(chunk))) => {
+                self.attempt.note(|attempt, _| {
+                    attempt.received.add_body(chunk.len() as u64);
+                    attempt.received.add_wire(chunk.len() as u64);
+                });
+                if self.receiver.is_ended() {
+                    self.end();
+                }
+            }
+        }
+        if self.stream.ended {
+            self.attempt.note(|attempt, now| attempt.receive_end.set_once(attempt.start, now));
         }
         Poll::Ready(frame)
     }

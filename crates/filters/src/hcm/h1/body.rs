@@ -19,6 +19,8 @@ pub(super) struct RequestBody {
     /// `enable_trailers`.
     pub(super) trailers: bool,
     pub(super) buffer_limit: u32,
+    /// Bytes that had come on the connection before this request.
+    pub(super) began: u64,
 }
 
 impl BodyStream for RequestBody {
@@ -31,11 +33,12 @@ impl BodyStream for RequestBody {
             frame = None;
         }
         let total = read.total();
-        self.stats.manager.downstream_cx_rx_bytes_total.add(total - d.counted.replace(total));
+        d.count_read(&self.stats, total);
+        self.stream.record.received.wire.set(total - read.len() as u64 - self.began);
         let now = clock::now();
         match &frame {
             Some(Ok(Frame::Data(chunk))) => {
-                self.stream.bytes_received.set(self.stream.bytes_received.get() + chunk.len() as u64);
+                self.stream.record.received.add_body(chunk.len() as u64);
                 self.stream.touch(now);
             }
             Some(Err(BodyError::Closed | BodyError::Io(_))) => d.guard.closed_by_peer(),

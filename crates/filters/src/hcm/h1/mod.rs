@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use proxy_http::StreamInfo;
 use proxy_http::body::Body;
 use proxy_http::h1::body::BodyDecoder;
-use proxy_http::h1::head::{HeadError, HeadLimits, RequestHead, may_be_complete, parse_request};
+use proxy_http::h1::head::{
+    HeadError, HeadLimits, RequestHead, header_bytes, may_be_complete, parse_request,
+};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
@@ -22,7 +24,7 @@ use proxy_runtime::{DrainGuard, clock};
 use proxy_stats::GaugeShare;
 
 use super::stats::ConnectionGuard;
-use super::{Manager, QUIET_BEFORE_CLOSE};
+use super::{HttpStats, Manager, QUIET_BEFORE_CLOSE};
 use stream::{refuse, serve_stream};
 
 mod body;
@@ -54,9 +56,17 @@ struct Downstream {
     to_send: GaugeShare,
 }
 
+/// Bytes of a request's head.
+#[derive(Clone, Copy)]
+struct HeadSize {
+    whole: u64,
+    /// Of its header lines; 0 where no log asks.
+    headers: u64,
+}
+
 /// What came at the start of a request.
 enum Start {
-    Head(Box<RequestHead>),
+    Head(Box<RequestHead>, HeadSize),
     Refused(LocalReply),
     /// The client went away within a head.
     Cut,
@@ -85,7 +95,7 @@ pub(super) async fn serve(
         received: GaugeShare::new(manager.stats.manager.downstream_cx_rx_bytes_buffered),
         to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
     });
-    downstream.count_read(manager, &downstream.read.borrow());
+    downstream.count_read(&manager.stats, downstream.read.borrow().total());
     let settings = &manager.settings;
     if let Some(limit) = settings.max_connection_duration {
         downstream.deadlines.set(DURATION, clock::now() + limit);
@@ -93,7 +103,7 @@ pub(super) async fn serve(
     loop {
         let start = downstream.next_request(manager).await?;
         let go_on = match start {
-            Start::Head(head) => Box::pin(serve_stream(manager, &downstream, *head)).await?,
+            Start::Head(head, size) => Box::pin(serve_stream(manager, &downstream, *head, size)).await?,
             Start::Refused(reply) => {
                 Box::pin(refuse(manager, &downstream, reply)).await?;
                 false
@@ -143,7 +153,7 @@ impl Downstream {
         let mut read = self.read.borrow_mut();
         loop {
             if !read.is_empty() {
-                match parse(&read, limits, seen) {
+                match parse(&read, limits, seen, manager.needs.record) {
                     Ok(Some((start, length))) => {
                         read.consume(length);
                         return Poll::Ready(Ok(start));
@@ -169,7 +179,7 @@ impl Downstream {
                 read.reserve(limits.bytes);
             }
             match read.poll_fill(&mut self.io.borrow_mut(), cx, false) {
-                Poll::Ready(Ok(count)) if count > 0 => self.count_read(manager, &read),
+                Poll::Ready(Ok(count)) if count > 0 => self.count_read(&manager.stats, read.total()),
                 Poll::Ready(_) => {
                     self.guard.closed_by_peer();
                     return Poll::Ready(Ok(if read.is_empty() { Start::End } else { Start::Cut }));
@@ -217,9 +227,26 @@ impl Downstream {
         }
     }
 
-    fn count_read(&self, manager: &Manager, read: &ReadBuffer) {
-        let total = read.total();
-        manager.stats.manager.downstream_cx_rx_bytes_total.add(total - self.counted.replace(total));
+    /// `total` bytes have come so far.
+    fn count_read(&self, stats: &HttpStats, total: u64) {
+        let count = total - self.counted.replace(total);
+        stats.manager.downstream_cx_rx_bytes_total.add(count);
+        if let Some(record) = &self.info.record {
+            record.received.add_body(count);
+        }
+    }
+
+    /// Bytes of it that have been dealt with.
+    fn consumed(&self) -> u64 {
+        let read = self.read.borrow();
+        read.total() - read.len() as u64
+    }
+
+    fn count_sent(&self, stats: &HttpStats, count: u64) {
+        stats.manager.downstream_cx_tx_bytes_total.add(count);
+        if let Some(record) = &self.info.record {
+            record.sent.add_body(count);
+        }
     }
 
     /// Ready when the client has gone away while it waits for its answer.
@@ -276,12 +303,15 @@ impl Downstream {
             // The body may read from this very socket (its request still flows up), so it is not borrowed here.
             let filled = outgoing.poll_fill(cx, body, |count| {
                 if let Some(stream) = stream {
-                    stream.bytes_sent.set(stream.bytes_sent.get() + count as u64);
+                    stream.record.sent.add_body(count as u64);
                     stream.touch(clock::now());
                 }
             });
             let flushed = outgoing.poll_flush(cx, &mut self.io.borrow_mut());
             self.to_send.set(outgoing.waiting());
+            if let Some(stream) = stream {
+                stream.record.sent.wire.set(outgoing.total());
+            }
             ready!(flushed)?;
             ready!(filled);
             if outgoing.is_done() {
@@ -291,16 +321,20 @@ impl Downstream {
     }
 }
 
-/// Parses what may be the start of a request. `seen` bytes were looked at before.
+/// Parses what may be the start of a request. `seen` bytes were looked at before; `count`: a log wants to know its size.
 fn parse(
     read: &ReadBuffer,
     limits: HeadLimits,
     seen: &mut usize,
+    count: bool,
 ) -> Result<Option<(Start, usize)>, HeadError> {
     let data = read.data();
     let before = std::mem::replace(seen, data.len());
     if before > 0 && data.len() <= limits.bytes && !may_be_complete(data, before) {
         return Ok(None);
     }
-    Ok(parse_request(data, limits)?.map(|(head, length)| (Start::Head(Box::new(head)), length)))
+    Ok(parse_request(data, limits)?.map(|(head, length)| {
+        let headers = if count { header_bytes(&data[..length]) } else { 0 };
+        (Start::Head(Box::new(head), HeadSize { whole: length as u64, headers }), length)
+    }))
 }

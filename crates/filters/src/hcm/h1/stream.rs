@@ -17,8 +17,8 @@ use proxy_http::{HeaderId, Method, Response, StreamInfo, StreamTimer, Version};
 use proxy_net::CloseReason;
 use proxy_runtime::clock;
 
-use super::Downstream;
 use super::body::RequestBody;
+use super::{Downstream, HeadSize};
 use crate::hcm::Manager;
 use crate::hcm::respond::{Arrival, StreamGuard};
 
@@ -35,6 +35,7 @@ pub(super) async fn serve_stream(
     manager: &Rc<Manager>,
     downstream: &Rc<Downstream>,
     head: RequestHead,
+    size: HeadSize,
 ) -> Result<bool, CloseReason> {
     let now = clock::refresh();
     let RequestHead { mut request, framing, close } = head;
@@ -44,7 +45,13 @@ pub(super) async fn serve_stream(
         Version::Http11,
         now,
         Rc::clone(&downstream.deadlines),
+        manager.needs,
     ));
+    stream.record.received.headers.set(size.headers);
+    stream.record.received.wire.set(size.whole);
+    if let Some(record) = &downstream.info.record {
+        record.protocol.set(stream.record.protocol.get());
+    }
     let mut guard = StreamGuard::new(manager, &stream);
     downstream.guard.set_active_request(true);
     manager.set_stream_timeouts(&stream, now);
@@ -62,6 +69,7 @@ pub(super) async fn serve_stream(
             stats: Arc::clone(&manager.stats),
             trailers: manager.settings.http1.enable_trailers,
             buffer_limit: manager.buffer_limit,
+            began: downstream.consumed() - size.whole,
         }));
     }
     let to_head = request.method == Method::Head;
@@ -143,6 +151,7 @@ async fn send_response(
     if close {
         response.headers.set(HeaderId::CONNECTION, b"close");
     }
+    let has_length = response.headers.contains(HeaderId::CONTENT_LENGTH);
     let framing = response_framing(&mut response, to_head);
     if framing == Framing::None {
         response.body = Body::Empty;
@@ -153,10 +162,21 @@ async fn send_response(
     outgoing.start(framing, manager.settings.http1.enable_trailers, |out| {
         write_response_head(status, &response.headers, out)
     });
-    drop(response);
+    stream.record.sent.headers.set(outgoing.header_bytes());
+    if stream.needs().response {
+        // What frames the message here is no header of it.
+        response.headers.remove(HeaderId::TRANSFER_ENCODING);
+        if !has_length {
+            response.headers.remove(HeaderId::CONTENT_LENGTH);
+        }
+    }
+    stream.keep_response(response.headers);
     guard.response_started(status);
     let sent = poll_fn(|cx| {
         if let Poll::Ready(sent) = downstream.poll_send(cx, &mut outgoing, &mut body, Some(stream)) {
+            if let Err(SendError::Body(error)) = &sent {
+                guard.upstream_failed(error);
+            }
             return Poll::Ready(sent.map_err(|error| matches!(error, SendError::Io(_))));
         }
         while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
@@ -174,7 +194,7 @@ async fn send_response(
         Poll::Pending
     })
     .await;
-    manager.stats.manager.downstream_cx_tx_bytes_total.add(outgoing.total());
+    downstream.count_sent(&manager.stats, outgoing.total());
     downstream.to_send.set(0);
     match sent {
         Ok(()) => {
@@ -224,7 +244,7 @@ fn response_framing(response: &mut Response, to_head: bool) -> Framing {
 pub(super) fn cut(manager: &Rc<Manager>, downstream: &Downstream) {
     let info = Rc::clone(&downstream.info);
     let deadlines = Rc::clone(&downstream.deadlines);
-    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines));
+    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines, manager.needs));
     StreamGuard::new(manager, &stream).reset_by_peer();
     downstream.guard.set_active_request(true);
 }
@@ -237,7 +257,8 @@ pub(super) async fn refuse(
 ) -> Result<(), CloseReason> {
     let info = Rc::clone(&downstream.info);
     let deadlines = Rc::clone(&downstream.deadlines);
-    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines));
+    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines, manager.needs));
+    stream.record.received.wire.set(downstream.read.borrow().len() as u64);
     let mut guard = StreamGuard::new(manager, &stream);
     let response = manager.finish(&stream, reply.response(&stream)).await;
     stream.set_timeout(StreamTimer::Duration, manager.settings.delayed_close_timeout, clock::now());

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
+use proxy_http::Version;
 use proxy_http::h2::{
     CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
     Queued, STREAM_QUEUE, SendQueue, Wire,
@@ -76,6 +77,9 @@ pub(super) async fn serve(
         open: Cell::new(0),
         overdue: Cell::new(false),
     });
+    if let Some(record) = &shared.info.record {
+        record.protocol.set(Some(Version::Http2.as_str()));
+    }
     shared.set_idle();
     let served = match handshake(&shared, &wire).await {
         Ok(Some(connection)) => Driver::new(connection, wire.clone(), Rc::clone(&shared), guard).run().await,
@@ -333,8 +337,13 @@ impl Driver {
 
     fn count_bytes(&self) {
         let stats = &self.shared.manager.stats.manager;
-        stats.downstream_cx_rx_bytes_total.add(self.wire.take_read());
-        stats.downstream_cx_tx_bytes_total.add(self.wire.take_written());
+        let (read, written) = (self.wire.take_read(), self.wire.take_written());
+        stats.downstream_cx_rx_bytes_total.add(read);
+        stats.downstream_cx_tx_bytes_total.add(written);
+        if let Some(record) = &self.shared.info.record {
+            record.received.add_body(read);
+            record.sent.add_body(written);
+        }
         self.to_send.set(self.wire.waiting());
     }
 }

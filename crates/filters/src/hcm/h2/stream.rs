@@ -14,7 +14,7 @@ use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, 
 use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
 use proxy_http::reply::{LocalReply, text_response};
 use proxy_http::stream::StreamDeadlines;
-use proxy_http::{HeaderId, Method, Request, Response, StreamInfo, StreamTimer, Version};
+use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Version};
 use proxy_runtime::clock;
 
 use super::super::HttpStats;
@@ -50,11 +50,19 @@ pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) ->
     let manager = &shared.manager;
     let now = clock::now();
     let deadlines = Rc::new(StreamDeadlines::new());
-    let stream = Rc::new(StreamInfo::new(Rc::clone(&shared.info), Version::Http2, now, deadlines));
+    let info = Rc::clone(&shared.info);
+    let stream = Rc::new(StreamInfo::new(info, Version::Http2, now, deadlines, manager.needs));
     let guard = StreamGuard::new(manager, &stream);
     manager.set_stream_timeouts(&stream, now);
     let (parts, body) = request.into_parts();
     let mut request = request_from_parts(&parts, manager.settings.max_request_headers as usize);
+    if manager.needs.record
+        && let Ok(request) = &request
+    {
+        // What it was before HPACK is known to `h2` alone.
+        stream.record.received.headers.set(request.header_bytes());
+        stream.record.received.wire.set(request.header_bytes());
+    }
     if body.is_end_stream() {
         stream.request_completed(now);
     } else if let Ok(request) = &mut request {
@@ -140,7 +148,7 @@ async fn await_response(
             return Poll::Ready(match response {
                 Ok(response) => Outcome::Response(response),
                 // That the client has reset the stream may show in its body first.
-                Err(_) if poll_gone(shared, client, cx).is_ready() => Outcome::Gone,
+                Err(_) if poll_gone(shared, stream, client, cx).is_ready() => Outcome::Gone,
                 Err(_) => Outcome::Reset,
             });
         }
@@ -149,19 +157,26 @@ async fn await_response(
                 return Poll::Ready(Outcome::TimedOut(timer));
             }
         }
-        poll_gone(shared, client, cx).map(|()| Outcome::Gone)
+        poll_gone(shared, stream, client, cx).map(|()| Outcome::Gone)
     })
     .await
 }
 
 /// Ready when the client has reset the stream, which is counted, or its connection is gone.
-fn poll_gone(shared: &Shared, client: &mut SendResponse<Queued>, cx: &mut Context<'_>) -> Poll<()> {
-    client.poll_reset(cx).map(|reset| count_reset(shared, &reset))
+fn poll_gone(
+    shared: &Shared,
+    stream: &StreamInfo,
+    client: &mut SendResponse<Queued>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    client.poll_reset(cx).map(|reset| note_reset(shared, stream, &reset))
 }
 
-fn count_reset(shared: &Shared, reset: &Result<Reason, h2::Error>) {
+fn note_reset(shared: &Shared, stream: &StreamInfo, reset: &Result<Reason, h2::Error>) {
     if reset.is_ok() {
         shared.codec_stats().rx_reset.inc();
+        stream.set_flag(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+        stream.record.replace_details("http2.remote_reset");
     }
 }
 
@@ -185,14 +200,19 @@ async fn send_response(
         body = Body::Empty;
     }
     let head = response_to_http(status, &headers);
-    drop(headers);
+    if stream.needs().record {
+        let size = headers.byte_size() as u64 + STATUS_BYTES;
+        stream.record.sent.headers.set(size);
+        stream.record.sent.wire.set(size);
+    }
+    stream.keep_response(headers);
     guard.response_started(status);
     let Ok(send) = respond.send_response(head, body.is_empty()) else {
         guard.reset_by_peer();
         return;
     };
     let mut sender = BodySender::new(send, &shared.queue, body.is_empty());
-    let end = poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body)).await;
+    let end = poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body, guard)).await;
     stream.clear_timeouts();
     match end {
         End::Whole => guard.completed(),
@@ -213,19 +233,24 @@ fn poll_body(
     stream: &StreamInfo,
     sender: &mut BodySender,
     body: &mut Body,
+    guard: &StreamGuard,
 ) -> Poll<End> {
     let polled = sender.poll_send(cx, body, |count| {
-        stream.bytes_sent.set(stream.bytes_sent.get() + count as u64);
+        stream.record.sent.add_body(count as u64);
+        stream.record.sent.add_wire(count as u64);
         stream.touch(clock::now());
     });
     match polled {
         Poll::Ready(Ok(_)) => return Poll::Ready(End::Whole),
         Poll::Ready(Err(SendError::Peer(error))) => {
             let reset = if error.is_reset() { error.reason() } else { None };
-            count_reset(shared, &reset.ok_or(error));
+            note_reset(shared, stream, &reset.ok_or(error));
             return Poll::Ready(End::ByPeer);
         }
-        Poll::Ready(Err(SendError::Body(_))) => return Poll::Ready(End::ByUs),
+        Poll::Ready(Err(SendError::Body(error))) => {
+            guard.upstream_failed(&error);
+            return Poll::Ready(End::ByUs);
+        }
         Poll::Pending => {}
     }
     while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
@@ -235,7 +260,7 @@ fn poll_body(
         }
     }
     sender.poll_reset(cx).map(|reset| {
-        count_reset(shared, &reset);
+        note_reset(shared, stream, &reset);
         End::ByPeer
     })
 }
@@ -245,7 +270,8 @@ impl BodyStream for RequestBody {
         let frame = ready!(self.receiver.poll_frame(cx));
         match &frame {
             Some(Ok(Frame::Data(chunk))) => {
-                self.stream.bytes_received.set(self.stream.bytes_received.get() + chunk.len() as u64);
+                self.stream.record.received.add_body(chunk.len() as u64);
+                self.stream.record.received.add_wire(chunk.len() as u64);
                 self.stream.touch(clock::now());
             }
             Some(Ok(Frame::Trailers(_))) => self.stats.http2().trailers.inc(),
@@ -262,6 +288,9 @@ impl BodyStream for RequestBody {
         self.receiver.remaining()
     }
 }
+
+/// `:status` and its value.
+const STATUS_BYTES: u64 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -99,6 +99,7 @@ pub(super) fn options() -> Options {
         node: NodeOptions { zone: "zz".into(), ..NodeOptions::default() },
         admin_address_path: None,
         admin_allowed_hosts: vec!["admin.example".into()],
+        file_flush: proxy_runtime::log_file::FlushOptions::default(),
         drain_time: Duration::from_secs(600),
         shutdown_time: Duration::from_secs(25),
         allow_unsupported: false,
@@ -247,6 +248,10 @@ impl AdminState for Process {
 
     fn drain_listeners(&self, request: DrainListeners) {
         self.asked.borrow_mut().push(format!("{request:?}"));
+    }
+
+    fn reopen_logs(&self) {
+        self.asked.borrow_mut().push("ReopenLogs".to_owned());
     }
 
     fn shut_down(&self, how: ShutDown) {

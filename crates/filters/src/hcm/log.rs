@@ -1,0 +1,85 @@
+//! The access logs of a connection manager and of its router.
+
+use std::rc::Rc;
+
+use proxy_config::settings::{LogNeeds, LogType};
+use proxy_http::access_log::{AccessLogs, FormatContext};
+use proxy_http::{Request, StreamInfo};
+use proxy_runtime::clock;
+
+/// What a connection manager tells of its streams.
+#[derive(Default)]
+pub struct ManagerLogs {
+    /// `access_log`.
+    pub access: AccessLogs,
+    /// `flush_access_log_on_new_request`.
+    pub at_start: bool,
+    /// `upstream_log` of the router.
+    pub upstream: AccessLogs,
+    pub filter_chain: Rc<str>,
+}
+
+impl ManagerLogs {
+    /// What they need to be kept of a stream.
+    pub(super) fn needs(&self) -> LogNeeds {
+        // What upstream logs need of the response is a copy that the router keeps.
+        let upstream = LogNeeds { response: false, trailers: false, ..self.upstream.needs() };
+        self.access.needs().with(upstream)
+    }
+
+    /// Whether the headers of a host's response are told.
+    pub(crate) fn need_upstream_response(&self) -> bool {
+        self.upstream.needs().response
+    }
+
+    /// A request has come and its route is known.
+    pub(super) fn stream_started(&self, stream: &StreamInfo, request: &Request) {
+        if self.at_start {
+            let context = self.context(stream, LogType::DownstreamStart);
+            self.access.log(&FormatContext { request: Some(request), ..context });
+        }
+    }
+
+    /// Nothing more happens on the stream. Called exactly once for each.
+    pub(super) fn stream_ended(&self, stream: &StreamInfo) {
+        if self.access.is_empty() && self.upstream.is_empty() {
+            return;
+        }
+        let kept = stream.kept();
+        let context = self.context(stream, LogType::DownstreamEnd);
+        let context = FormatContext { request: kept.request.as_deref(), ..context };
+        if !self.upstream.is_empty() {
+            for attempt in stream.record.attempts() {
+                let record = attempt.as_stream(&stream.record);
+                let answered = record.status.get() > 0;
+                self.upstream.log(&FormatContext {
+                    record: &record,
+                    response: kept.upstream_response.as_ref().filter(|_| answered),
+                    log_type: LogType::UpstreamEnd,
+                    ..context
+                });
+            }
+        }
+        self.access.log(&FormatContext {
+            response: kept.response.as_ref(),
+            trailers: kept.trailers.as_ref(),
+            ..context
+        });
+    }
+
+    fn context<'a>(&'a self, stream: &'a StreamInfo, log_type: LogType) -> FormatContext<'a> {
+        FormatContext {
+            connection: &stream.connection,
+            record: &stream.record,
+            stream: Some(stream),
+            request: None,
+            response: None,
+            trailers: None,
+            filter_chain: &self.filter_chain,
+            log_type,
+            now: clock::now(),
+            wall: clock::system_now(),
+            random: fastrand::u128(..),
+        }
+    }
+}

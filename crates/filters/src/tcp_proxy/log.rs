@@ -1,0 +1,84 @@
+//! The access log of a `tcp_proxy`.
+
+use std::rc::Rc;
+
+use proxy_config::settings::{LogType, ResponseFlags};
+use proxy_http::access_log::{AccessLogs, FormatContext};
+use proxy_net::ConnectionInfo;
+use proxy_runtime::clock;
+use proxy_upstream::connect::ConnectError;
+use proxy_upstream::tcp::TcpConnectError;
+
+/// What a `tcp_proxy` tells of its connections.
+#[derive(Default)]
+pub struct TcpLogs {
+    pub access: AccessLogs,
+    /// `flush_access_log_on_connected`.
+    pub at_start: bool,
+    pub filter_chain: Rc<str>,
+}
+
+/// A connection being served; its line is written when this is dropped, however the connection ends.
+pub(super) struct LoggedConnection<'a> {
+    logs: &'a TcpLogs,
+    info: Rc<ConnectionInfo>,
+}
+
+impl<'a> LoggedConnection<'a> {
+    pub(super) fn new(logs: &'a TcpLogs, info: Rc<ConnectionInfo>) -> LoggedConnection<'a> {
+        LoggedConnection { logs, info }
+    }
+
+    /// The upstream connection is made.
+    pub(super) fn connected(&self) {
+        if self.logs.at_start {
+            self.log(LogType::TcpUpstreamConnected);
+        }
+    }
+
+    /// No upstream connection could be made.
+    pub(super) fn refused(&self, error: &TcpConnectError) {
+        let Some(record) = &self.info.record else { return };
+        record.set_flag(match error {
+            TcpConnectError::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            TcpConnectError::Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
+            TcpConnectError::Connect(ConnectError::Failed(_) | ConnectError::TimedOut) => {
+                ResponseFlags::UPSTREAM_CONNECTION_FAILURE.with(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED)
+            }
+        });
+    }
+
+    pub(super) fn set_flag(&self, flag: ResponseFlags) {
+        if let Some(record) = &self.info.record {
+            record.set_flag(flag);
+        }
+    }
+
+    fn log(&self, log_type: LogType) {
+        let Some(record) = self.info.record.as_deref().filter(|_| !self.logs.access.is_empty()) else {
+            return;
+        };
+        self.logs.access.log(&FormatContext {
+            connection: &self.info,
+            record,
+            stream: None,
+            request: None,
+            response: None,
+            trailers: None,
+            filter_chain: &self.logs.filter_chain,
+            log_type,
+            now: clock::now(),
+            wall: clock::system_now(),
+            random: fastrand::u128(..),
+        });
+    }
+}
+
+impl Drop for LoggedConnection<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = &self.info.record {
+            record.end.set(record.start, clock::now());
+        }
+        self.log(LogType::TcpConnectionEnd);
+    }
+}

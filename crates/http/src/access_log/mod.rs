@@ -1,0 +1,95 @@
+//! Access logs on a worker: which streams get a line, and the line.
+//!
+//! Formats come compiled from the settings. [`write_text`] serves whoever needs one filled in, not only logs. Nothing here
+//! reads a clock or draws at random: what is told is in the [`FormatContext`].
+
+mod filter;
+mod json;
+mod operator;
+mod query;
+mod text;
+mod time;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use proxy_config::settings::{self, LineKind, LogNeeds, LogType};
+use proxy_net::{ConnectionInfo, StreamRecord};
+use proxy_runtime::log_file::{LineBuffer, LogFile};
+
+use crate::headers::Headers;
+use crate::message::Request;
+use crate::stream::StreamInfo;
+
+pub use text::write_text;
+
+/// What a format is filled in from.
+#[derive(Clone, Copy)]
+pub struct FormatContext<'a> {
+    pub connection: &'a ConnectionInfo,
+    pub record: &'a StreamRecord,
+    /// The HTTP stream, if it is about one.
+    pub stream: Option<&'a StreamInfo>,
+    pub request: Option<&'a Request>,
+    pub response: Option<&'a Headers>,
+    pub trailers: Option<&'a Headers>,
+    pub filter_chain: &'a str,
+    pub log_type: LogType,
+    pub now: Instant,
+    /// `now` on the wall clock.
+    pub wall: SystemTime,
+    /// Drawn for this line.
+    pub random: u128,
+}
+
+/// The access logs of one `access_log` field, as main knows them: each with its open file.
+#[derive(Clone, Debug, Default)]
+pub struct AccessLogPlan {
+    pub settings: Arc<[settings::AccessLog]>,
+    /// In the order of `settings`.
+    pub files: Vec<LogFile>,
+}
+
+/// A worker's access logs of one `access_log` field.
+#[derive(Default)]
+pub struct AccessLogs {
+    settings: Arc<[settings::AccessLog]>,
+    buffers: Vec<Rc<LineBuffer>>,
+    needs: LogNeeds,
+}
+
+impl AccessLogs {
+    /// Those of `plan`, on this worker.
+    pub fn new(plan: &AccessLogPlan) -> AccessLogs {
+        AccessLogs {
+            settings: Arc::clone(&plan.settings),
+            buffers: plan.files.iter().map(LogFile::on_this_worker).collect(),
+            needs: plan.settings.iter().fold(LogNeeds::default(), |needs, log| needs.with(log.needs)),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// What they need to be kept of a stream.
+    pub fn needs(&self) -> LogNeeds {
+        self.needs
+    }
+
+    /// Writes the lines of a stream: one to each log that wants it.
+    pub fn log(&self, context: &FormatContext<'_>) {
+        for (log, buffer) in self.settings.iter().zip(&self.buffers) {
+            if log.filter.as_ref().is_none_or(|filter| filter::passes(filter, context)) {
+                buffer.append(|out| match &log.format.kind {
+                    LineKind::Text(format) => write_text(format, log.format.omit_empty, context, out),
+                    LineKind::Json(format) => json::write_line(format, log.format.omit_empty, context, out),
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The access log of a listener: a line per connection, when it has ended.
+
+use std::rc::Rc;
+
+use proxy_config::settings::{LogType, ResponseFlags};
+use proxy_http::access_log::{AccessLogs, FormatContext};
+use proxy_net::ConnectionInfo;
+use proxy_runtime::clock;
+
+/// A connection; its line is written when this is dropped, however the connection ends. Costs nothing without a log.
+pub(crate) struct LoggedConnection(Option<Logged>);
+
+struct Logged {
+    logs: Rc<AccessLogs>,
+    filter_chain: Box<str>,
+    info: Rc<ConnectionInfo>,
+}
+
+impl LoggedConnection {
+    pub(crate) fn new(
+        logs: &Rc<AccessLogs>,
+        filter_chain: &str,
+        info: Rc<ConnectionInfo>,
+    ) -> LoggedConnection {
+        LoggedConnection((!logs.is_empty()).then(|| Logged {
+            logs: Rc::clone(logs),
+            filter_chain: filter_chain.into(),
+            info,
+        }))
+    }
+
+    /// No filter chain takes it.
+    pub(crate) fn not_served(&self) {
+        if let Some(record) = self.0.as_ref().and_then(|logged| logged.info.record.as_ref()) {
+            record.set_flag(ResponseFlags::NO_ROUTE_FOUND);
+            record.set_details("filter_chain_not_found");
+        }
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let Some(record) = &self.info.record else { return };
+        let now = clock::now();
+        record.end.set_once(record.start, now);
+        self.logs.log(&FormatContext {
+            connection: &self.info,
+            record,
+            stream: None,
+            request: None,
+            response: None,
+            trailers: None,
+            filter_chain: &self.filter_chain,
+            log_type: LogType::NotSet,
+            now,
+            wall: clock::system_now(),
+            random: fastrand::u128(..),
+        });
+    }
+}
