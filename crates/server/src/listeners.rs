@@ -322,12 +322,12 @@ impl ListenerManager {
                 let slot = Slot::new(&self.workers, Arc::new(table));
                 let reader = slot.reader();
                 routes.push((settings.routes.name.clone(), slot));
-                let upstream = settings.filters.iter().map(|filter| match &filter.config {
+                let mut upstream = settings.filters.iter().map(|filter| match &filter.config {
                     HttpFilterConfig::Router(router) => Arc::clone(&router.upstream_logs),
                 });
                 FilterPlan::Http {
                     logs: self.open_logs(&settings.access_logs)?,
-                    upstream_logs: self.open_logs(&upstream.rev().next().unwrap_or_default())?,
+                    upstream_logs: self.open_logs(&upstream.next_back().unwrap_or_default())?,
                     stats: Arc::new(HttpStats::new(root, listener, &settings.stat_prefix)),
                     routes: reader,
                     settings: Arc::clone(settings),
