@@ -21,6 +21,7 @@ mod local_replies;
 mod readme;
 mod routing;
 mod server_stats;
+mod stat_names;
 mod stats;
 mod stats_lineage;
 mod stats_meaning;
