@@ -183,6 +183,19 @@ fn flush_until_values(proxy: &Proxy, receiver: &StatsReceiver, count: u64) {
     });
 }
 
+/// Flushes until all that has been sent is marked as sent: one of the flushes began after the last that `receiver` saw.
+/// A connection must be open, so that each flush has something to say.
+fn flush_until_marked(proxy: &Proxy, receiver: &StatsReceiver) {
+    let flushes = || {
+        receiver.lines().iter().filter(|line| line.name == "envoy.http.ingress.downstream_cx_active").count()
+    };
+    let before = flushes();
+    eventually("two more flushes", || {
+        let _ = proxy.admin_get("/stats");
+        (flushes() >= before + 2).then_some(())
+    });
+}
+
 #[test]
 fn what_no_udp_receiver_took_is_sent_later() {
     only_proxyd!("Envoy forgets a delta once it has been sent, received or not");
@@ -234,6 +247,7 @@ fn what_a_killed_process_had_not_sent_its_successor_sends() {
     flush_until(&proxy, &receiver, 3);
     for (round, sum) in [(1, 8), (2, 13)] {
         let mut client = proxy.connect();
+        flush_until_marked(&proxy, &receiver);
         (0..5).for_each(|_| assert_eq!(client.ask(GET).status(), 200));
         proxy.kill_and_start_again();
         flush_until(&proxy, &receiver, sum);
