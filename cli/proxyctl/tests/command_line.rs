@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use proxy_control::{BaseId, Instance, RunDir, stats_prefix};
+use proxy_control::{BaseId, Claim, Instance, RunDir, stats_prefix};
 use proxy_stats::{ImportMode, Lineage, LineageOptions, LineagePath, Scope};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn instance(
     answers: &'static [(u16, &'static str)],
 ) -> JoinHandle<Vec<String>> {
     let run_dir = Arc::new(RunDir::create(run_dir).unwrap());
-    let instance = Instance::claim(run_dir, BaseId(base_id)).unwrap();
+    let instance = Instance::claim(run_dir, BaseId(base_id), Claim::Alone).unwrap();
     let listener: UnixListener = instance.listen().unwrap();
     listener.set_nonblocking(false).unwrap();
     thread::spawn(move || {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -112,6 +113,35 @@ pub(crate) struct Run {
     #[arg(long, value_name = "KILOBYTES", default_value_t = 64)]
     pub(crate) file_flush_min_size_kb: u32,
 
+    /// Which restart of this base-id: 0 is a cold start, 'auto' takes over from a running instance if there is one, and another
+    /// number from the instance with the one before
+    #[arg(long, value_name = "NUMBER|auto", value_parser = restart_epoch, default_value = "0")]
+    pub(crate) restart_epoch: RestartEpoch,
+
+    /// Seconds that this process must have served before the one it takes over from lets go
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    pub(crate) confirm_after: Duration,
+
+    /// Seconds that connections may last in a process that another one has taken over from
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(crate) parent_shutdown_time_s: u32,
+
+    /// How connections that cannot move to the next process are asked to end: spread over the drain time, or all at once
+    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual)]
+    pub(crate) drain_strategy: DrainStrategy,
+
+    /// Lets no other process take over from this one
+    #[arg(long)]
+    pub(crate) disable_hot_restart: bool,
+
+    /// Starts cold when there is no instance to take over from
+    #[arg(long)]
+    pub(crate) skip_hot_restart_on_no_parent: bool,
+
+    /// Prints the version of the hot restart protocol, and ends
+    #[arg(long)]
+    pub(crate) hot_restart_version: bool,
+
     /// Seconds that draining listeners give their connections
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) drain_time_s: u32,
@@ -125,6 +155,18 @@ pub(crate) struct Run {
 pub(crate) enum Mode {
     Serve,
     Validate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DrainStrategy {
+    Gradual,
+    Immediate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestartEpoch {
+    Auto,
+    Number(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +185,20 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
         _ => Err("expected text or json".to_owned()),
     }
 }
+
+fn restart_epoch(text: &str) -> Result<RestartEpoch, String> {
+    if text == "auto" {
+        return Ok(RestartEpoch::Auto);
+    }
+    text.parse().map(RestartEpoch::Number).map_err(|_| "expected a number or auto".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|time| *time <= LONGEST).ok_or_else(|| "expected seconds, such as 2 or 0.5".to_owned())
+}
+
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn levels() -> PossibleValuesParser {
     let warning = PossibleValue::new("warning").alias("warn");

@@ -1,7 +1,7 @@
 //! From what was typed to what is meant: every default filled in, everything parsed.
 
 use std::env;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use proxy_control::{BaseId, RunDir};
 use proxy_server::default_config::{self, Target};
 use proxy_server::logging::{self, LogOptions};
-use proxy_server::options::{self, Allocator, ConfigSource, FlushOptions, NodeOptions, Options};
+use proxy_server::options::{
+    self, Allocator, ConfigSource, FlushOptions, NodeOptions, Options, RestartOptions,
+};
 
-use crate::arguments::{LogFormat, Mode, Run};
+use crate::arguments::{DrainStrategy, LogFormat, Mode, RestartEpoch, Run};
 
 /// What `proxyd run` is to do.
 #[derive(Debug)]
@@ -53,6 +55,22 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
         file_flush: FlushOptions {
             interval: Duration::from_millis(run.file_flush_interval_msec.into()),
             min_size: usize::try_from(run.file_flush_min_size_kb).unwrap_or(usize::MAX).saturating_mul(1024),
+        },
+        restart: RestartOptions {
+            epoch: match run.restart_epoch {
+                RestartEpoch::Auto => options::RestartEpoch::Auto,
+                RestartEpoch::Number(number) => {
+                    NonZeroU32::new(number).map_or(options::RestartEpoch::Cold, options::RestartEpoch::Number)
+                }
+            },
+            confirm_after: run.confirm_after,
+            parent_shutdown_time: Duration::from_secs(run.parent_shutdown_time_s.into()),
+            drain_strategy: match run.drain_strategy {
+                DrainStrategy::Gradual => options::DrainStrategy::Gradual,
+                DrainStrategy::Immediate => options::DrainStrategy::Immediate,
+            },
+            disabled: run.disable_hot_restart,
+            skip_on_no_parent: run.skip_hot_restart_on_no_parent,
         },
         drain_time: Duration::from_secs(run.drain_time_s.into()),
         shutdown_time: Duration::from_secs(run.shutdown_time_s.into()),

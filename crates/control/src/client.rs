@@ -103,7 +103,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::{BaseId, Instance, find_one};
+    use crate::{BaseId, Claim, Instance, find_one};
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -113,7 +113,7 @@ mod tests {
     fn ask(reply: &'static [u8], deadline: Duration) -> Result<Answer, AskError> {
         let parent = tempfile::tempdir().unwrap();
         let run_dir = Arc::new(RunDir::create(&parent.path().join("run")).unwrap());
-        let instance = Instance::claim(run_dir.clone(), BaseId(0)).unwrap();
+        let instance = Instance::claim(run_dir.clone(), BaseId(0), Claim::Alone).unwrap();
         let listener = instance.listen().unwrap();
         listener.set_nonblocking(false).unwrap();
         let server = thread::spawn(move || {

@@ -39,15 +39,26 @@ pub struct Found {
     run_dir: Arc<RunDir>,
 }
 
+/// Whether other instances of the base-id may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// None may: a cold start.
+    Alone,
+    /// Some may, of which one is to be taken over from: a hot restart.
+    Successor,
+}
+
 /// Why an instance could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error(
-        "base-id {} is taken by a running instance (control socket {}): end it with `proxyctl stop --base-id {0}`, \
-         or start this one with another --base-id",
+        "base-id {} is taken by a running instance (control socket {}): replace it with `proxyctl restart --hot --base-id {0}`, \
+         end it with `proxyctl stop --base-id {0}`, or start this one with another --base-id",
         base_id.0, socket.display()
     )]
     Running { base_id: BaseId, generation: Generation, socket: PathBuf },
+    #[error("{GENERATIONS} generations of base-id {0} live already: the oldest has to end first")]
+    Crowded(BaseId),
     #[error("another instance with base-id {0} has been starting for {limit:?}", limit = START_LIMIT)]
     Starting(BaseId),
     #[error("{}: {error}", path.display())]
@@ -70,14 +81,15 @@ impl Instance {
     /// start with the same base-id is under way.
     ///
     /// # Errors
-    /// An instance with this base-id lives, or the directory cannot be written.
-    pub fn claim(run_dir: Arc<RunDir>, base_id: BaseId) -> Result<Self, ClaimError> {
+    /// An instance with this base-id lives (or [`GENERATIONS`] do), or the directory cannot be written.
+    pub fn claim(run_dir: Arc<RunDir>, base_id: BaseId, claim: Claim) -> Result<Self, ClaimError> {
         let start_path = run_dir.file(&format!("{base_id}.start"));
         let mut start =
             open(&start_path).map_err(|error| ClaimError::Io { path: start_path.clone(), error })?;
         take_start(&start, base_id).map_err(|error| error.at(start_path.clone()))?;
         let at_start = |error| ClaimError::Io { path: start_path.clone(), error };
         let mut newest = newest_generation(&mut start).map_err(at_start)?;
+        let mut living = 0;
         for name in
             names(&run_dir).map_err(|error| ClaimError::Io { path: run_dir.path().to_owned(), error })?
         {
@@ -89,10 +101,17 @@ impl Instance {
                 .lives(&run_dir)
                 .map_err(|error| ClaimError::Io { path: run_dir.path().to_owned(), error })?
             {
-                let socket = run_dir.file(&name.socket());
-                return Err(ClaimError::Running { base_id, generation: name.generation, socket });
+                if claim == Claim::Alone {
+                    let socket = run_dir.file(&name.socket());
+                    return Err(ClaimError::Running { base_id, generation: name.generation, socket });
+                }
+                living += 1;
+                continue;
             }
             name.remove(&run_dir);
+        }
+        if living >= GENERATIONS {
+            return Err(ClaimError::Crowded(base_id));
         }
         let name = Name { base_id, generation: Generation(newest + 1) };
         start.set_len(0).and_then(|()| start.rewind()).map_err(at_start)?;
@@ -119,6 +138,17 @@ impl Instance {
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
         self.run_dir.file(&self.name.socket())
+    }
+
+    /// Where its successor will connect, for `bind`. Valid while `self` lives.
+    #[must_use]
+    pub fn restart_address(&self) -> PathBuf {
+        self.run_dir.socket_address(&self.name.restart())
+    }
+
+    #[must_use]
+    pub fn run_dir(&self) -> &Arc<RunDir> {
+        &self.run_dir
     }
 
     /// Binds the control socket, mode 0600, non-blocking. To be called once.
@@ -154,6 +184,12 @@ impl Found {
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
         self.run_dir.file(&self.name.socket())
+    }
+
+    /// Where it waits for its successor, for `connect`. Valid while `self` lives.
+    #[must_use]
+    pub fn restart_address(&self) -> PathBuf {
+        self.run_dir.socket_address(&self.name.restart())
     }
 
     /// Whether it still lives.
@@ -223,6 +259,10 @@ impl Name {
         format!("{}.{}.sock", self.base_id, self.generation)
     }
 
+    fn restart(self) -> String {
+        format!("{}.{}.restart", self.base_id, self.generation)
+    }
+
     fn lives(self, run_dir: &RunDir) -> io::Result<bool> {
         match File::options().read(true).write(true).open(run_dir.file(&self.lock())) {
             Ok(file) => lock::is_held(&file),
@@ -234,6 +274,7 @@ impl Name {
     /// The lock goes last: while it exists, somebody will come and clean up.
     fn remove(self, run_dir: &RunDir) {
         let _ = fs::remove_file(run_dir.file(&self.socket()));
+        let _ = fs::remove_file(run_dir.file(&self.restart()));
         let _ = fs::remove_file(run_dir.file(&self.lock()));
     }
 }
@@ -308,6 +349,8 @@ impl fmt::Display for Generation {
 }
 
 const START_LIMIT: Duration = Duration::from_secs(3);
+/// So many generations of a base-id may live at a time.
+pub const GENERATIONS: usize = 4;
 
 #[cfg(test)]
 #[path = "instance_tests.rs"]

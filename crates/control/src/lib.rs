@@ -3,9 +3,12 @@
 mod client;
 mod instance;
 mod lock;
+pub mod restart;
 mod run_dir;
 
 pub use client::{Answer, AskError, Client};
 pub use hyper::Method;
-pub use instance::{BaseId, ClaimError, FindError, Found, Generation, Instance, find, find_one};
+pub use instance::{
+    BaseId, Claim, ClaimError, FindError, Found, GENERATIONS, Generation, Instance, find, find_one,
+};
 pub use run_dir::{RunDir, RunDirError, stats_prefix};

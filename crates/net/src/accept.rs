@@ -1,6 +1,8 @@
 //! Accepting connections on one worker, through whatever the system answers.
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
@@ -20,8 +22,18 @@ pub struct AcceptOptions {
     pub max_connections_to_accept_per_socket_event: u32,
     /// Ends the loop.
     pub drain: DrainGuard,
-    /// What is already queued is accepted before the loop ends. Not for a restart, where it belongs to the successor.
-    pub empty_queue_at_end: bool,
+    /// What becomes of connections that are queued when the loop ends.
+    pub queue_at_end: Rc<Cell<QueueAtEnd>>,
+}
+
+/// What becomes of connections that nobody has accepted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueueAtEnd {
+    /// They are accepted before the loop ends: closing the socket would reset them.
+    #[default]
+    Accepted,
+    /// They stay for another process that shares the socket.
+    Left,
 }
 
 /// What the loop tells besides connections.
@@ -81,14 +93,14 @@ pub async fn accept_loop(
     let descriptor = match listener {
         Listener::Tcp(listener) => {
             let listener = listener.into_std()?;
-            if options.empty_queue_at_end {
+            if options.queue_at_end.get() == QueueAtEnd::Accepted {
                 empty_queue(|| from_tcp(listener.accept()?), &mut on_accept);
             }
             listener.into()
         }
         Listener::Unix(listener) => {
             let listener = listener.into_std()?;
-            if options.empty_queue_at_end {
+            if options.queue_at_end.get() == QueueAtEnd::Accepted {
                 empty_queue(|| from_unix(listener.accept()?), &mut on_accept);
             }
             listener.into()

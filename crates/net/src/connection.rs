@@ -10,6 +10,7 @@ use proxy_runtime::WorkerIndex;
 use crate::address::Address;
 use crate::buffer::ReadBuffer;
 use crate::io::Io;
+use crate::moved::Moved;
 use crate::record::StreamRecord;
 
 /// A stream with the bytes already read from it and what is known about it. Moves from filter to filter by value;
@@ -22,6 +23,8 @@ pub struct Connection {
     pub prefix: ReadBuffer,
     /// What is known about it.
     pub info: Rc<ConnectionInfo>,
+    /// It began in another process, whose terminal filter tells this of it.
+    pub moved: Option<Box<Moved>>,
 }
 
 /// A connection's number, unique in this process (Envoy's `%CONNECTION_ID%`).
@@ -63,7 +66,7 @@ pub struct ConnectionInfo {
 impl Connection {
     /// A connection from which nothing has been read.
     pub fn new(io: Io, info: Rc<ConnectionInfo>) -> Self {
-        Self { io, prefix: ReadBuffer::new(), info }
+        Self { io, prefix: ReadBuffer::new(), info, moved: None }
     }
 }
 

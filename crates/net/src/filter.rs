@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::connection::Connection;
+use crate::moved::MovedConnection;
 
 /// A future that stays on its worker.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -30,6 +31,12 @@ pub trait NetworkFilter {
         connection: Connection,
         next: NextNetwork<'a>,
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>>;
+
+    /// Whether the filter can go on with a connection that another process began ([`Connection::moved`]). All filters of
+    /// its chain must.
+    fn takes(&self, _moved: &MovedConnection) -> bool {
+        false
+    }
 }
 
 /// The filters after the one that is serving.
@@ -79,6 +86,9 @@ pub enum CloseReason {
     /// A filter turned it away.
     #[error("denied: {0}")]
     Denied(&'static str),
+    /// It goes on in another process; nothing has ended.
+    #[error("moved to another process")]
+    Moved,
     /// We are at a limit of our own, or going away.
     #[error("closed by the proxy: {0}")]
     Local(&'static str),

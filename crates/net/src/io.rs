@@ -3,7 +3,7 @@
 //! The seam for TLS and for pipes inside the process.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -31,6 +31,19 @@ macro_rules! on_stream {
 }
 
 impl Io {
+    /// Takes over a connected stream socket from another process. Within a worker's loop.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        match socket.local_addr()?.as_socket() {
+            Some(_) => Ok(Self::Tcp(TcpStream::from_std(socket.into())?)),
+            None => Ok(Self::Unix(UnixStream::from_std(OwnedFd::from(socket).into())?)),
+        }
+    }
+
     /// Reads what is there; nothing added means end of file. A short read tells the system's readiness by itself, so
     /// a caller that polls until pending pays no second call to learn that nothing is left.
     ///

@@ -139,13 +139,26 @@ impl ListenSocket {
     /// # Errors
     /// As [`ListenSocket::bind`].
     pub fn bind_all(options: &ListenSocketOptions, workers: usize) -> Result<Vec<Self>, BindError> {
-        let first = Self::bind(options)?;
+        Self::complete(Vec::new(), options, workers)
+    }
+
+    /// As [`ListenSocket::bind_all`], with sockets that are there already and come first. There may be more than workers.
+    ///
+    /// # Errors
+    /// As [`ListenSocket::bind`].
+    pub fn complete(
+        mut sockets: Vec<Self>,
+        options: &ListenSocketOptions,
+        workers: usize,
+    ) -> Result<Vec<Self>, BindError> {
+        if sockets.is_empty() {
+            sockets.push(Self::bind(options)?);
+        }
         let of_their_own = options.reuse_port && options.address.ip().is_some();
         let mut again = options.clone();
-        if let Some(ip) = first.address.ip() {
+        if let Some(ip) = sockets[0].address.ip() {
             again.address = options.address.with_port(ip.port());
         }
-        let mut sockets = vec![first];
         while sockets.len() < workers {
             let next = if of_their_own {
                 Self::bind(&again)?
@@ -204,6 +217,12 @@ impl ListenSocket {
 
     pub(crate) fn from_parts(descriptor: OwnedFd, address: Address) -> Self {
         Self { socket: Socket::from(descriptor), address }
+    }
+}
+
+impl From<ListenSocket> for OwnedFd {
+    fn from(socket: ListenSocket) -> OwnedFd {
+        socket.socket.into()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
@@ -59,6 +59,18 @@ impl Pipe {
             Some(ends)
         });
         Some(Self { ends: ends.ok().flatten(), filled: 0 }).filter(|pipe| pipe.ends.is_some())
+    }
+
+    /// A pipe of another process, with `filled` bytes inside. It counts as one of this thread's.
+    pub fn from_ends(read: OwnedFd, write: OwnedFd, filled: u32) -> Self {
+        // Without a pool the thread is ending, and nobody counts.
+        let _ = POOL.try_with(|pool| pool.borrow_mut().total += 1);
+        Self { ends: Some(Ends { read, write }), filled }
+    }
+
+    /// Where bytes come out and go in, for another process to duplicate.
+    pub fn ends(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        self.ends.as_ref().map(|ends| [ends.read.as_fd(), ends.write.as_fd()])
     }
 
     /// Bytes inside.

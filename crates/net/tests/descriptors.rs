@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use proxy_net::{AcceptHooks, AcceptOptions, Address, ListenSocket, ListenSocketOptions, accept_loop};
+use proxy_net::{
+    AcceptHooks, AcceptOptions, Address, ListenSocket, ListenSocketOptions, QueueAtEnd, accept_loop,
+};
 use proxy_runtime::{Drain, TICK, local_runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
@@ -34,7 +37,7 @@ async fn accept_out_of_descriptors() {
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: 16,
         drain: drain.guard(),
-        empty_queue_at_end: false,
+        queue_at_end: Rc::new(Cell::new(QueueAtEnd::Left)),
     };
     let on_accept = move |io, _| drop(accepted_sender.send(io));
     let task = spawn_local(accept_loop(socket, options, on_accept, Failures(failed_sender)));

@@ -1,6 +1,6 @@
 //! Listening, accepting and connecting over real sockets.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue,
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, BindError, ConnectOptions, Io, ListenSocket, ListenSocketOptions,
-    accept_loop, connect,
+    QueueAtEnd, accept_loop, connect,
 };
 use proxy_runtime::{Drain, local_runtime};
 use socket2::SockRef;
@@ -50,7 +50,7 @@ fn accepting(
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: 1,
         drain: drain.guard(),
-        empty_queue_at_end: true,
+        queue_at_end: Rc::new(Cell::new(QueueAtEnd::Accepted)),
     };
     let on_accept = move |io, peer| drop(sender.send((io, peer)));
     (receiver, spawn_local(accept_loop(socket, options, on_accept, hooks)))
@@ -300,7 +300,7 @@ fn futures_stay_small() {
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: 1,
         drain: drain.guard(),
-        empty_queue_at_end: false,
+        queue_at_end: Rc::new(Cell::new(QueueAtEnd::Left)),
     };
     let accepting = accept_loop(socket, options, |_, _| {}, ());
     assert!(size_of_val(&accepting) <= 512, "{}", size_of_val(&accepting));

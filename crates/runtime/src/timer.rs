@@ -174,6 +174,13 @@ impl<const N: usize> Deadlines<N> {
         self.at[which].get() != NEVER
     }
 
+    /// Time until deadline `which`, to a tick; `None` when it is not set.
+    pub fn left(&self, which: usize) -> Option<Duration> {
+        let at = self.at[which].get();
+        let now = self.timer.local.tick_at(clock::now());
+        (at != NEVER).then(|| TICK * at.saturating_sub(now))
+    }
+
     /// Ready with the number of a deadline that has passed, which also takes it away; the earliest first, the lower
     /// number at a tie. Otherwise the context is woken at the nearest deadline, also at one set after this call.
     pub fn poll_expired(&self, context: &mut Context<'_>) -> Poll<usize> {

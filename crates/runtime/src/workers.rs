@@ -1,6 +1,7 @@
 //! The worker threads: starting them, posting to them, stopping them.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
@@ -135,6 +136,26 @@ impl Workers {
             thread.mailbox.post(Box::new(move || {
                 action();
                 drop(copy);
+            }));
+        }
+        drop(copy);
+        done
+    }
+
+    /// Starts a task on every worker; resolves when all have ended. A task that panics, or whose worker dies, has ended.
+    pub fn spawn_all_then<F>(&self, task: impl Fn() -> F + Clone + Send + 'static) -> OnAllWorkers
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let (copy, done) = countdown();
+        for thread in &self.threads {
+            let (task, copy) = (task.clone(), copy.clone());
+            thread.mailbox.post(Box::new(move || {
+                let task = task();
+                tokio::task::spawn_local(async move {
+                    task.await;
+                    drop(copy);
+                });
             }));
         }
         drop(copy);

@@ -1,9 +1,10 @@
 //! A listener on a worker: accepts, chooses the filter chain and serves connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
-    AcceptHooks, AcceptOptions, Address, ChainMatcher, Connection, ConnectionIds, ConnectionInfo, Io,
-    ListenSocket, NetworkFilter, NextNetwork, StreamRecord, accept_loop,
+    AcceptHooks, AcceptOptions, Address, ChainMatcher, CloseReason, Connection, ConnectionIds,
+    ConnectionInfo, Handover, Io, ListenSocket, MovedConnection, NetworkFilter, NextNetwork, QueueAtEnd,
+    StreamRecord, accept_loop,
 };
 use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
@@ -68,13 +70,18 @@ pub(crate) enum FilterPlan {
     },
 }
 
+/// A worker's filters of a filter chain.
+type Chain = Rc<[Rc<dyn NetworkFilter>]>;
+
 /// A worker's instance.
 struct Listener {
     plan: Arc<ListenerPlan>,
     name: Rc<str>,
-    chains: Vec<Rc<[Rc<dyn NetworkFilter>]>>,
-    default_chain: Option<Rc<[Rc<dyn NetworkFilter>]>>,
+    chains: Vec<Chain>,
+    default_chain: Option<Chain>,
     accepting: Drain,
+    /// What becomes of the queues of its sockets when it stops accepting.
+    queue_at_end: Rc<Cell<QueueAtEnd>>,
     drain: Drain,
     closing: Drain,
     /// One guard per connection.
@@ -85,6 +92,26 @@ struct Listener {
 }
 
 impl Listener {
+    /// The chain for a connection, and what its plan says.
+    fn chain_for(&self, info: &ConnectionInfo) -> Option<(&Chain, &ChainPlan)> {
+        match self.plan.matcher.find(info) {
+            Some(index) => self.chains.get(index).zip(self.plan.chains.get(index)),
+            None => self.default_chain.as_ref().zip(self.plan.default_chain.as_ref()),
+        }
+    }
+
+    fn logged(&self, chosen: Option<(&Chain, &ChainPlan)>, connection: &Connection) -> LoggedConnection {
+        let chain_name = chosen.map_or("", |(_, plan)| &plan.name);
+        LoggedConnection::new(&self.logs, chain_name, Rc::clone(&connection.info))
+    }
+
+    /// Where somebody tells of connections when they are over, what there is to tell is kept.
+    fn keep_record(&self, info: &mut ConnectionInfo) {
+        if self.plan.keeps_records {
+            info.record = Some(Rc::new(StreamRecord::new(info.started)));
+        }
+    }
+
     /// Resolves when nothing is accepted any more and the last connection is gone.
     async fn end(&self) {
         self.accepting.close_and_wait().await;
@@ -100,6 +127,14 @@ struct Listeners {
     retired: RefCell<Vec<Rc<Listener>>>,
 }
 
+impl Listeners {
+    fn all(&self) -> Vec<Rc<Listener>> {
+        let mut all: Vec<_> = self.active.borrow().values().cloned().collect();
+        all.extend(self.retired.borrow().iter().cloned());
+        all
+    }
+}
+
 fn listeners() -> Rc<Listeners> {
     worker_local::get().unwrap_or_else(|| {
         let listeners = Rc::<Listeners>::default();
@@ -108,24 +143,28 @@ fn listeners() -> Rc<Listeners> {
     })
 }
 
-/// Starts to accept on `socket`.
-pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, socket: ListenSocket) {
-    let (Some(clusters), Some(ids)) =
-        (worker_local::get::<ClusterMap>(), worker_local::get::<ConnectionIds>())
-    else {
+/// Starts to accept on `sockets`.
+pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, sockets: Vec<ListenSocket>) {
+    let (Some(clusters), Some(ids), Some(handover)) = (
+        worker_local::get::<ClusterMap>(),
+        worker_local::get::<ConnectionIds>(),
+        worker_local::get::<Handover>(),
+    ) else {
         return;
     };
     let scope = plan.scope.scope(&format!("worker_{}.", worker.0));
     let (drain, closing) = (Drain::new(), Drain::new());
     let build = |chain: &ChainPlan| -> Rc<[Rc<dyn NetworkFilter>]> {
         let name: Rc<str> = Rc::from(&*chain.name);
-        chain.filters.iter().map(|f| build_filter(f, &name, &plan, &clusters, &drain, &closing)).collect()
+        let build = |f| build_filter(f, &name, &plan, &clusters, &drain, &closing, &handover);
+        chain.filters.iter().map(build).collect()
     };
     let listener = Rc::new(Listener {
         name: Rc::from(&*plan.settings.name),
         chains: plan.chains.iter().map(build).collect(),
         default_chain: plan.default_chain.as_ref().map(build),
         accepting: Drain::new(),
+        queue_at_end: Rc::default(),
         drain,
         closing,
         open: Drain::new(),
@@ -135,10 +174,15 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         plan,
     });
     listeners().active.borrow_mut().insert(id, Rc::clone(&listener));
+    sockets.into_iter().for_each(|socket| accept_on(&listener, socket));
+}
+
+fn accept_on(listener: &Rc<Listener>, socket: ListenSocket) {
+    let listener = Rc::clone(listener);
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: listener.plan.settings.accepts_per_event,
         drain: listener.accepting.guard(),
-        empty_queue_at_end: true,
+        queue_at_end: Rc::clone(&listener.queue_at_end),
     };
     let hooks = Hooks { listener: Rc::clone(&listener), told: None };
     tokio::task::spawn_local(async move {
@@ -180,6 +224,7 @@ fn build_filter(
     clusters: &Rc<ClusterMap>,
     drain: &Drain,
     closing: &Drain,
+    handover: &Rc<Handover>,
 ) -> Rc<dyn NetworkFilter> {
     match filter {
         FilterPlan::TcpProxy { settings, clusters: targets, stats, logs } => Rc::new(TcpProxy::new(
@@ -192,6 +237,7 @@ fn build_filter(
                 at_start: settings.access_log_options.at_start,
                 filter_chain: Rc::clone(chain),
             },
+            Rc::clone(handover),
         )),
         FilterPlan::Http { settings, routes, stats, logs, upstream_logs } => {
             let context = ManagerContext {
@@ -208,6 +254,7 @@ fn build_filter(
                 buffer_limit: plan.settings.buffer_limit,
                 drain: drain.clone(),
                 closing: closing.clone(),
+                handover: Rc::clone(handover),
             };
             Rc::new(HttpConnectionManager::new(Arc::clone(settings), context))
         }
@@ -223,36 +270,77 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
     let id = listener.ids.next();
     let name = Rc::clone(&listener.name);
     let mut info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
-    if listener.plan.keeps_records {
-        info.record = Some(Rc::new(StreamRecord::new(info.started)));
-    }
-    let (chain, plan) = match listener.plan.matcher.find(&info) {
-        Some(index) => (listener.chains.get(index), listener.plan.chains.get(index)),
-        None => (listener.default_chain.as_ref(), listener.plan.default_chain.as_ref()),
-    };
+    listener.keep_record(&mut info);
     let connection = Connection::new(io, Rc::new(info));
-    let chain_name = plan.map_or("", |plan| &plan.name);
-    let logged = LoggedConnection::new(&listener.logs, chain_name, Rc::clone(&connection.info));
+    let chain = listener.chain_for(&connection.info);
+    let logged = listener.logged(chain, &connection);
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
-    let Some(chain) = chain.filter(|chain| !chain.is_empty()).map(Rc::clone) else {
+    let Some((chain, _)) = chain.filter(|(chain, _)| !chain.is_empty()) else {
         listener.counts.stats.no_filter_chain_match.inc();
         logged.not_served();
         return;
     };
     let counted = ListenerConnection::new(&listener.counts, connection.info.started);
-    let listener = Rc::clone(listener);
+    serve(listener, chain, connection, counted, logged);
+}
+
+/// Serves a connection in a task of its own.
+fn serve(
+    listener: &Rc<Listener>,
+    chain: &Chain,
+    connection: Connection,
+    counted: ListenerConnection,
+    logged: LoggedConnection,
+) {
+    let (listener, chain) = (Rc::clone(listener), Rc::clone(chain));
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
-        let (_open, _counted, _logged) = (open, counted, logged);
+        let _open = open;
         let _active = GaugeGuard::new(listener.plan.total_connections);
-        if let Err(reason) = NextNetwork::new(&chain).serve(connection).await {
+        let served = NextNetwork::new(&chain).serve(connection).await;
+        if matches!(served, Err(CloseReason::Moved)) {
+            logged.moved();
+            return counted.moved();
+        }
+        if let Err(reason) = served {
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
         }
     });
 }
 
-fn with(id: ListenerId, action: impl FnOnce(&Listener)) {
+/// Whether this worker would go on with a connection of another process: it has the listener, which would serve it in the
+/// same way.
+pub(crate) fn would_adopt(moved: &MovedConnection) -> Result<(), &'static str> {
+    let (listener, info) = find_adopter(moved).ok_or("there is no such listener")?;
+    let (chain, _) = listener.chain_for(&info).ok_or("no filter chain matches")?;
+    let takes = !chain.is_empty() && chain.iter().all(|filter| filter.takes(moved));
+    takes.then_some(()).ok_or("its filter chain has changed")
+}
+
+/// Goes on with a connection of another process; the first descriptor is its stream.
+pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
+    let Some((listener, mut info)) = find_adopter(&moved) else { return };
+    listener.keep_record(&mut info);
+    let mut descriptors = descriptors.into_iter();
+    let Some(io) = descriptors.next().and_then(|stream| Io::from_descriptor(stream).ok()) else { return };
+    let (prefix, moved) = moved.into_parts(descriptors.collect());
+    let connection = Connection { io, prefix, info: Rc::new(info), moved: Some(Box::new(moved)) };
+    let Some(chosen @ (chain, _)) = listener.chain_for(&connection.info) else { return };
+    let logged = listener.logged(Some(chosen), &connection);
+    let counted = ListenerConnection::resumed(&listener.counts, connection.info.started);
+    serve(&listener, chain, connection, counted, logged);
+}
+
+fn find_adopter(moved: &MovedConnection) -> Option<(Rc<Listener>, ConnectionInfo)> {
+    let listeners = listeners();
+    let active = listeners.active.borrow();
+    let listener = active.values().find(|listener| *listener.name == *moved.listener)?;
+    let info = moved.info(listener.ids.next(), Rc::clone(&listener.name), clock::now())?;
+    Some((Rc::clone(listener), info))
+}
+
+fn with(id: ListenerId, action: impl FnOnce(&Rc<Listener>)) {
     let listener = listeners().active.borrow().get(&id).cloned();
     if let Some(listener) = listener {
         action(&listener);
@@ -266,6 +354,27 @@ pub(crate) fn drain(id: ListenerId, stop: bool) {
         if stop {
             listener.accepting.close();
         }
+    });
+}
+
+/// Stops accepting on all listeners and leaves what is queued; resolves when nothing is accepted any more.
+pub(crate) async fn pause_all() {
+    let active: Vec<_> = listeners().active.borrow().values().cloned().collect();
+    for listener in &active {
+        listener.queue_at_end.set(QueueAtEnd::Left);
+        listener.accepting.close();
+    }
+    for listener in active {
+        listener.accepting.close_and_wait().await;
+    }
+}
+
+/// Accepts again.
+pub(crate) fn resume(id: ListenerId, sockets: Vec<ListenSocket>) {
+    with(id, |listener| {
+        listener.queue_at_end.set(QueueAtEnd::Accepted);
+        listener.accepting.reopen();
+        sockets.into_iter().for_each(|socket| accept_on(listener, socket));
     });
 }
 
@@ -284,11 +393,16 @@ pub(crate) async fn retire(id: ListenerId) {
     listeners.retired.borrow_mut().retain(|retired| !Rc::ptr_eq(retired, &listener));
 }
 
+/// Resolves when the last connection is gone. To be called when nothing is accepted any more.
+pub(crate) async fn emptied_all() {
+    for listener in listeners().all() {
+        listener.end().await;
+    }
+}
+
 /// Ends all connections in good order; resolves when the last one is gone.
 pub(crate) async fn close_all() {
-    let listeners = listeners();
-    let mut all: Vec<_> = listeners.active.borrow().values().cloned().collect();
-    all.extend(listeners.retired.borrow().iter().cloned());
+    let all = listeners().all();
     for listener in &all {
         listener.accepting.close();
         listener.drain.close();

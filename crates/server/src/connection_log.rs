@@ -14,6 +14,8 @@ struct Logged {
     logs: Rc<AccessLogs>,
     filter_chain: Box<str>,
     info: Rc<ConnectionInfo>,
+    /// It goes on in another process, which will write its line.
+    moved: bool,
 }
 
 impl LoggedConnection {
@@ -26,7 +28,15 @@ impl LoggedConnection {
             logs: Rc::clone(logs),
             filter_chain: filter_chain.into(),
             info,
+            moved: false,
         }))
+    }
+
+    /// The connection goes on in another process.
+    pub(crate) fn moved(mut self) {
+        if let Some(logged) = &mut self.0 {
+            logged.moved = true;
+        }
     }
 
     /// No filter chain takes it.
@@ -40,6 +50,9 @@ impl LoggedConnection {
 
 impl Drop for Logged {
     fn drop(&mut self) {
+        if self.moved {
+            return;
+        }
         let Some(record) = &self.info.record else { return };
         let now = clock::now();
         record.end.set_once(record.start, now);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use proxy_control::{BaseId, ClaimError, Instance, RunDir, RunDirError};
+use proxy_control::{BaseId, Claim, ClaimError, Instance, RunDir, RunDirError};
 use tokio::net::UnixListener;
 
 use crate::admin::{Admin, Bound, Served};
@@ -32,8 +32,8 @@ impl ControlSocket {
     ///
     /// # Errors
     /// One is running, or the directory is not ours.
-    pub fn claim(run_dir: &Path, base_id: BaseId) -> Result<Self, ControlError> {
-        let instance = Instance::claim(Arc::new(RunDir::create(run_dir)?), base_id)?;
+    pub fn claim(run_dir: &Path, base_id: BaseId, claim: Claim) -> Result<Self, ControlError> {
+        let instance = Instance::claim(Arc::new(RunDir::create(run_dir)?), base_id, claim)?;
         Ok(Self { instance, served: None })
     }
 

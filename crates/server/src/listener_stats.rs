@@ -66,6 +66,8 @@ pub(crate) struct ListenerCounts {
 pub(crate) struct ListenerConnection {
     counts: Rc<ListenerCounts>,
     opened: Instant,
+    /// It goes on in another process, which will count its end.
+    moved: bool,
 }
 
 impl ListenerCounts {
@@ -79,10 +81,20 @@ impl ListenerConnection {
     pub(crate) fn new(counts: &Rc<ListenerCounts>, opened: Instant) -> ListenerConnection {
         let ListenerCounts { stats, thread } = &**counts;
         stats.downstream_cx_total.inc();
-        stats.downstream_cx_active.inc();
         thread.downstream_cx_total.inc();
-        thread.downstream_cx_active.inc();
-        ListenerConnection { counts: Rc::clone(counts), opened }
+        ListenerConnection::resumed(counts, opened)
+    }
+
+    /// One that another process has counted as begun.
+    pub(crate) fn resumed(counts: &Rc<ListenerCounts>, opened: Instant) -> ListenerConnection {
+        counts.stats.downstream_cx_active.inc();
+        counts.thread.downstream_cx_active.inc();
+        ListenerConnection { counts: Rc::clone(counts), opened, moved: false }
+    }
+
+    /// It goes on in another process.
+    pub(crate) fn moved(mut self) {
+        self.moved = true;
     }
 }
 
@@ -90,9 +102,12 @@ impl Drop for ListenerConnection {
     fn drop(&mut self) {
         let ListenerCounts { stats, thread } = &*self.counts;
         stats.downstream_cx_active.dec();
+        thread.downstream_cx_active.dec();
+        if self.moved {
+            return;
+        }
         stats.downstream_cx_destroy.inc();
         let length = clock::now().saturating_duration_since(self.opened);
         stats.downstream_cx_length_ms.record_milliseconds(length);
-        thread.downstream_cx_active.dec();
     }
 }

@@ -22,6 +22,7 @@ use proxy_upstream::ClusterNames;
 use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan};
 use crate::listener_stats::{CONFIGURED_DECLARED, ListenerStats};
 use crate::reclaim::Reclaimer;
+use crate::restart::Inherited;
 use crate::stats_config;
 
 stats_block! {
@@ -57,6 +58,7 @@ pub struct ListenerManager {
     retired: Rc<RefCell<Vec<Retired>>>,
     next_id: Cell<u32>,
     started: Cell<bool>,
+    inherited: RefCell<Inherited>,
 }
 
 /// A listener as main knows it.
@@ -110,6 +112,7 @@ impl ListenerManager {
             retired: Rc::default(),
             next_id: Cell::new(0),
             started: Cell::new(false),
+            inherited: RefCell::default(),
         })
     }
 
@@ -219,16 +222,7 @@ impl ListenerManager {
     /// Stops accepting and ends connections in good order; resolves when none is left on any worker.
     pub async fn shut_down(&self) {
         self.drain(false, true);
-        let (sender, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
-        self.workers.post_all(move || {
-            let sender = sender.clone();
-            tokio::task::spawn_local(async move {
-                accept::close_all().await;
-                drop(sender);
-            });
-        });
-        // Resolves with `None` when the last worker has dropped its sender.
-        all_gone.recv().await;
+        self.workers.spawn_all_then(accept::close_all).await;
     }
 
     /// Lets a listener go that was removed or replaced; its connections are asked to end, and it ends with the last.
@@ -236,19 +230,11 @@ impl ListenerManager {
         let Entry { id, routes, .. } = old;
         self.retired.borrow_mut().push(Retired { id, routes });
         self.stats.total_listeners_draining.inc();
-        let (sender, mut all_gone) = tokio::sync::mpsc::channel::<()>(1);
-        self.workers.post_all(move || {
-            let sender = sender.clone();
-            tokio::task::spawn_local(async move {
-                accept::retire(id).await;
-                drop(sender);
-            });
-        });
+        let all_gone = self.workers.spawn_all_then(move || accept::retire(id));
         let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
         let stats = self.stats.clone();
         tokio::task::spawn_local(async move {
-            // Resolves with `None` when the last worker has dropped its sender.
-            all_gone.recv().await;
+            all_gone.await;
             retired.borrow_mut().retain(|retired| retired.id != id);
             stats.total_listeners_draining.dec();
             reclaimer.soon();
@@ -300,7 +286,8 @@ impl ListenerManager {
         {
             return Ok(sockets);
         }
-        ListenSocket::bind_all(&socket_options(settings), self.workers.count())
+        let inherited = self.inherited.borrow_mut().take(settings);
+        ListenSocket::complete(inherited, &socket_options(settings), self.workers.count())
     }
 
     fn plan_filter(
@@ -350,14 +337,81 @@ impl ListenerManager {
     /// Opens the sockets and hands each worker its own.
     fn listen(&self, entry: &Entry) -> Result<(), BindError> {
         let options = socket_options(&entry.settings);
-        for (worker, socket) in self.workers.indexes().zip(&entry.sockets) {
-            socket.listen(&options)?;
-            let create = |source| BindError::Create { address: entry.address.clone(), source };
-            let socket = socket.duplicate().map_err(create)?;
+        // In this order: it is the order in the reuseport group, and has to be the same in every generation.
+        entry.sockets.iter().try_for_each(|socket| socket.listen(&options))?;
+        for (worker, sockets) in self.workers.indexes().zip(self.shares(entry)?) {
             let (id, plan) = (entry.id, Arc::clone(&entry.plan));
-            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan, socket)));
+            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan, sockets)));
         }
         Ok(())
+    }
+
+    /// Duplicates of a listener's sockets for each worker: one, or more where it was taken over from a process with more
+    /// workers. No socket of a reuseport group may be left without somebody who accepts.
+    fn shares(&self, entry: &Entry) -> Result<Vec<Vec<ListenSocket>>, BindError> {
+        let mut shares: Vec<Vec<ListenSocket>> = self.workers.indexes().map(|_| Vec::new()).collect();
+        let count = shares.len();
+        for (index, socket) in entry.sockets.iter().enumerate() {
+            let create = |source| BindError::Create { address: entry.address.clone(), source };
+            shares[index % count].push(socket.duplicate().map_err(create)?);
+        }
+        Ok(shares)
+    }
+
+    /// Stops accepting, and leaves what is queued to a process that shares the sockets. Resolves when no worker accepts
+    /// any more.
+    pub async fn pause(&self) {
+        self.workers.spawn_all_then(accept::pause_all).await;
+    }
+
+    /// Takes [`ListenerManager::pause`] back.
+    ///
+    /// # Errors
+    /// When there are no descriptors left; the listeners before that one accept.
+    pub fn resume(&self) -> Result<(), ListenerError> {
+        for entry in self.listeners.borrow().iter() {
+            let name = &entry.settings.name;
+            let shares = self
+                .shares(entry)
+                .map_err(|source| ListenerError { name: Arc::clone(name), source: source.into() })?;
+            for (worker, sockets) in self.workers.indexes().zip(shares) {
+                let id = entry.id;
+                self.workers.post(worker, Box::new(move || accept::resume(id, sockets)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when no connection is left on any worker. None is asked to end.
+    pub async fn emptied(&self) {
+        self.workers.spawn_all_then(accept::emptied_all).await;
+    }
+
+    /// Closes the sockets of paused listeners here: from now on they are another process's.
+    pub fn give_sockets_away(&self) {
+        self.listeners.borrow_mut().iter_mut().for_each(|entry| entry.sockets.clear());
+    }
+
+    /// The sockets of the listener of this configured address, for another process to duplicate; of port 0, of this name
+    /// as well. In the order of their reuseport group.
+    pub(crate) fn with_sockets<T>(
+        &self,
+        name: &str,
+        address: &str,
+        visit: impl FnOnce(&[ListenSocket]) -> T,
+    ) -> Option<T> {
+        let listeners = self.listeners.borrow();
+        let entry = listeners.iter().find(|entry| {
+            let configured = Address::from(&entry.settings.address);
+            let any_port = configured.ip().is_some_and(|ip| ip.port() == 0);
+            configured.to_string() == address && (!any_port || *entry.settings.name == *name)
+        })?;
+        (!entry.sockets.is_empty()).then(|| visit(&entry.sockets))
+    }
+
+    /// Sockets that listeners added from now on take instead of binding some.
+    pub(crate) fn inherit(&self, sockets: Inherited) {
+        *self.inherited.borrow_mut() = sockets;
     }
 }
 

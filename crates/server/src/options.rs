@@ -1,7 +1,7 @@
 //! What the operator asked for, once the command line is understood: no strings to parse, every default filled in. Made by
 //! `cli/proxyd`, read by everything on main.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub struct Options {
     pub admin_address_path: Option<PathBuf>,
     /// `--admin-allowed-host`: more names by which the admin port may be addressed.
     pub admin_allowed_hosts: Vec<String>,
+    pub restart: RestartOptions,
     /// `--drain-time-s`.
     pub drain_time: Duration,
     /// `--shutdown-time-s`: how long connections may last after SIGTERM.
@@ -45,6 +46,57 @@ pub struct Options {
 pub enum Allocator {
     Jemalloc,
     System,
+}
+
+/// How this process takes over from another one, and lets go in turn.
+#[derive(Debug, Clone)]
+pub struct RestartOptions {
+    pub epoch: RestartEpoch,
+    /// `--confirm-after`: how long this process must have served before it leads.
+    pub confirm_after: Duration,
+    /// `--parent-shutdown-time-s`: how long connections that cannot move may last in a process that leads no more.
+    pub parent_shutdown_time: Duration,
+    /// `--drain-strategy`.
+    pub drain_strategy: DrainStrategy,
+    /// `--disable-hot-restart`: nobody takes over from this process.
+    pub disabled: bool,
+    /// `--skip-hot-restart-on-no-parent`: without a process to take over from, it is a cold start all the same.
+    pub skip_on_no_parent: bool,
+}
+
+impl Default for RestartOptions {
+    fn default() -> Self {
+        Self {
+            epoch: RestartEpoch::default(),
+            confirm_after: Duration::from_secs(2),
+            parent_shutdown_time: Duration::from_secs(900),
+            drain_strategy: DrainStrategy::default(),
+            disabled: false,
+            skip_on_no_parent: false,
+        }
+    }
+}
+
+/// `--restart-epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestartEpoch {
+    /// 0: a cold start. A running instance of the base-id is an error.
+    #[default]
+    Cold,
+    /// `auto`: takes over if there is a running instance.
+    Auto,
+    /// Takes over from the process with the epoch before this one.
+    Number(NonZeroU32),
+}
+
+/// `--drain-strategy`: when connections that cannot move are asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DrainStrategy {
+    /// Spread over the drain time.
+    #[default]
+    Gradual,
+    /// All at once.
+    Immediate,
 }
 
 /// Where the bootstrap comes from.

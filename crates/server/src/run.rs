@@ -1,18 +1,19 @@
-//! From options to a serving process and to its end. Main's loop.
+//! From options to a process that is ready to serve.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::Write;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::tz::TimeZone;
 use proxy_config::lower::LowerOptions;
 use proxy_config::lower::format::FormatFacts;
 use proxy_config::settings::Watchdogs;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
-use proxy_net::ConnectionIds;
+use proxy_control::Claim;
+use proxy_net::{ConnectionIds, Handover};
 use proxy_runtime::log_file::LogFiles;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
 use proxy_stats::{Store, ThreadIndex};
@@ -22,18 +23,20 @@ use proxy_upstream::{ClusterMap, ClusterNames};
 use tokio::sync::mpsc;
 
 use crate::absent::AbsentStats;
-use crate::admin::{self, Admin, AdminState, DrainListeners, Served, ShutDown};
+use crate::admin::{self, Admin, AdminPort, AdminState};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
 use crate::flush::Flusher;
+use crate::life::Running;
 use crate::listeners::ListenerManager;
 use crate::logging::{self, Log};
-use crate::options::{ConfigSource, Mode, Options};
+use crate::options::{ConfigSource, Mode, Options, RestartEpoch};
 use crate::resources::Resources;
+use crate::restart::{ChildError, Inherited, Leadership, Predecessor, Successors};
 use crate::segment::Segment;
 use crate::server_stats::{self, ServerStats};
-use crate::signals::{Action, Ending, Signals};
-use crate::state::{Command, State};
+use crate::signals::Signals;
+use crate::state::State;
 use crate::stats_config::tag_extractor;
 use crate::watchdog::GuardDog;
 
@@ -55,6 +58,8 @@ pub enum RunError {
     Stats(#[from] proxy_stats::StatsError),
     #[error(transparent)]
     Workers(#[from] proxy_runtime::StartError),
+    #[error(transparent)]
+    Restart(#[from] ChildError),
     #[error("cannot start the main loop: {0}")]
     Loop(#[from] std::io::Error),
 }
@@ -75,7 +80,13 @@ pub fn run(options: Options) -> Result<ExitCode, RunError> {
         false => proxy_runtime::local_runtime()?,
     };
     let mut files = None;
-    let result = runtime.block_on(serve(Rc::new(options), configuration, log, &mut files));
+    let result = runtime.block_on(async {
+        let signals = Signals::new()?;
+        let options = Rc::new(options);
+        let (running, predecessor) = start(&options, configuration, &log).await?;
+        files = Some(running.state.files.clone());
+        running.serve(&options, predecessor, &log, signals).await
+    });
     // With main's tasks the last handle to the workers goes, and with the workers what they had to log.
     drop(runtime);
     if let Some(files) = files {
@@ -134,70 +145,29 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// What keeps the process reachable and alive until its end, in the order in which it goes.
-struct Running {
-    _guard_dog: GuardDog,
-    /// Goes before anything that drops scopes: whoever inherits gets all that was counted.
-    segment: Rc<Segment>,
-    state: Rc<State>,
-    admin: Admin,
-    commanded: mpsc::UnboundedReceiver<Command>,
-    _admin_port: Option<Served>,
-    _absent: AbsentStats,
-    _control: ControlSocket,
-}
-
-async fn serve(
-    options: Rc<Options>,
+/// Takes the base-id, starts threads and managers, opens the admin port. Listeners are bound but do not listen yet, unless
+/// they do so in the process to take over from.
+async fn start(
+    options: &Rc<Options>,
     configuration: Configuration,
-    log: Log,
-    files: &mut Option<LogFiles>,
-) -> Result<ExitCode, RunError> {
-    let mut signals = Signals::new()?;
-    let mut running = start(&options, configuration, &log).await?;
-    let files = files.insert(running.state.files.clone());
-    let mut ending = Ending::default();
-    let opening = open_when_warm(Rc::clone(&running.state), Rc::clone(&running.segment));
-    tokio::pin!(opening);
-    let mut opened = false;
-    loop {
-        tokio::select! {
-            result = &mut opening, if !opened => {
-                opened = true;
-                result?;
-            }
-            signal = signals.next() => match ending.handle(signal) {
-                Action::ShutDown => break,
-                Action::ExitNow(code) => return Ok(ExitCode::from(code)),
-                Action::ReopenLogs => reopen_logs(&log, files),
-                Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
-            },
-            Some(command) = running.commanded.recv() => match command {
-                Command::ShutDown(ShutDown::Now) => {
-                    running.state.flusher.finish().await;
-                    let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
-                    return Ok(ExitCode::SUCCESS);
-                }
-                Command::ShutDown(ShutDown::Drained) => {
-                    ending.begin();
-                    break;
-                }
-                Command::ReopenLogs => reopen_logs(&log, files),
-                Command::Drain(request) => drain(&running.state.listeners, request, options.drain_time),
-            },
-        }
-    }
-    Ok(shut_down(&running, options.shutdown_time, &mut signals, &mut ending).await)
-}
-
-/// Takes the base-id, starts threads and managers, opens the admin port. Listeners are bound but do not listen yet.
-async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -> Result<Running, RunError> {
+    log: &Log,
+) -> Result<(Running, Option<Predecessor>), RunError> {
     let started = Instant::now();
     let Configuration { message, settings: bootstrap, warnings, .. } = configuration;
     let resources = Resources::new(message.into(), &bootstrap);
-    let mut control = ControlSocket::claim(&options.run_dir, options.base_id)?;
+    let claim = match options.restart.epoch {
+        RestartEpoch::Cold => Claim::Alone,
+        RestartEpoch::Auto | RestartEpoch::Number(_) => Claim::Successor,
+    };
+    let mut control = ControlSocket::claim(&options.run_dir, options.base_id, claim)?;
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance(), usize::from(concurrency) + 1)?;
+    let leadership = Rc::new(Leadership::new(&segment, control.instance()));
+    let predecessor = Predecessor::find(&options.restart, control.instance(), &leadership).await?;
+    let mut inherited = match &predecessor {
+        Some(predecessor) => predecessor.sockets(&bootstrap).await?,
+        None => Inherited::default(),
+    };
     let store = segment.store().clone();
     let matcher = bootstrap.stats.matcher.clone();
     store.restrict(move |name| matcher.accepts(name));
@@ -207,7 +177,10 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         LoopStats::keep(&store.root().scope("server."));
     }
     let concurrency = options.concurrency.get();
+    let epoch = predecessor.as_ref().map_or(0, |predecessor| predecessor.epoch);
+    let first_started = predecessor.as_ref().map_or_else(SystemTime::now, |before| before.first_started);
     let stats = ServerStats::start(&store.root(), concurrency, bootstrap.version_override, &warnings);
+    stats.restarted(epoch, control.instance().generation());
     stats.count_panics();
     let names = ClusterNames::default();
     let resolver = Resolver::new()
@@ -235,23 +208,34 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         started,
         listening: Cell::new(false),
         healthy: Cell::new(true),
+        ending: Cell::new(false),
+        epoch,
+        first_started,
+        admin_port: OnceCell::new(),
         commands,
     });
-    let admin = Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(options));
-    let admin_port = match &bootstrap.admin {
-        Some(settings) => {
-            let bound = admin::bind(&settings.address, options.admin_address_path.as_deref()).await?;
-            Some(admin.serve_counted(bound, &state.store.root()))
-        }
-        None => None,
-    };
+    let admin = Rc::new(Admin::new(Rc::clone(&state) as Rc<dyn AdminState>, log.clone(), Rc::clone(options)));
+    if let Some(settings) = &bootstrap.admin {
+        let taken_over = inherited.take_admin(&settings.address);
+        let bound = admin::bind(&settings.address, taken_over, options.admin_address_path.as_deref()).await?;
+        let port = AdminPort::serve(&settings.address, bound, Rc::clone(&admin), state.store.root())?;
+        // Nobody else sets it.
+        let _ = state.admin_port.set(port);
+    }
+    state.listeners.inherit(inherited);
     control.serve(&admin)?;
     state.clusters.add(bootstrap.clusters);
     for listener in bootstrap.listeners {
         state.listeners.add(listener)?;
     }
     server_stats::keep(Rc::clone(&state));
-    Ok(Running {
+    let (events, restarted) = mpsc::unbounded_channel();
+    if !options.restart.disabled {
+        let generation = control.instance().generation();
+        let successors = Successors::new(Rc::clone(&state), Rc::clone(&leadership), generation, events);
+        successors.listen(control.instance())?;
+    }
+    let running = Running {
         _absent: AbsentStats::new(&state.store.root()),
         // From now on: adding what a large file declares may take long.
         _guard_dog: watch(&state.store, &bootstrap.watchdogs, &state.workers, log.clone())?,
@@ -259,75 +243,12 @@ async fn start(options: &Rc<Options>, configuration: Configuration, log: &Log) -
         state,
         admin,
         commanded,
-        _admin_port: admin_port,
+        leadership,
+        restarted,
+        stop_arrivals: Rc::default(),
         _control: control,
-    })
-}
-
-/// Opens the listeners when every cluster knows its hosts, as Envoy does.
-async fn open_when_warm(state: Rc<State>, segment: Rc<Segment>) -> Result<(), RunError> {
-    state.clusters.warmed().await;
-    segment.serve();
-    state.listeners.start()?;
-    state.listening.set(true);
-    for (name, address) in state.listeners.list() {
-        tracing::info!(target: "main", %name, %address, "listening");
-    }
-    let after = state.started.elapsed();
-    state.stats.initialized(after);
-    tracing::info!(target: "main", ?after, "serving");
-    Ok(())
-}
-
-/// The process's own log and all access logs.
-fn reopen_logs(log: &Log, files: &LogFiles) {
-    log.reopen();
-    files.reopen();
-}
-
-fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, drain_time: Duration) {
-    let stop_now = !request.graceful && !request.skip_exit;
-    listeners.drain(request.inbound_only, stop_now);
-    if request.graceful && !request.skip_exit {
-        let listeners = Rc::clone(listeners);
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(drain_time).await;
-            listeners.drain(request.inbound_only, true);
-        });
-    }
-}
-
-/// Drains for at most `--shutdown-time-s`; a second request to end cuts that short.
-async fn shut_down(
-    running: &Running,
-    limit: Duration,
-    signals: &mut Signals,
-    ending: &mut Ending,
-) -> ExitCode {
-    tracing::info!(target: "main", ?limit, "shutting down");
-    running.state.healthy.set(false);
-    let deadline = tokio::time::sleep(limit);
-    tokio::pin!(deadline);
-    let drained = running.state.listeners.shut_down();
-    tokio::pin!(drained);
-    loop {
-        tokio::select! {
-            () = &mut drained => {
-                tracing::info!(target: "main", "all connections have ended");
-                break;
-            }
-            () = &mut deadline => {
-                tracing::info!(target: "main", "connections are left, the time is over");
-                break;
-            }
-            signal = signals.next() => if let Action::ExitNow(code) = ending.handle(signal) {
-                return ExitCode::from(code);
-            },
-        }
-    }
-    running.state.flusher.finish().await;
-    let _ = tokio::time::timeout(ADMIN_GRACE, running.admin.finish()).await;
-    ExitCode::SUCCESS
+    };
+    Ok((running, predecessor))
 }
 
 /// Watches this thread and the workers; who is stuck for too long ends the process, once the log says so.
@@ -355,11 +276,10 @@ pub fn start_workers(concurrency: u16, store: &Store, measured: bool) -> Result<
         let stats = ThreadClusterStats::of_thread(&store.root(), &index.to_string());
         worker_local::insert(Rc::new(ClusterMap::counted(stats)));
         worker_local::insert(Rc::new(ConnectionIds::new(index, concurrency)));
+        worker_local::insert(Rc::<Handover>::default());
     })?;
     Ok(Rc::new(workers))
 }
 
 /// How long access logs may take to be written at the end.
 const LOG_GRACE: Duration = Duration::from_secs(1);
-/// How long answers of the admin port may take at the end.
-const ADMIN_GRACE: Duration = Duration::from_secs(1);

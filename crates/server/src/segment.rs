@@ -43,6 +43,10 @@ impl Segment {
         Ok(Rc::new(Segment { lineage, _first_used_later }))
     }
 
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     pub(crate) fn store(&self) -> &Store {
         self.lineage.store()
     }

@@ -1,11 +1,11 @@
 //! The process as the admin handlers see it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use proxy_config::settings::{HistogramBuckets, Node, SocketAddress};
 use proxy_net::{Address, PipePath};
@@ -16,8 +16,8 @@ use proxy_upstream::HostStat;
 use tokio::sync::mpsc;
 
 use crate::admin::{
-    AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus, ListenerStatus, Memory,
-    ServerState, ServerStatus, ShutDown, Stats,
+    AdminPort, AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus,
+    ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stats,
 };
 use crate::clusters::ClusterManager;
 use crate::flush::Flusher;
@@ -44,6 +44,13 @@ pub(crate) struct State {
     pub started: Instant,
     pub listening: Cell<bool>,
     pub healthy: Cell<bool>,
+    /// The process is on its way out, or another one leads.
+    pub ending: Cell<bool>,
+    /// `--restart-epoch` as it came out.
+    pub epoch: u32,
+    /// When the first epoch began.
+    pub first_started: SystemTime,
+    pub admin_port: OnceCell<AdminPort>,
     /// Graceful draining without an end of its own: asked for over admin.
     pub commands: mpsc::UnboundedSender<Command>,
 }
@@ -68,7 +75,8 @@ impl AdminState for State {
             ServerState::Live
         };
         let uptime = self.started.elapsed();
-        ServerStatus { state, uptime, uptime_all_epochs: uptime, node: (*self.node).clone() }
+        let uptime_all_epochs = self.first_started.elapsed().unwrap_or(uptime);
+        ServerStatus { state, uptime, uptime_all_epochs, node: (*self.node).clone() }
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

@@ -131,6 +131,11 @@ impl Cluster {
         self.hosts.borrow().get(index).cloned()
     }
 
+    /// The host at this address, as [`proxy_net::Address`] writes it, whether it may be used or not.
+    pub fn host_at(&self, address: &str) -> Option<Rc<WorkerHost>> {
+        self.hosts.borrow().iter().find(|host| host.host.address.to_string() == address).cloned()
+    }
+
     /// Counts a response, also one made here; `internal`: to a request from inside.
     pub fn count_response(&self, status: u16, internal: bool) {
         self.responses().count(status, internal);

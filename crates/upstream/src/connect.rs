@@ -5,10 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
+use proxy_config::settings::Priority;
 use proxy_net::{Address, ConnectionId, ConnectionIds, Io, UpstreamAttempt};
 use proxy_runtime::{Timer, clock, worker_local};
 
-use crate::breaker::BreakerGuard;
+use crate::breaker::{BreakerGuard, Resource};
 use crate::cluster::WorkerHost;
 use crate::host::HostStat;
 
@@ -22,6 +23,12 @@ pub enum ConnectError {
 }
 
 impl ConnectionFacts {
+    fn now() -> ConnectionFacts {
+        let now = clock::now();
+        let id = worker_local::get::<ConnectionIds>().map_or(ConnectionId(0), |ids| ids.next());
+        ConnectionFacts { id, opened: now, connected: now, local: None }
+    }
+
     /// Tells `attempt` that it goes over this connection.
     pub fn describe(&self, attempt: &UpstreamAttempt, now: Instant) {
         attempt.ready.set(attempt.start, now);
@@ -46,6 +53,8 @@ impl ConnectError {
 pub enum DestroyedBy {
     Us,
     Peer,
+    /// It goes on in another process.
+    Nobody,
 }
 
 /// What a connection is for.
@@ -85,20 +94,31 @@ impl ConnectionGuard {
         host.add(HostStat::CxActive, 1);
         host.add(HostStat::CxTotal, 1);
         host.pool.open.set(host.pool.open.get() + 1);
-        let now = clock::now();
         ConnectionGuard {
             host: Rc::clone(host),
-            facts: ConnectionFacts {
-                id: worker_local::get::<ConnectionIds>().map_or(ConnectionId(0), |ids| ids.next()),
-                opened: now,
-                connected: now,
-                local: None,
-            },
+            facts: ConnectionFacts::now(),
             requests: Cell::new(0),
             destroyed_by: Cell::new(DestroyedBy::Us),
             active_request: Cell::new(false),
             buffered: Default::default(),
             _breaker: breaker,
+        }
+    }
+
+    /// A connection that another process has opened and counted; it does not ask breakers.
+    pub(crate) fn resumed(host: &Rc<WorkerHost>, opened: Instant) -> ConnectionGuard {
+        let permit = host.cluster.breakers.acquire_anyway(Priority::Default, Resource::Connections);
+        host.cluster.stats.upstream_cx_active.inc();
+        host.add(HostStat::CxActive, 1);
+        host.pool.open.set(host.pool.open.get() + 1);
+        ConnectionGuard {
+            host: Rc::clone(host),
+            facts: ConnectionFacts { opened, connected: opened, ..ConnectionFacts::now() },
+            requests: Cell::new(0),
+            destroyed_by: Cell::new(DestroyedBy::Us),
+            active_request: Cell::new(false),
+            buffered: Default::default(),
+            _breaker: permit,
         }
     }
 
@@ -149,6 +169,17 @@ impl Drop for ConnectionGuard {
         self.set_received(0);
         self.set_to_send(0);
         stats.upstream_cx_active.dec();
+        self.host.add(HostStat::CxActive, -1);
+        self.host.pool.connection_closed();
+        let (all, with_request) = match self.destroyed_by.get() {
+            DestroyedBy::Us => {
+                (stats.upstream_cx_destroy_local, stats.upstream_cx_destroy_local_with_active_rq)
+            }
+            DestroyedBy::Peer => {
+                (stats.upstream_cx_destroy_remote, stats.upstream_cx_destroy_remote_with_active_rq)
+            }
+            DestroyedBy::Nobody => return,
+        };
         stats.upstream_cx_destroy.inc();
         stats
             .upstream_cx_length_ms
@@ -156,24 +187,11 @@ impl Drop for ConnectionGuard {
         if self.requests.get() > 0 {
             stats.upstream_rq_per_cx.record(self.requests.get().into());
         }
-        let active = self.active_request.get();
-        if active {
+        all.inc();
+        if self.active_request.get() {
             stats.upstream_cx_destroy_with_active_rq.inc();
+            with_request.inc();
         }
-        match (self.destroyed_by.get(), active) {
-            (DestroyedBy::Us, false) => stats.upstream_cx_destroy_local.inc(),
-            (DestroyedBy::Peer, false) => stats.upstream_cx_destroy_remote.inc(),
-            (DestroyedBy::Us, true) => {
-                stats.upstream_cx_destroy_local.inc();
-                stats.upstream_cx_destroy_local_with_active_rq.inc();
-            }
-            (DestroyedBy::Peer, true) => {
-                stats.upstream_cx_destroy_remote.inc();
-                stats.upstream_cx_destroy_remote_with_active_rq.inc();
-            }
-        }
-        self.host.add(HostStat::CxActive, -1);
-        self.host.pool.connection_closed();
     }
 }
 

@@ -4,6 +4,7 @@
 //! lives.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use proxy_config::settings::Priority;
 use proxy_net::{AttemptGuard, Io, StreamRecord};
@@ -11,7 +12,7 @@ use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
 
 use crate::breaker::{BreakerGuard, Resource};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, WorkerHost};
 use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy, Purpose, connect};
 use crate::host::HostStat;
 use crate::pending::PendingRequest;
@@ -46,6 +47,25 @@ impl TcpGuard {
         connection.host.add(HostStat::RqActive, 1);
         connection.set_active_request(true);
         Self { _request: GaugeGuard::new(stats.upstream_rq_active), connection }
+    }
+
+    /// Counts a connection that another process made, and has counted as made.
+    /// `opened` is when.
+    pub fn resumed(host: &Rc<WorkerHost>, opened: Instant) -> Self {
+        let connection = ConnectionGuard::resumed(host, opened);
+        connection.set_active_request(true);
+        host.add(HostStat::RqActive, 1);
+        Self { _request: GaugeGuard::new(host.cluster.stats.upstream_rq_active), connection }
+    }
+
+    /// The host at the other end.
+    pub fn host(&self) -> &Rc<WorkerHost> {
+        &self.connection.host
+    }
+
+    /// The connection goes on in another process, which will count its end.
+    pub fn moved(&self) {
+        self.connection.set_destroyed_by(DestroyedBy::Nobody);
     }
 
     /// The stats of the cluster, for bytes.

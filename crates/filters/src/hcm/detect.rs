@@ -4,9 +4,10 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
-use proxy_net::{CloseReason, Connection, Limit};
+use proxy_net::{CloseReason, Connection, Limit, Mobility, Receipt};
 use proxy_runtime::{Timer, clock};
 
+use super::moving::MovedHttp;
 use super::stats::ConnectionGuard;
 use super::{Manager, QUIET_BEFORE_CLOSE};
 
@@ -14,8 +15,17 @@ use super::{Manager, QUIET_BEFORE_CLOSE};
 pub(super) enum Detected {
     Http1,
     Http2,
+    /// Another process waits for them now, once the connection has been dropped here.
+    Moved(Receipt),
     /// The connection ended, or was to end, before anything came.
     Nothing,
+}
+
+/// What waiting for the first bytes came to.
+enum Waited {
+    Detected(Detected),
+    /// The connection is to be offered to another process.
+    Wanted,
 }
 
 /// Waits for the first bytes of a connection; they stay in its prefix.
@@ -23,7 +33,28 @@ pub(super) async fn detect(
     manager: &Rc<Manager>,
     connection: &mut Connection,
     guard: &ConnectionGuard,
+    mobility: &Mobility,
 ) -> Result<Detected, CloseReason> {
+    loop {
+        match wait(manager, connection, guard, mobility).await? {
+            Waited::Detected(detected) => return Ok(detected),
+            Waited::Wanted => {
+                let Connection { io, prefix, info, .. } = &*connection;
+                match manager.offer(io, prefix, info, MovedHttp::default()).await {
+                    Some(receipt) => return Ok(Detected::Moved(receipt)),
+                    None => mobility.stay(),
+                }
+            }
+        }
+    }
+}
+
+async fn wait(
+    manager: &Rc<Manager>,
+    connection: &mut Connection,
+    guard: &ConnectionGuard,
+    mobility: &Mobility,
+) -> Result<Waited, CloseReason> {
     let stats = &manager.stats.manager;
     let closing = manager.closing.guard();
     let opened = clock::now();
@@ -35,12 +66,12 @@ pub(super) async fn detect(
         let Connection { io, prefix, .. } = connection;
         loop {
             if let Some(detected) = judge(prefix.data()) {
-                return Poll::Ready(Ok(detected));
+                return Poll::Ready(Ok(Waited::Detected(detected)));
             }
             if idle.poll_expired(cx).is_ready() {
                 if closing.is_draining() {
                     stats.downstream_cx_drain_close.inc();
-                    return Poll::Ready(Ok(Detected::Nothing));
+                    return Poll::Ready(Ok(Waited::Detected(Detected::Nothing)));
                 }
                 stats.downstream_cx_idle_timeout.inc();
                 return Poll::Ready(Err(CloseReason::Timeout(Limit::Idle)));
@@ -50,17 +81,22 @@ pub(super) async fn detect(
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(_) => {
                     guard.closed_by_peer();
-                    return Poll::Ready(Ok(Detected::Nothing));
+                    return Poll::Ready(Ok(Waited::Detected(Detected::Nothing)));
                 }
                 Poll::Pending => {
-                    ready!(closing.poll_draining(cx));
+                    if mobility.poll_wanted(cx).is_ready() {
+                        return Poll::Ready(Ok(Waited::Wanted));
+                    }
+                    if !mobility.stays() {
+                        ready!(closing.poll_draining(cx));
+                    }
                     let quiet_until = opened + QUIET_BEFORE_CLOSE;
                     if clock::now() < quiet_until {
                         idle.set(quiet_until);
                         return Poll::Pending;
                     }
                     stats.downstream_cx_drain_close.inc();
-                    return Poll::Ready(Ok(Detected::Nothing));
+                    return Poll::Ready(Ok(Waited::Detected(Detected::Nothing)));
                 }
             }
         }

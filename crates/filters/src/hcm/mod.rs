@@ -7,6 +7,7 @@ mod h1;
 mod h2;
 mod kept;
 mod log;
+mod moving;
 mod respond;
 mod stats;
 
@@ -18,13 +19,16 @@ use std::time::Duration;
 use proxy_config::settings::{self, LogNeeds};
 use proxy_http::filter::HttpFilter;
 use proxy_http::route::RouteTable;
-use proxy_net::{CloseReason, Connection, LocalBoxFuture, NetworkFilter, NextNetwork};
+use proxy_net::{
+    CloseReason, Connection, Handover, LocalBoxFuture, MovedConnection, MovedKind, NetworkFilter, NextNetwork,
+};
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
 use crate::router::Router;
 use detect::Detected;
 pub use log::ManagerLogs;
+use moving::MovedHttp;
 pub use stats::{ConnectionGuard, HttpStats, ListenerCodeStats, ManagerStats, RouterStats};
 
 /// How long an HTTP/1 connection must have been quiet before a listener that goes away closes it. A client that has just
@@ -45,6 +49,8 @@ pub struct ManagerContext {
     pub drain: Drain,
     /// Tells idle connections to close as soon as they were quiet for [`QUIET_BEFORE_CLOSE`].
     pub closing: Drain,
+    /// Where connections go in a hot restart.
+    pub handover: Rc<Handover>,
 }
 
 /// One worker's instance for a filter chain.
@@ -63,6 +69,7 @@ pub(crate) struct Manager {
     buffer_limit: u32,
     drain: Drain,
     closing: Drain,
+    handover: Rc<Handover>,
 }
 
 impl HttpConnectionManager {
@@ -91,6 +98,7 @@ impl HttpConnectionManager {
             buffer_limit: context.buffer_limit,
             drain: context.drain,
             closing: context.closing,
+            handover: context.handover,
         }))
     }
 }
@@ -103,26 +111,47 @@ impl NetworkFilter for HttpConnectionManager {
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
         Box::pin(async move {
             let manager = &self.0;
-            let guard = ConnectionGuard::new(&manager.stats.manager, connection.info.started);
+            let moved = MovedHttp::of(&mut connection);
+            let (stats, opened) = (&manager.stats.manager, connection.info.started);
+            let guard = match moved {
+                Some(_) => ConnectionGuard::resumed(stats, opened),
+                None => ConnectionGuard::new(stats, opened),
+            };
+            if let Some(moved) = moved.filter(|moved| moved.requests > 0) {
+                guard.set_still_http1();
+                return h1::serve(manager, connection, guard, moved).await;
+            }
+            let mobility = manager.handover.mobility();
             let detected = match manager.settings.codec {
                 settings::CodecType::Http1 => Detected::Http1,
                 settings::CodecType::Http2 => Detected::Http2,
                 // In a box of its own, so that the future of an HTTP/1 connection that idles stays small.
                 settings::CodecType::Auto => {
-                    Box::pin(detect::detect(manager, &mut connection, &guard)).await?
+                    Box::pin(detect::detect(manager, &mut connection, &guard, &mobility)).await?
                 }
             };
+            drop(mobility);
             match detected {
                 Detected::Http1 => {
                     guard.set_http1();
-                    h1::serve(manager, connection, guard).await
+                    h1::serve(manager, connection, guard, moved.unwrap_or_default()).await
                 }
                 Detected::Http2 => {
                     guard.set_http2();
                     Box::pin(h2::serve(manager, connection, guard)).await
                 }
+                Detected::Moved(receipt) => {
+                    guard.moved();
+                    drop(connection);
+                    receipt.released();
+                    Err(CloseReason::Moved)
+                }
                 Detected::Nothing => Ok(()),
             }
         })
+    }
+
+    fn takes(&self, moved: &MovedConnection) -> bool {
+        moved.kind() == MovedKind::Http && self.0.settings.codec != settings::CodecType::Http2
     }
 }

@@ -173,6 +173,8 @@ pub struct ConnectionGuard {
     stats: Arc<ManagerStats>,
     opened: Instant,
     by_peer: Cell<bool>,
+    /// It goes on in another process, which will count its end.
+    moved: Cell<bool>,
     active_request: Cell<bool>,
     _active: GaugeGuard,
     /// In the gauge of its version, once that is known.
@@ -197,13 +199,24 @@ impl ConnectionGuard {
         });
     }
 
+    /// It spoke HTTP/1 in another process already, which has counted it as such.
+    pub(super) fn set_still_http1(&self) {
+        self.version.get_or_init(|| GaugeGuard::new(self.stats.downstream_cx_http1_active));
+    }
+
     /// A connection whose version is not known yet.
     pub fn new(stats: &Arc<ManagerStats>, opened: Instant) -> ConnectionGuard {
         stats.downstream_cx_total.inc();
+        Self::resumed(stats, opened)
+    }
+
+    /// One that another process has counted as begun.
+    pub(super) fn resumed(stats: &Arc<ManagerStats>, opened: Instant) -> ConnectionGuard {
         ConnectionGuard {
             stats: Arc::clone(stats),
             opened,
             by_peer: Cell::new(false),
+            moved: Cell::new(false),
             active_request: Cell::new(false),
             _active: GaugeGuard::new(stats.downstream_cx_active),
             version: OnceCell::new(),
@@ -215,6 +228,11 @@ impl ConnectionGuard {
         self.by_peer.set(true);
     }
 
+    /// The connection goes on in another process.
+    pub(super) fn moved(&self) {
+        self.moved.set(true);
+    }
+
     pub fn set_active_request(&self, active: bool) {
         self.active_request.set(active);
     }
@@ -222,6 +240,9 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
+        if self.moved.get() {
+            return;
+        }
         let stats = &self.stats;
         let active = self.active_request.get();
         stats.downstream_cx_destroy.inc();

@@ -38,7 +38,7 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The source may have more.
     Open,
     /// The source has ended, the sink does not know yet.
@@ -65,6 +65,24 @@ impl Direction {
     pub(super) fn new(prefix: ReadBuffer) -> Self {
         let counts = Counts { read: prefix.len() as u64, ..Counts::default() };
         Self { held: prefix, pipe: None, full_reads: 0, stage: Stage::Open, paused: false, counts }
+    }
+
+    /// As another process left it between two polls.
+    pub(super) fn between(held: ReadBuffer, pipe: Option<Pipe>, stage: Stage, counts: Counts) -> Self {
+        Self { held, pipe, full_reads: 0, stage, paused: false, counts }
+    }
+
+    pub(super) fn held(&self) -> &[u8] {
+        self.held.data()
+    }
+
+    /// A pipe with bytes in it.
+    pub(super) fn pipe(&self) -> Option<&Pipe> {
+        self.pipe.as_ref().filter(|pipe| !pipe.is_empty())
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// Bytes read and not yet written.

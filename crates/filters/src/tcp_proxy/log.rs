@@ -22,11 +22,18 @@ pub struct TcpLogs {
 pub(super) struct LoggedConnection<'a> {
     logs: &'a TcpLogs,
     info: Rc<ConnectionInfo>,
+    /// It goes on in another process, which will write its line.
+    moved: bool,
 }
 
 impl<'a> LoggedConnection<'a> {
     pub(super) fn new(logs: &'a TcpLogs, info: Rc<ConnectionInfo>) -> LoggedConnection<'a> {
-        LoggedConnection { logs, info }
+        LoggedConnection { logs, info, moved: false }
+    }
+
+    /// The connection goes on in another process.
+    pub(super) fn moved(mut self) {
+        self.moved = true;
     }
 
     /// The upstream connection is made.
@@ -76,6 +83,9 @@ impl<'a> LoggedConnection<'a> {
 
 impl Drop for LoggedConnection<'_> {
     fn drop(&mut self) {
+        if self.moved {
+            return;
+        }
         if let Some(record) = &self.info.record {
             record.end.set(record.start, clock::now());
         }

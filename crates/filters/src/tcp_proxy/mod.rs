@@ -5,6 +5,7 @@
 
 mod direction;
 mod log;
+mod moving;
 mod relay;
 mod session;
 mod stats;
@@ -12,16 +13,20 @@ mod stats;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use proxy_config::settings::{self, ResponseFlags};
 use proxy_http::route::ClusterId;
-use proxy_net::{CloseReason, Connection, Limit, LocalBoxFuture, NetworkFilter, NextNetwork};
+use proxy_net::{
+    CloseReason, Connection, Handover, Limit, LocalBoxFuture, MovedConnection, NetworkFilter, NextNetwork,
+};
 use proxy_runtime::Timer;
 use proxy_upstream::tcp::TcpConnectError;
 use proxy_upstream::{Cluster, ClusterMap};
 
 use log::LoggedConnection;
 pub use log::TcpLogs;
+use moving::Handed;
 use relay::Relay;
 use session::{Session, Told};
 pub use stats::{TcpCounters, TcpStats};
@@ -35,6 +40,7 @@ pub struct TcpProxy {
     clusters: Rc<ClusterMap>,
     stats: Arc<TcpStats>,
     logs: TcpLogs,
+    handover: Rc<Handover>,
 }
 
 impl TcpProxy {
@@ -45,9 +51,10 @@ impl TcpProxy {
         clusters: Rc<ClusterMap>,
         stats: Arc<TcpStats>,
         logs: TcpLogs,
+        handover: Rc<Handover>,
     ) -> TcpProxy {
         let total = targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        TcpProxy { settings, targets, total, clusters, stats, logs }
+        TcpProxy { settings, targets, total, clusters, stats, logs, handover }
     }
 
     async fn open(
@@ -100,15 +107,45 @@ impl NetworkFilter for TcpProxy {
         _next: NextNetwork<'a>,
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>> {
         Box::pin(async move {
-            // Boxed apart, so that a connection does not keep the memory that connecting took.
-            let logged = LoggedConnection::new(&self.logs, Rc::clone(&connection.info));
-            let mut session = Box::pin(self.open(connection, &logged)).await?;
-            let result = poll_fn(|context| session.poll(context)).await;
-            if let Err(CloseReason::Timeout(Limit::Duration)) = result {
-                logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
+            let info = Rc::clone(&connection.info);
+            let mut connection = connection;
+            let logged = LoggedConnection::new(&self.logs, Rc::clone(&info));
+            let mut session = Box::new(match connection.moved.take() {
+                Some(moved) => self.resume(connection, *moved)?,
+                // Boxed apart, so that a connection does not keep the memory that connecting took.
+                None => Box::pin(self.open(connection, &logged)).await?,
+            });
+            let mobility = self.handover.mobility();
+            loop {
+                let ended = poll_fn(|context| {
+                    if let Poll::Ready(result) = session.poll(context) {
+                        return Poll::Ready(Some(result));
+                    }
+                    if !session.relay().is_movable() {
+                        return Poll::Pending;
+                    }
+                    mobility.poll_wanted(context).map(|()| None)
+                });
+                if let Some(result) = ended.await {
+                    if let Err(CloseReason::Timeout(Limit::Duration)) = result {
+                        logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
+                    }
+                    return result;
+                }
+                match Box::pin(moving::hand_over(session, &info, &self.handover)).await {
+                    Handed::Over => {
+                        logged.moved();
+                        return Err(CloseReason::Moved);
+                    }
+                    Handed::Stays(back) => session = back,
+                }
+                mobility.stay();
             }
-            result
         })
+    }
+
+    fn takes(&self, moved: &MovedConnection) -> bool {
+        self.would_resume(moved)
     }
 }
 

@@ -71,8 +71,9 @@ fn fixture(settings: settings::TcpProxy, host: Option<SocketAddr>) -> Fixture {
     let clusters = Rc::new(ClusterMap::default());
     clusters.insert(Rc::new(Cluster::new(info, worker, &hosts)));
     let stats = Arc::new(TcpStats::new(&root, "t"));
+    let logs = TcpLogs::default();
     let proxy =
-        Rc::new(TcpProxy::new(Arc::new(settings), vec![(id, 1)], clusters, stats, TcpLogs::default()));
+        Rc::new(TcpProxy::new(Arc::new(settings), vec![(id, 1)], clusters, stats, logs, Rc::default()));
     Fixture { store, proxy }
 }
 
@@ -205,8 +206,9 @@ fn a_cluster_that_does_not_exist_is_no_route() {
         let fixture = fixture(tcp_settings(), None);
         let stats = Arc::clone(&fixture.proxy.stats);
         let targets = vec![(ClusterId(7), 1)];
+        let logs = TcpLogs::default();
         let proxy =
-            TcpProxy::new(Arc::new(tcp_settings()), targets, Rc::default(), stats, TcpLogs::default());
+            TcpProxy::new(Arc::new(tcp_settings()), targets, Rc::default(), stats, logs, Rc::default());
         let (mut client, connection) = connected().await;
         let served = proxy.serve(connection, NextNetwork::new(&[])).await;
         assert!(matches!(served, Err(CloseReason::NoRoute(_))), "{served:?}");

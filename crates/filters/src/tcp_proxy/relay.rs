@@ -4,10 +4,11 @@
 //! the relay is in the struct, so that it can be taken out of its task and moved to another process.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
 use proxy_net::Io;
-use proxy_net::buffer::ReadBuffer;
+use proxy_net::buffer::{ReadBuffer, SMALL};
 
 use super::direction::{Counts, Direction, Fault};
 
@@ -52,6 +53,35 @@ impl Relay {
     pub(super) fn new(downstream: Io, prefix: ReadBuffer, upstream: Io) -> Self {
         let (up, down) = (Direction::new(prefix), Direction::new(ReadBuffer::new()));
         Self { downstream, upstream, up, down, gone: None }
+    }
+
+    /// As another process left it between two polls.
+    pub(super) fn resumed(downstream: Io, upstream: Io, up: Direction, down: Direction) -> Self {
+        Self { downstream, upstream, up, down, gone: None }
+    }
+
+    /// From downstream to upstream.
+    pub(super) fn up(&self) -> &Direction {
+        &self.up
+    }
+
+    /// From upstream to downstream.
+    pub(super) fn down(&self) -> &Direction {
+        &self.down
+    }
+
+    /// Whether another process could go on with it now: nothing has failed, and what is held fits a message.
+    pub(super) fn is_movable(&self) -> bool {
+        self.gone.is_none() && self.up.held().len() <= SMALL && self.down.held().len() <= SMALL
+    }
+
+    /// Both streams, and the ends of pipes that have bytes in them.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut descriptors = vec![self.downstream.as_fd(), self.upstream.as_fd()];
+        for pipe in [&self.up, &self.down].into_iter().filter_map(|direction| direction.pipe()) {
+            descriptors.extend(pipe.ends().into_iter().flatten());
+        }
+        descriptors
     }
 
     /// Moves all it can. After `Ready` the relay is to be dropped, which closes both streams.

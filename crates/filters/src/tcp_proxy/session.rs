@@ -20,6 +20,7 @@ pub(super) struct Session {
     counted: Totals,
     deadlines: Deadlines<3>,
     idle_timeout: Option<Duration>,
+    ends: Option<Instant>,
     upstream: TcpGuard,
     stats: Arc<TcpStats>,
     received: GaugeShare,
@@ -66,6 +67,7 @@ impl Session {
             counted,
             deadlines,
             idle_timeout,
+            ends,
             upstream,
             stats,
             received,
@@ -75,6 +77,19 @@ impl Session {
         };
         session.restart_idle();
         session
+    }
+
+    /// One that another process began, and has counted so far.
+    pub(super) fn resumed(
+        relay: Relay,
+        upstream: TcpGuard,
+        stats: Arc<TcpStats>,
+        idle_timeout: Option<Duration>,
+        ends: Option<Instant>,
+        told: Told,
+    ) -> Self {
+        let counted = relay.totals();
+        Self { counted, ..Self::new(relay, upstream, stats, idle_timeout, ends, told) }
     }
 
     /// Relays until both sides are done, one fails or a deadline passes.
@@ -100,6 +115,24 @@ impl Session {
                 }
             }
         }
+    }
+
+    pub(super) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    pub(super) fn upstream(&self) -> &TcpGuard {
+        &self.upstream
+    }
+
+    /// When the connection is closed whatever happens on it.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.ends
+    }
+
+    /// It goes on in another process.
+    pub(super) fn moved(&self) {
+        self.upstream.moved();
     }
 
     fn ended(&mut self, end: End) -> Result<(), CloseReason> {

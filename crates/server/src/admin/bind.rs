@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{
@@ -31,25 +32,56 @@ pub enum BindError {
     AddressPath { path: PathBuf, error: io::Error },
 }
 
-/// Binds `admin` and writes where it is to `address_path`. Warns if others than this host can reach it. In main's runtime.
+impl Bound {
+    /// Takes over a listening socket from another process. In main's runtime.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        match socket.local_addr()?.as_socket() {
+            Some(_) => Ok(Self::Tcp(TcpListener::from_std(socket.into())?)),
+            None => Ok(Self::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?)),
+        }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Binds `admin`, or goes on with a socket of it, and writes where it is to `address_path`. Warns if others than this host can reach it. In main's runtime.
 ///
 /// # Errors
 /// The address is taken or not ours; the file cannot be written.
-pub async fn bind(admin: &SocketAddress, address_path: Option<&Path>) -> Result<Bound, BindError> {
+pub async fn bind(
+    admin: &SocketAddress,
+    taken_over: Option<OwnedFd>,
+    address_path: Option<&Path>,
+) -> Result<Bound, BindError> {
     let failed = |error| BindError::Bind { address: address::text(admin), error };
-    let (bound, actual) = match admin {
-        SocketAddress::Ip(wanted) => {
-            let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+    let bound = match (taken_over, admin) {
+        (Some(socket), _) => Bound::from_descriptor(socket).map_err(failed)?,
+        (None, SocketAddress::Ip(wanted)) => Bound::Tcp(TcpListener::bind(wanted).await.map_err(failed)?),
+        (None, SocketAddress::Pipe { path, abstract_name, mode }) => {
+            Bound::Unix(bind_pipe(path, *abstract_name, *mode).map_err(failed)?)
+        }
+    };
+    let actual = match &bound {
+        Bound::Tcp(listener) => {
             let actual = listener.local_addr().map_err(failed)?;
             if !actual.ip().to_canonical().is_loopback() {
                 warn!(address = %actual, "the admin port can be reached from other hosts");
             }
-            (Bound::Tcp(listener), actual.to_string())
+            actual.to_string()
         }
-        SocketAddress::Pipe { path, abstract_name, mode } => {
-            let listener = bind_pipe(path, *abstract_name, *mode).map_err(failed)?;
-            (Bound::Unix(listener), address::text(admin))
-        }
+        Bound::Unix(_) => address::text(admin),
     };
     if let Some(path) = address_path {
         fs::write(path, actual).map_err(|error| BindError::AddressPath { path: path.to_owned(), error })?;

@@ -15,6 +15,7 @@ mod gzip;
 mod levels;
 mod listeners;
 mod page;
+mod port;
 mod query;
 mod rendering;
 mod routes;
@@ -25,6 +26,7 @@ mod stats;
 mod trust;
 
 pub use bind::{BindError, Bound, bind};
+pub use port::AdminPort;
 pub use serve::{Admin, Served};
 pub use state::{
     AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,

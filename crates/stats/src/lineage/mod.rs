@@ -132,6 +132,11 @@ impl Lineage {
         self.generation
     }
 
+    /// Whether others see this process. Not where there is no space for the files of the lineage.
+    pub fn is_listed(&self) -> bool {
+        self.control.is_some()
+    }
+
     /// Whether this process leads.
     pub fn leads(&self) -> bool {
         self.control.as_ref().is_some_and(|control| control.leader() == self.generation)

@@ -18,11 +18,12 @@ use proxy_http::h1::head::{
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
-use proxy_net::buffer::ReadBuffer;
-use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit};
+use proxy_net::buffer::{ReadBuffer, SMALL};
+use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility};
 use proxy_runtime::{DrainGuard, clock};
 use proxy_stats::GaugeShare;
 
+use super::moving::MovedHttp;
 use super::stats::ConnectionGuard;
 use super::{HttpStats, Manager, QUIET_BEFORE_CLOSE};
 use stream::{refuse, serve_stream};
@@ -46,6 +47,7 @@ struct Downstream {
     guard: ConnectionGuard,
     drain: DrainGuard,
     closing_idle: DrainGuard,
+    mobility: Mobility,
     requests: Cell<u32>,
     /// No further request is taken after the current one.
     closing: Cell<bool>,
@@ -70,6 +72,8 @@ enum Start {
     Refused(LocalReply),
     /// The client went away within a head.
     Cut,
+    /// The connection is to be offered to another process.
+    Wanted,
     /// Nothing more comes, or nothing more is taken.
     End,
 }
@@ -78,9 +82,10 @@ pub(super) async fn serve(
     manager: &Rc<Manager>,
     connection: Connection,
     guard: ConnectionGuard,
+    moved: MovedHttp,
 ) -> Result<(), CloseReason> {
-    let Connection { io, prefix, info } = connection;
-    let downstream = Rc::new(Downstream {
+    let Connection { io, prefix, info, .. } = connection;
+    let mut downstream = Rc::new(Downstream {
         io: RefCell::new(io),
         read: RefCell::new(prefix),
         decoder: RefCell::new(BodyDecoder::Done),
@@ -89,7 +94,8 @@ pub(super) async fn serve(
         guard,
         drain: manager.drain.guard(),
         closing_idle: manager.closing.guard(),
-        requests: Cell::new(0),
+        mobility: manager.handover.mobility(),
+        requests: Cell::new(moved.requests),
         closing: Cell::new(false),
         counted: Cell::new(0),
         received: GaugeShare::new(manager.stats.manager.downstream_cx_rx_bytes_buffered),
@@ -97,7 +103,7 @@ pub(super) async fn serve(
     });
     downstream.count_read(&manager.stats, downstream.read.borrow().total());
     let settings = &manager.settings;
-    if let Some(limit) = settings.max_connection_duration {
+    if let Some(limit) = moved.left().or(settings.max_connection_duration) {
         downstream.deadlines.set(DURATION, clock::now() + limit);
     }
     loop {
@@ -112,6 +118,10 @@ pub(super) async fn serve(
                 stream::cut(manager, &downstream);
                 return Ok(());
             }
+            Start::Wanted => {
+                downstream = Box::pin(hand_over(manager, downstream)).await.ok_or(CloseReason::Moved)?;
+                continue;
+            }
             Start::End => return Ok(()),
         };
         if !go_on {
@@ -120,7 +130,39 @@ pub(super) async fn serve(
     }
 }
 
+/// Offers a connection that is between two requests. Gives it back if it stays; it ends soon then.
+async fn hand_over(manager: &Rc<Manager>, downstream: Rc<Downstream>) -> Option<Rc<Downstream>> {
+    let mut downstream = match Rc::try_unwrap(downstream) {
+        Ok(downstream) => downstream,
+        // A body that somebody still holds keeps it here.
+        Err(shared) => {
+            shared.stay();
+            return Some(shared);
+        }
+    };
+    let state = MovedHttp::new(downstream.requests.get(), downstream.deadlines.left(DURATION));
+    let (io, read) = (downstream.io.get_mut(), downstream.read.get_mut());
+    match manager.offer(io, read, &downstream.info, state).await {
+        Some(receipt) => {
+            downstream.guard.moved();
+            drop(downstream);
+            receipt.released();
+            None
+        }
+        None => {
+            downstream.stay();
+            Some(Rc::new(downstream))
+        }
+    }
+}
+
 impl Downstream {
+    /// Other processes do not take it: it ends with its next response, or soon.
+    fn stay(&self) {
+        self.mobility.stay();
+        self.closing.set(true);
+    }
+
     /// Waits for a request head; the connection idles here.
     async fn next_request(&self, manager: &Manager) -> Result<Start, CloseReason> {
         let settings = &manager.settings;
@@ -151,6 +193,9 @@ impl Downstream {
     ) -> Poll<Result<Start, CloseReason>> {
         let stats = &manager.stats.manager;
         let mut read = self.read.borrow_mut();
+        if self.mobility.is_wanted() && read.len() <= SMALL {
+            return Poll::Ready(Ok(Start::Wanted));
+        }
         loop {
             if !read.is_empty() {
                 match parse(&read, limits, seen, manager.needs.record) {
@@ -185,13 +230,18 @@ impl Downstream {
                     return Poll::Ready(Ok(if read.is_empty() { Start::End } else { Start::Cut }));
                 }
                 Poll::Pending => {
+                    if self.mobility.poll_wanted(cx).is_ready() && read.len() <= SMALL {
+                        return Poll::Ready(Ok(Start::Wanted));
+                    }
                     if !read.is_empty() {
                         // The request that was waited for has begun.
                         self.received.set(read.len());
                         self.deadlines.clear(QUIET);
                         return Poll::Pending;
                     }
-                    ready!(self.closing_idle.poll_draining(cx));
+                    if !self.mobility.stays() {
+                        ready!(self.closing_idle.poll_draining(cx));
+                    }
                     let quiet_until = quiet_since + QUIET_BEFORE_CLOSE;
                     if clock::now() < quiet_until {
                         self.deadlines.set(QUIET, quiet_until);

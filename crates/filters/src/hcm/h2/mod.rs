@@ -18,7 +18,7 @@ use proxy_http::h2::{
     CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
     Queued, STREAM_QUEUE, SendQueue, Wire,
 };
-use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit};
+use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit, Mobility};
 use proxy_runtime::{Deadlines, DrainGuard, Timer, clock};
 use proxy_stats::{GaugeGuard, GaugeShare};
 
@@ -58,6 +58,8 @@ struct Driver {
     keepalive: Option<Keepalive>,
     drain: DrainGuard,
     closing: DrainGuard,
+    /// A connection of HTTP/2 does not move: it ends when others do.
+    mobility: Mobility,
     requests: u32,
     /// GOAWAY has been said.
     leaving: bool,
@@ -207,6 +209,7 @@ impl Driver {
             to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
             drain: manager.drain.guard(),
             closing: manager.closing.guard(),
+            mobility: manager.handover.mobility(),
             connection,
             wire,
             shared,
@@ -309,7 +312,9 @@ impl Driver {
             }
         }
         if !self.leaving
-            && (self.drain.poll_draining(cx).is_ready() || self.closing.poll_draining(cx).is_ready())
+            && (self.drain.poll_draining(cx).is_ready()
+                || self.closing.poll_draining(cx).is_ready()
+                || self.mobility.poll_wanted(cx).is_ready())
         {
             stats.downstream_cx_drain_close.inc();
             self.leave();

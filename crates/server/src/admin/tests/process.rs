@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::super::state::*;
 use crate::logging::{Log, LogGuard, LogOptions};
-use crate::options::{Allocator, ConfigSource, Mode, NodeOptions, Options};
+use crate::options::{Allocator, ConfigSource, Mode, NodeOptions, Options, RestartOptions};
 
 /// What it was asked to do.
 pub(super) struct Process {
@@ -89,6 +89,7 @@ fn record(histogram: Histogram, totals: &str, last: &str, interval: usize) {
 
 pub(super) fn options() -> Options {
     Options {
+        restart: RestartOptions::default(),
         config: ConfigSource::File { path: "basic.yaml".into(), overlay: None },
         mode: Mode::Serve,
         concurrency: NonZeroUsize::new(2).unwrap(),

@@ -37,7 +37,7 @@ pub(super) fn with_admin<T>(test: impl AsyncFnOnce(&Port) -> T) -> T {
         let (log, _guard) = log();
         let process = Process::new();
         let admin = Admin::new(Rc::clone(&process) as _, log, Rc::new(options()));
-        let bound = bind(&SocketAddress::Ip("127.0.0.1:0".parse().unwrap()), None).await.unwrap();
+        let bound = bind(&SocketAddress::Ip("127.0.0.1:0".parse().unwrap()), None, None).await.unwrap();
         let Bound::Tcp(listener) = &bound else { panic!("not TCP") };
         let address = listener.local_addr().unwrap();
         let _served = admin.serve(bound);
@@ -174,7 +174,7 @@ fn a_control_socket_asks_for_no_host() {
         let path = directory.path().join("socket");
         let address = SocketAddress::Pipe { path: path.clone(), abstract_name: false, mode: 0o600 };
         let written = directory.path().join("address");
-        let bound = bind(&address, Some(&written)).await.unwrap();
+        let bound = bind(&address, None, Some(&written)).await.unwrap();
         assert_eq!(std::fs::read_to_string(written).unwrap(), path.to_str().unwrap());
         let _served = port.admin.serve(bound);
         let mut stream = UnixStream::connect(&path).await.unwrap();
@@ -192,9 +192,9 @@ fn a_stale_admin_socket_is_replaced_and_a_living_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let address = SocketAddress::Pipe { path, abstract_name: false, mode: 0 };
-        drop(bind(&address, None).await.unwrap());
-        let living = bind(&address, None).await.unwrap();
-        let error = bind(&address, None).await.unwrap_err();
+        drop(bind(&address, None, None).await.unwrap());
+        let living = bind(&address, None, None).await.unwrap();
+        let error = bind(&address, None, None).await.unwrap_err();
         assert!(error.to_string().contains("socket: Address already in use"), "{error}");
         drop(living);
     });

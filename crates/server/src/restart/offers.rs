@@ -1,0 +1,215 @@
+//! The old process lends its connections to the one that leads now, and alone decides what becomes of each.
+//!
+//! A connection is the child's when this side has dropped its streams and said Release; before that it can be taken back
+//! at any time, and is when the child does not answer in time.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use proxy_control::restart::message::{End, Offer, Release, Withdraw};
+use proxy_control::restart::{Body, Channel, ChannelError};
+use proxy_net::{Given, Offered, Receipt};
+use proxy_runtime::{Workers, worker_local};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{ANSWER_LIMIT, TalkError, say};
+
+/// Connections on offer, and the child's answers.
+pub(crate) struct Offers {
+    channel: Channel,
+    offered: mpsc::UnboundedReceiver<Offered>,
+    answers: mpsc::UnboundedSender<Given>,
+    given: mpsc::UnboundedReceiver<Given>,
+    pending: HashMap<u64, Pending>,
+    next_id: u64,
+    /// Of the current silence: no offers until the child says something.
+    silent: bool,
+    moved: u64,
+    refused: u64,
+    withdrawn: u64,
+}
+
+struct Pending {
+    answer: oneshot::Sender<Receipt>,
+    until: Instant,
+}
+
+/// How offering came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offering {
+    /// The child is being replaced itself.
+    Stopped,
+    /// The child has ended.
+    Gone,
+}
+
+impl Offers {
+    /// Makes every worker offer its connections, now or when they become free.
+    pub(crate) fn begin(workers: &Workers, channel: Channel) -> Offers {
+        let (offers, offered) = mpsc::unbounded_channel();
+        let (answers, given) = mpsc::unbounded_channel();
+        workers.post_all(move || {
+            if let Some(handover) = worker_local::get::<proxy_net::Handover>() {
+                handover.begin(offers.clone());
+            }
+        });
+        Offers {
+            channel,
+            offered,
+            answers,
+            given,
+            pending: HashMap::new(),
+            next_id: 0,
+            silent: false,
+            moved: 0,
+            refused: 0,
+            withdrawn: 0,
+        }
+    }
+
+    /// Offers until the child wants no more or is gone. May be dropped, and [`Offers::end`] be called instead.
+    pub(crate) async fn run(&mut self) -> Offering {
+        match self.exchange().await {
+            Ok(()) => Offering::Stopped,
+            Err(error) => {
+                info!(target: "restart", %error, "the process that leads takes no more connections");
+                Offering::Gone
+            }
+        }
+    }
+
+    /// Takes back what is on offer, finishes what was promised, and says that nothing follows.
+    pub(crate) async fn end(mut self, workers: &Workers) {
+        workers.post_all(|| {
+            if let Some(handover) = worker_local::get::<proxy_net::Handover>() {
+                handover.end();
+            }
+        });
+        self.offered.close();
+        while self.offered.recv().await.is_some() {}
+        self.pending.clear();
+        // Receipts that workers hold keep a sender; this is the last but those.
+        drop(std::mem::replace(&mut self.answers, mpsc::unbounded_channel().0));
+        let finishing = async {
+            while let Some(given) = self.given.recv().await {
+                self.give(given).await?;
+            }
+            say(&self.channel, Body::End(End {})).await
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(ANSWER_LIMIT, finishing).await {
+            debug!(target: "restart", %error, "the process that leads does not hear the end");
+        }
+        let Offers { moved, refused, withdrawn, .. } = self;
+        info!(target: "restart", moved, refused, withdrawn, "connections have been handed over");
+    }
+
+    async fn exchange(&mut self) -> Result<(), TalkError> {
+        loop {
+            let deadline = self.pending.values().map(|pending| pending.until).min();
+            let expired = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(given) = self.given.recv() => self.give(given).await?,
+                received = self.channel.receive() => match received {
+                    Ok(received) => {
+                        self.silent = false;
+                        if matches!(received.body, Body::StopOffering(_)) {
+                            return Ok(());
+                        }
+                        self.answered(received.body).await?;
+                    }
+                    Err(ChannelError::Malformed(_) | ChannelError::DescriptorsLost) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                () = expired => self.withdraw_late().await?,
+                Some(offered) = self.offered.recv(), if !self.silent && self.pending.len() < AT_ONCE => {
+                    self.offer(offered).await?;
+                }
+            }
+        }
+    }
+
+    async fn offer(&mut self, offered: Offered) -> Result<(), TalkError> {
+        let Offered { state, descriptors, answer } = offered;
+        if answer.is_closed() {
+            return Ok(());
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let body = Body::Offer(Offer { id, state });
+        let lent: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        match tokio::time::timeout(ANSWER_LIMIT, self.channel.send(body, &lent)).await {
+            Ok(Ok(())) => {
+                self.pending.insert(id, Pending { answer, until: Instant::now() + OFFER_LIMIT });
+                Ok(())
+            }
+            // It stays, as the dropped answer says; others may be smaller, or find room.
+            Ok(Err(ChannelError::TooLarge(_) | ChannelError::DescriptorsInFlight)) => {
+                self.refused += 1;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(TalkError::Silence(ANSWER_LIMIT)),
+        }
+    }
+
+    async fn answered(&mut self, body: Body) -> Result<(), TalkError> {
+        match body {
+            Body::Accept(accept) => {
+                // One that was withdrawn is not pending any more: too late.
+                let Some(pending) = self.pending.remove(&accept.id) else { return Ok(()) };
+                let receipt = Receipt::new(accept.id, self.answers.clone());
+                // If the connection has ended meanwhile, the receipt comes back unused and says so itself.
+                drop(pending.answer.send(receipt));
+                Ok(())
+            }
+            Body::Refuse(refuse) => {
+                if self.pending.remove(&refuse.id).is_some() {
+                    self.refused += 1;
+                    debug!(target: "restart", reason = %refuse.text, "a connection stays");
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a worker did with an accepted connection.
+    async fn give(&mut self, given: Given) -> Result<(), TalkError> {
+        let Given { id, released } = given;
+        if released {
+            self.moved += 1;
+            return say(&self.channel, Body::Release(Release { id })).await;
+        }
+        self.withdrawn += 1;
+        say(&self.channel, Body::Withdraw(Withdraw { id })).await
+    }
+
+    /// The child hangs, or is slow: its connections go on here, and it gets no more until it answers.
+    async fn withdraw_late(&mut self) -> Result<(), TalkError> {
+        let now = Instant::now();
+        let late: Vec<u64> =
+            self.pending.iter().filter(|(_, pending)| pending.until <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.silent = true;
+            self.withdrawn += 1;
+            // Before anything is sent: from here on an Accept comes too late.
+            self.pending.remove(&id);
+            say(&self.channel, Body::Withdraw(Withdraw { id })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// For the child to answer an offer; a connection is still meanwhile.
+const OFFER_LIMIT: Duration = Duration::from_secs(1);
+/// Over all workers; each costs descriptors on the way.
+const AT_ONCE: usize = 64;

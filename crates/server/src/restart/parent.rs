@@ -1,0 +1,243 @@
+//! The old process: what a generation does about the next one. Until the next one leads, everything can be taken back, and
+//! is, whatever ends the conversation.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_control::restart::message::{Hello, Reason, Refused, Stopped, Welcome};
+use proxy_control::restart::{Body, Channel, PROTOCOL, RestartSocket};
+use proxy_control::{Generation, Instance};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::{ANSWER_LIMIT, Leadership, Name, SILENCE_LIMIT, TalkError, called, next, say, sockets};
+use crate::listeners::ListenerError;
+use crate::state::State;
+
+/// Waits for successors and talks to one at a time.
+pub(crate) struct Successors {
+    state: Rc<State>,
+    leadership: Rc<Leadership>,
+    generation: Generation,
+    talking: Cell<bool>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// What became of a conversation, step by step.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A process of this version has asked to take over.
+    Greeted {
+        successor: Name,
+        version: String,
+    },
+    SocketsPassed {
+        sockets: usize,
+    },
+    /// The successor accepts, this process does not.
+    Serving,
+    /// The successor leads. The channel is there for connections; none if it broke after the leader word changed.
+    Leads {
+        successor: Name,
+        channel: Option<Channel>,
+    },
+    /// This process goes on as before.
+    Failed {
+        reason: String,
+    },
+}
+
+/// Why a successor did not take over.
+#[derive(Debug, thiserror::Error)]
+enum MeetError {
+    #[error(transparent)]
+    Talk(#[from] TalkError),
+    #[error("the new process gave up: {0}")]
+    GivenUp(String),
+    #[error("the workers did not stop accepting within {0:?}")]
+    Workers(Duration),
+}
+
+/// Set while a successor is being talked to.
+struct Talking<'a>(&'a Cell<bool>);
+
+impl Drop for Talking<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Successors {
+    pub(crate) fn new(
+        state: Rc<State>,
+        leadership: Rc<Leadership>,
+        generation: Generation,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Rc<Self> {
+        Rc::new(Successors { state, leadership, generation, talking: Cell::new(false), events })
+    }
+
+    /// Talks to whoever connects, for as long as the process lives.
+    ///
+    /// # Errors
+    /// The socket cannot be bound.
+    pub(crate) fn listen(self: Rc<Self>, instance: &Instance) -> std::io::Result<()> {
+        let socket = RestartSocket::bind(&instance.restart_address())?;
+        tokio::task::spawn_local(self.serve(socket));
+        Ok(())
+    }
+
+    async fn serve(self: Rc<Self>, socket: RestartSocket) {
+        loop {
+            match socket.accept().await {
+                Ok(channel) => drop(tokio::task::spawn_local(Rc::clone(&self).meet(channel))),
+                Err(error) => {
+                    // Out of descriptors, mostly: the connection stays in the queue until there is one.
+                    warn!(target: "restart", %error, "a new process cannot be talked to");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn meet(self: Rc<Self>, channel: Channel) {
+        let hello = match self.greet(&channel).await {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return,
+            Err(error) => {
+                debug!(target: "restart", %error, "somebody connected and did not say who");
+                return;
+            }
+        };
+        let _talking = Talking(&self.talking);
+        let generation = Generation(hello.generation);
+        let successor = Name { generation, segment: hello.segment };
+        self.tell(Event::Greeted { successor, version: hello.version });
+        let paused = Cell::new(false);
+        match self.converse(&channel, &paused).await {
+            Ok(()) => self.tell(Event::Leads { successor, channel: Some(channel) }),
+            Err(_) if !self.leads_again(successor) => {
+                // It lives and leads, although nobody told us so.
+                self.tell(Event::Leads { successor, channel: None });
+            }
+            Err(error) => {
+                // Before anything else: from here on connections are accepted again.
+                let resumed = if paused.get() { self.resume() } else { Ok(()) };
+                drop(channel);
+                if let Err(error) = resumed {
+                    tracing::error!(target: "restart", %error, "cannot accept on all listeners again");
+                }
+                self.tell(Event::Failed { reason: error.to_string() });
+            }
+        }
+    }
+
+    /// Reads who is there. `None`: it was refused. Otherwise `talking` is set.
+    async fn greet(&self, channel: &Channel) -> Result<Option<Hello>, TalkError> {
+        let received = next(channel, ANSWER_LIMIT).await?;
+        let Body::Hello(hello) = received.body else {
+            return Err(TalkError::Unexpected(called(&received.body)));
+        };
+        if let Some((reason, text)) = self.refusal(&hello) {
+            info!(target: "restart", generation = hello.generation, reason = %text, "a new process is refused");
+            say(channel, Body::Refused(Refused { reason: reason.into(), text })).await?;
+            return Ok(None);
+        }
+        self.talking.set(true);
+        Ok(Some(hello))
+    }
+
+    /// Whether this process leads after all: it still does, or the one that led for a moment is dead.
+    fn leads_again(&self, successor: Name) -> bool {
+        let leadership = &self.leadership;
+        leadership.leads() || (!leadership.lives(successor) && leadership.take_from(successor))
+    }
+
+    fn refusal(&self, hello: &Hello) -> Option<(Reason, String)> {
+        if hello.protocol != PROTOCOL {
+            let text = format!("it speaks version {}, this one {PROTOCOL}", hello.protocol);
+            return Some((Reason::Protocol, text));
+        }
+        if !self.leadership.leads() {
+            return Some((Reason::NotLeader, "this process does not lead".to_owned()));
+        }
+        if self.talking.get() {
+            return Some((Reason::Busy, "another restart is under way".to_owned()));
+        }
+        if let Some(epoch) = hello.epoch
+            && epoch != self.state.epoch.wrapping_add(1)
+        {
+            let text = format!(
+                "the running process has restart epoch {}, so the next one is {}",
+                self.state.epoch,
+                self.state.epoch.wrapping_add(1)
+            );
+            return Some((Reason::Epoch, text));
+        }
+        let text = || "this process is about to end".to_owned();
+        self.state.ending.get().then(|| (Reason::Ending, text()))
+    }
+
+    /// From Welcome to Confirm. `paused` says how far it got: whether workers were told to stop accepting.
+    async fn converse(&self, channel: &Channel, paused: &Cell<bool>) -> Result<(), MeetError> {
+        let first_started_ms =
+            self.state.first_started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let welcome = Welcome {
+            generation: self.generation.0,
+            epoch: self.state.epoch.wrapping_add(1),
+            first_started_ms,
+            segment: self.leadership.segment(),
+        };
+        say(channel, Body::Welcome(welcome)).await?;
+        let wanted = match self.hear(channel).await? {
+            Body::SocketsWanted(wanted) => wanted,
+            other => return Err(TalkError::Unexpected(called(&other)).into()),
+        };
+        let state = &self.state;
+        let sockets = sockets::give(channel, &wanted, &state.listeners, state.admin_port.get()).await?;
+        self.tell(Event::SocketsPassed { sockets });
+        match self.hear(channel).await? {
+            Body::Serving(_) => {}
+            other => return Err(TalkError::Unexpected(called(&other)).into()),
+        }
+        paused.set(true);
+        if let Some(port) = state.admin_port.get() {
+            port.pause();
+        }
+        if tokio::time::timeout(ANSWER_LIMIT, state.listeners.pause()).await.is_err() {
+            return Err(MeetError::Workers(ANSWER_LIMIT));
+        }
+        say(channel, Body::Stopped(Stopped {})).await?;
+        self.tell(Event::Serving);
+        match self.hear(channel).await? {
+            Body::Confirm(_) => Ok(()),
+            other => Err(TalkError::Unexpected(called(&other)).into()),
+        }
+    }
+
+    /// The next message that is no sign of life. A child that says nothing is given up.
+    async fn hear(&self, channel: &Channel) -> Result<Body, MeetError> {
+        loop {
+            match next(channel, SILENCE_LIMIT).await?.body {
+                Body::Heartbeat(_) => {}
+                Body::GiveUp(why) => return Err(MeetError::GivenUp(why.text)),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn resume(&self) -> Result<(), ListenerError> {
+        if let Some(port) = self.state.admin_port.get() {
+            port.resume();
+        }
+        self.state.listeners.resume()
+    }
+
+    fn tell(&self, event: Event) {
+        // The receiver is the main loop; when it has ended, so has this process.
+        let _ = self.events.send(event);
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
