@@ -78,7 +78,8 @@ pub struct ConnectionFacts {
 /// Counts one connection to a host for as long as it lives.
 pub struct ConnectionGuard {
     pub host: Rc<WorkerHost>,
-    pub facts: ConnectionFacts,
+    /// Apart, so that what relays bytes stays small.
+    pub facts: Box<ConnectionFacts>,
     requests: Cell<u32>,
     destroyed_by: Cell<DestroyedBy>,
     active_request: Cell<bool>,
@@ -96,7 +97,7 @@ impl ConnectionGuard {
         host.pool.open.set(host.pool.open.get() + 1);
         ConnectionGuard {
             host: Rc::clone(host),
-            facts: ConnectionFacts::now(),
+            facts: Box::new(ConnectionFacts::now()),
             requests: Cell::new(0),
             destroyed_by: Cell::new(DestroyedBy::Us),
             active_request: Cell::new(false),
@@ -113,7 +114,7 @@ impl ConnectionGuard {
         host.pool.open.set(host.pool.open.get() + 1);
         ConnectionGuard {
             host: Rc::clone(host),
-            facts: ConnectionFacts { opened, connected: opened, ..ConnectionFacts::now() },
+            facts: Box::new(ConnectionFacts { opened, connected: opened, ..ConnectionFacts::now() }),
             requests: Cell::new(0),
             destroyed_by: Cell::new(DestroyedBy::Us),
             active_request: Cell::new(false),

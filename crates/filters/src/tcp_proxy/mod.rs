@@ -89,7 +89,7 @@ impl TcpProxy {
             }
         };
         logged.connected();
-        let told = Told { record: connection.info.record.clone(), attempt };
+        let told = connection.info.record.clone().map(|record| Box::new(Told { record, attempt }));
         let relay = Relay::new(connection.io, connection.prefix, io);
         Ok(Session::new(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))
     }

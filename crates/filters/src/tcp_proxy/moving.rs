@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::Pipe;
-use proxy_net::{CloseReason, Connection, ConnectionInfo, Handover, Io, Moved, MovedConnection, MovedKind};
+use proxy_net::{
+    AttemptGuard, CloseReason, Connection, ConnectionInfo, Handover, Io, Moved, MovedConnection, MovedKind,
+};
 use proxy_runtime::clock;
 use proxy_upstream::tcp::TcpGuard;
 use proxy_upstream::{ClusterMap, WorkerHost};
@@ -120,7 +122,8 @@ impl TcpProxy {
         let relay = Relay::resumed(connection.io, upstream, up, down);
         let ends: Option<Instant> = state.left_ms.map(|left| clock::now() + Duration::from_millis(left));
         let guard = TcpGuard::resumed(&host, connection.info.started);
-        let told = Told { record: connection.info.record.clone(), ..Told::default() };
+        let record = connection.info.record.clone();
+        let told = record.map(|record| Box::new(Told { record, attempt: AttemptGuard::default() }));
         Ok(Session::resumed(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))
     }
 }

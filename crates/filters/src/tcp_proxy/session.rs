@@ -26,13 +26,12 @@ pub(super) struct Session {
     received: GaugeShare,
     to_send: GaugeShare,
     flushing: Option<GaugeGuard>,
-    told: Told,
+    told: Option<Box<Told>>,
 }
 
 /// Who hears of the bytes besides the counters.
-#[derive(Default)]
 pub(super) struct Told {
-    pub(super) record: Option<Rc<StreamRecord>>,
+    pub(super) record: Rc<StreamRecord>,
     pub(super) attempt: AttemptGuard,
 }
 
@@ -52,7 +51,7 @@ impl Session {
         stats: Arc<TcpStats>,
         idle_timeout: Option<Duration>,
         ends: Option<Instant>,
-        told: Told,
+        told: Option<Box<Told>>,
     ) -> Self {
         let deadlines = Deadlines::new();
         if let Some(ends) = ends {
@@ -86,7 +85,7 @@ impl Session {
         stats: Arc<TcpStats>,
         idle_timeout: Option<Duration>,
         ends: Option<Instant>,
-        told: Told,
+        told: Option<Box<Told>>,
     ) -> Self {
         let counted = relay.totals();
         Self { counted, ..Self::new(relay, upstream, stats, idle_timeout, ends, told) }
@@ -168,7 +167,9 @@ impl Session {
         cluster.upstream_flow_control_drained_total.add(now.up.resumed - before.up.resumed);
         cluster.upstream_flow_control_paused_reading_total.add(now.down.paused - before.down.paused);
         cluster.upstream_flow_control_resumed_reading_total.add(now.down.resumed - before.down.resumed);
-        self.told.tell(now);
+        if let Some(told) = &self.told {
+            told.tell(now);
+        }
         let (received, to_send) = self.relay.pending();
         self.upstream.set_buffered(received, to_send);
         self.received.set(received);
@@ -189,10 +190,8 @@ impl Session {
 
 impl Told {
     fn tell(&self, totals: Totals) {
-        if let Some(record) = &self.record {
-            record.received.set_all(totals.up.read);
-            record.sent.set_all(totals.down.written);
-        }
+        self.record.received.set_all(totals.up.read);
+        self.record.sent.set_all(totals.down.written);
         self.attempt.note(|attempt, _| {
             attempt.sent.set_all(totals.up.written);
             attempt.received.set_all(totals.down.read);

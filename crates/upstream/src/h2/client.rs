@@ -82,7 +82,7 @@ pub(super) async fn open(
         deadlines.set(DURATION, clock::now() + limit);
     }
     let client = Rc::new(Client {
-        facts: guard.facts.clone(),
+        facts: (*guard.facts).clone(),
         send: RefCell::new(Some(send)),
         queue: SendQueue::new(host.cluster.http2_stats().pending_send_bytes),
         keepalive: RefCell::new(Keepalive::new(options.keepalive.as_ref(), connection.ping_pong())),
