@@ -74,7 +74,7 @@ pub(super) async fn hand_over(session: Box<Session>, info: &ConnectionInfo, hand
         host: host.host.address.to_string(),
         up: Some(relay.up().told()),
         down: Some(relay.down().told()),
-        left_ms: session.ends().map(|ends| ends.saturating_duration_since(now).as_millis() as u64),
+        left_ms: session.left().map(|left| left.as_millis() as u64),
     };
     let nothing = ReadBuffer::new();
     let moved = MovedConnection::new(info, &nothing, MovedKind::Relay, state.encode_to_vec(), now);

@@ -20,7 +20,6 @@ pub(super) struct Session {
     counted: Totals,
     deadlines: Deadlines<3>,
     idle_timeout: Option<Duration>,
-    ends: Option<Instant>,
     upstream: TcpGuard,
     stats: Arc<TcpStats>,
     received: GaugeShare,
@@ -66,7 +65,6 @@ impl Session {
             counted,
             deadlines,
             idle_timeout,
-            ends,
             upstream,
             stats,
             received,
@@ -124,9 +122,9 @@ impl Session {
         &self.upstream
     }
 
-    /// When the connection is closed whatever happens on it.
-    pub(super) fn ends(&self) -> Option<Instant> {
-        self.ends
+    /// Until the connection is closed whatever happens on it.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadlines.left(DURATION)
     }
 
     /// It goes on in another process.
