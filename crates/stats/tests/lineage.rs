@@ -112,7 +112,7 @@ fn process_that_is_told_what_to_do() {
             }
             "value" => store.value(argument).unwrap_or(0).to_string(),
             "tend" => format!("{:?}", lineage.tend()),
-            "take_over" => lineage.take_over(argument.parse().unwrap()).to_string(),
+            "take_over" => lineage.take_over(argument.parse().unwrap(), lineage.turn()).to_string(),
             "leads" => lineage.leads().to_string(),
             "leave" => format!("{:?}", lineage.leave()),
             other => panic!("{other}?"),

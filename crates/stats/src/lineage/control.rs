@@ -27,6 +27,25 @@ pub(super) struct Control {
     words: Words,
 }
 
+/// The leader word. Who knows it of an earlier turn cannot change it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lead {
+    /// Generation of the leader, of 48 bits; 0: nobody.
+    pub(super) leader: u64,
+    /// Counts, round and round, how often the word has been written.
+    pub(super) turn: u16,
+}
+
+impl Lead {
+    fn from_word(word: u64) -> Lead {
+        Lead { leader: word & GENERATION, turn: (word >> GENERATION.count_ones()) as u16 }
+    }
+
+    fn to_word(self) -> u64 {
+        u64::from(self.turn) << GENERATION.count_ones() | (self.leader & GENERATION)
+    }
+}
+
 /// The right to change base and list, until dropped.
 pub(super) struct Changing<'a>(&'a Control);
 
@@ -117,12 +136,18 @@ impl Control {
     }
 
     pub(super) fn leader(&self) -> u64 {
-        self.words[word::LEADER].load(Acquire)
+        self.lead().leader
     }
 
-    /// The leader word goes from one process to another in one step. False if `from` no longer leads.
-    pub(super) fn hand_over(&self, from: u64, to: u64) -> bool {
-        self.words[word::LEADER].compare_exchange(from, to, AcqRel, Acquire).is_ok()
+    pub(super) fn lead(&self) -> Lead {
+        Lead::from_word(self.words[word::LEADER].load(Acquire))
+    }
+
+    /// The lead goes from one process to another in one step. False if it is not `from` any more.
+    pub(super) fn hand_over(&self, from: Lead, to: u64) -> bool {
+        let next = Lead { leader: to, turn: from.turn.wrapping_add(1) };
+        let word = &self.words[word::LEADER];
+        word.compare_exchange(from.to_word(), next.to_word(), AcqRel, Acquire).is_ok()
     }
 
     /// Whether the file at `path` is this one.
@@ -200,7 +225,7 @@ impl Snapshot {
         generations.dedup();
         Snapshot {
             base_id: (word(word::VERSION) >> 32) as u32,
-            leader: word(word::LEADER),
+            leader: Lead::from_word(word(word::LEADER)).leader,
             complete: word(word::COMPLETE) != 0,
             base: word(word::BASE),
             settled_base: word(word::SETTLED_BASE),
@@ -238,6 +263,7 @@ mod word {
     pub(super) const MAGIC: usize = 0;
     /// Low half version, high half base-id.
     pub(super) const VERSION: usize = 1;
+    /// See [`super::Lead`].
     pub(super) const LEADER: usize = 2;
     pub(super) const BASE: usize = 3;
     pub(super) const SETTLED_BASE: usize = 4;
@@ -249,6 +275,8 @@ mod word {
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"PRXLINES");
 const VERSION: u32 = 1;
+/// Of the leader word.
+const GENERATION: u64 = (1 << 48) - 1;
 const MAX_SEGMENTS: usize = 64;
 const COUNT: NonZeroUsize = NonZeroUsize::new(word::LIST + MAX_SEGMENTS).expect("there are words");
 const BYTES: u64 = 4096;

@@ -21,7 +21,7 @@ pub use files::{LineagePath, find_lineages};
 pub use reader::LineageReader;
 pub(crate) use totals::{Place, Total, Totals};
 
-use self::control::{Changing, Control};
+use self::control::{Changing, Control, Lead};
 use self::fold::{Fold, Members, Past};
 use crate::error::{LineageWarning, StatsError};
 use crate::store::{Backing, Store, StoreOptions};
@@ -100,9 +100,12 @@ impl Lineage {
     ) -> Result<Entered, Refused> {
         let path = &options.path;
         let changing = control.change()?;
+        if !control.is_at(path) {
+            return Err(Refused::Io(io::Error::other("another process has removed the control file")));
+        }
         fold::recover(path, &changing)?;
-        let leader = control.leader();
-        let leads = leader == 0 || !fold::lives(path, leader)?;
+        let lead = control.lead();
+        let leads = lead.leader == 0 || !fold::lives(path, lead.leader)?;
         let past =
             if leads { take_stock(path, &changing, warnings)? } else { look_on(path, &changing, warnings)? };
         let newest = path.segments()?.into_iter().max().unwrap_or(0);
@@ -116,7 +119,12 @@ impl Lineage {
         .map_err(Refused::Store)?;
         let listed = store.backing() == Backing::File && changing.add(generation);
         if leads && listed {
-            control.hand_over(leader, generation);
+            control.hand_over(lead, generation);
+        }
+        let snapshot = changing.snapshot();
+        if !listed && snapshot.generations.is_empty() && snapshot.base == 0 {
+            // Nobody would remove it at the end.
+            files::remove(&path.control())?;
         }
         store.inherit(past.totals, past.marks);
         Ok(Entered { store, generation, listed })
@@ -142,9 +150,35 @@ impl Lineage {
         self.control.as_ref().is_some_and(|control| control.leader() == self.generation)
     }
 
-    /// Leads from now on, in place of `from`, in one step. False if that one no longer leads.
-    pub fn take_over(&self, from: u64) -> bool {
-        self.control.as_ref().is_some_and(|control| control.hand_over(from, self.generation))
+    /// Counts how often the lead has changed. Who is to take over needs to be told.
+    pub fn turn(&self) -> u16 {
+        self.control.as_ref().map_or(0, |control| control.lead().turn)
+    }
+
+    /// Leads from now on, in place of `from`, in one step. False if that one no longer leads, or has
+    /// [gone on](Lineage::go_on) since that turn.
+    pub fn take_over(&self, from: u64, turn: u16) -> bool {
+        let lead = Lead { leader: from, turn };
+        self.control.as_ref().is_some_and(|control| control.hand_over(lead, self.generation))
+    }
+
+    /// Leads if nobody does who lives. True if this process leads now.
+    pub fn take_over_from_dead(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| {
+            let lead = control.lead();
+            // What cannot be told may live.
+            let lives = lead.leader != 0 && fold::lives(&self.path, lead.leader).unwrap_or(true);
+            lead.leader == self.generation || (!lives && control.hand_over(lead, self.generation))
+        })
+    }
+
+    /// Goes on leading, and from now on nobody takes over who was told of an earlier turn. False if this process leads no
+    /// more.
+    pub fn go_on(&self) -> bool {
+        self.control.as_ref().is_some_and(|control| {
+            let lead = control.lead();
+            lead.leader == self.generation && control.hand_over(lead, self.generation)
+        })
     }
 
     /// The scopes of the configuration are there: stats that only predecessors had under them show from now on.
@@ -197,9 +231,9 @@ impl Lineage {
             // Replaced by a program of another version; so it is not ours to change.
             return files::remove(&self.path.segment(self.generation));
         }
-        let leads = control.leader() == self.generation;
-        if leads {
-            control.hand_over(self.generation, 0);
+        let lead = control.lead();
+        if lead.leader == self.generation {
+            control.hand_over(lead, 0);
         }
         let members = Members::of(&self.path, &changing.snapshot())?;
         let alone = members.living.iter().all(|generation| *generation == self.generation);

@@ -300,9 +300,12 @@ fn three_generations_and_their_hand_overs() {
     // Another child takes over, and the parent ends while a third is there.
     let second = join(&path, 3);
     count(&second, 1);
-    assert!(!second.take_over(7));
-    assert!(second.take_over(1));
-    assert!(!second.take_over(1));
+    let turn = parent.turn();
+    assert!(!second.take_over(7, turn));
+    assert!(parent.go_on() && !second.go_on());
+    assert!(!second.take_over(1, turn), "it was told of that turn before the parent went on");
+    assert!(second.take_over(1, parent.turn()));
+    assert!(!second.take_over(1, second.turn()) && !parent.go_on());
     assert!(second.leads() && !parent.leads());
     count(&parent, 2);
     let third = join(&path, 4);
@@ -334,7 +337,7 @@ fn the_last_one_leaves_everything_if_its_leader_was_killed() {
     count(&parent, 5);
     let child = join(&path, 2);
     count(&child, 7);
-    assert!(child.take_over(1));
+    assert!(child.take_over(1, parent.turn()));
     drop(child);
     parent.leave().unwrap();
     drop(parent);
@@ -505,8 +508,8 @@ proptest! {
                 Act::Kill(who) if who < living.len() => drop(living.remove(who)),
                 Act::Leave(who) if who < living.len() => living.remove(who).leave().unwrap(),
                 Act::TakeOver(who) if who < living.len() => {
-                    let leader = Control::open(&path, 7, &mut Vec::new()).unwrap().leader();
-                    prop_assert!(living[who].take_over(leader));
+                    let lead = Control::open(&path, 7, &mut Vec::new()).unwrap().lead();
+                    prop_assert!(living[who].take_over(lead.leader, lead.turn));
                 }
                 _ => {}
             }
