@@ -30,6 +30,10 @@ pub struct RestartSocket {
     socket: AsyncFd<OwnedFd>,
 }
 
+/// A second way into a [`Channel`], for another thread.
+#[derive(Debug)]
+pub struct Side(OwnedFd);
+
 /// A message and its descriptors.
 #[derive(Debug)]
 pub struct Received {
@@ -145,6 +149,25 @@ impl Channel {
         }
     }
 
+    /// See [`Side`].
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn side(&self) -> io::Result<Side> {
+        Ok(Side(self.socket.get_ref().try_clone()?))
+    }
+
+    /// Whether the other side is known to be gone, with nothing left to read. Asks the system.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let mut byte = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match nix::sys::socket::recv(self.socket.get_ref().as_raw_fd(), &mut byte, flags) {
+            Ok(length) => length == 0,
+            Err(error) => !matches!(error, Errno::EAGAIN | Errno::EINTR),
+        }
+    }
+
     async fn receive_one(&self) -> Result<(Option<Body>, Vec<OwnedFd>), ChannelError> {
         let read = self.socket.async_io(Interest::READABLE, |socket| {
             let mut bytes = vec![0; MESSAGE_BYTES];
@@ -177,6 +200,15 @@ impl Channel {
             return Err(ChannelError::DescriptorsLost);
         }
         Ok((Envelope::decode(&*bytes)?.body, descriptors))
+    }
+}
+
+impl Side {
+    /// Sends a message, unless that would take time or the other side is gone.
+    pub fn say(&self, body: Body) {
+        let bytes = Envelope { body: Some(body) }.encode_to_vec();
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let _ = nix::sys::socket::send(self.0.as_raw_fd(), &bytes, flags);
     }
 }
 
@@ -259,7 +291,9 @@ mod tests {
     #[tokio::test]
     async fn an_end_that_goes_away_is_told() {
         let (one, other) = pair().await;
+        assert!(!other.is_closed());
         drop(one);
+        assert!(other.is_closed());
         assert!(matches!(other.receive().await, Err(ChannelError::Closed)));
         let sent = other.send(Body::Heartbeat(Heartbeat {}), &[]).await;
         assert!(matches!(sent, Err(ChannelError::Closed)), "{sent:?}");

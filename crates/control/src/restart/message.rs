@@ -82,6 +82,9 @@ pub struct Welcome {
     /// Its number in the lineage of stats.
     #[prost(uint64, tag = "4")]
     pub segment: u64,
+    /// Of the leader word: the child may change it as long as it says this, so not after the parent has taken back.
+    #[prost(uint32, tag = "5")]
+    pub turn: u32,
 }
 
 /// Parent: does not.
@@ -116,6 +119,10 @@ pub enum Reason {
 pub struct SocketsWanted {
     #[prost(message, repeated, tag = "1")]
     pub listeners: Vec<WantedListener>,
+    /// How many each of them is to have, if its sockets can have the same port. The parent binds those that it lacks, so
+    /// that it can accept on all if the child fails.
+    #[prost(uint32, tag = "2")]
+    pub each: u32,
 }
 
 /// A listener of the child's configuration.
