@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use proxy_config::settings::{SocketOption, SocketOptionState, SocketOptionValue};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -139,18 +140,20 @@ impl ListenSocket {
     /// # Errors
     /// As [`ListenSocket::bind`].
     pub fn bind_all(options: &ListenSocketOptions, workers: usize) -> Result<Vec<Self>, BindError> {
-        Self::complete(Vec::new(), options, workers)
+        let mut sockets = Vec::new();
+        Self::complete(&mut sockets, options, workers)?;
+        Ok(sockets)
     }
 
-    /// As [`ListenSocket::bind_all`], with sockets that are there already and come first. There may be more than workers.
+    /// As [`ListenSocket::bind_all`], behind sockets that are there already. There may be more than workers.
     ///
     /// # Errors
-    /// As [`ListenSocket::bind`].
+    /// As [`ListenSocket::bind`]. Those before the one that failed are there.
     pub fn complete(
-        mut sockets: Vec<Self>,
+        sockets: &mut Vec<Self>,
         options: &ListenSocketOptions,
         workers: usize,
-    ) -> Result<Vec<Self>, BindError> {
+    ) -> Result<(), BindError> {
         if sockets.is_empty() {
             sockets.push(Self::bind(options)?);
         }
@@ -168,7 +171,7 @@ impl ListenSocket {
             };
             sockets.push(next);
         }
-        Ok(sockets)
+        Ok(())
     }
 
     /// Takes over a socket that another process bound.
@@ -196,6 +199,11 @@ impl ListenSocket {
             option: "socket_options",
             source,
         })
+    }
+
+    /// Whether anybody has called `listen` on it, in whatever process.
+    pub fn is_listening(&self) -> bool {
+        getsockopt(&self.socket, sockopt::AcceptConn).unwrap_or(false)
     }
 
     /// Where it is bound, with the port that the system chose.

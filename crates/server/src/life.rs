@@ -44,6 +44,8 @@ enum End {
     Exit(ExitCode),
     /// Another process leads; it takes connections over the channel.
     HandedOver(Option<Channel>),
+    /// This process does not get to lead, or cannot listen.
+    Failed(RunError),
 }
 
 impl Running {
@@ -66,7 +68,9 @@ impl Running {
             tokio::select! {
                 result = &mut opening, if !opened => {
                     opened = true;
-                    result?;
+                    if let Err(error) = result {
+                        break End::Failed(error);
+                    }
                 }
                 signal = signals.next() => match ending.handle(signal) {
                     Action::ShutDown => break End::ShutDown,
@@ -98,6 +102,12 @@ impl Running {
             End::HandedOver(channel) => {
                 self.hand_over(options, channel, log, &mut signals, &mut ending).await
             }
+            End::Failed(error) => {
+                tracing::error!(target: "main", %error, "this process ends");
+                // It may have accepted connections; those are served to their end.
+                self.shut_down(options.shutdown_time, &mut signals, &mut ending).await;
+                return Err(error);
+            }
         };
         self.state.flusher.finish().await;
         let _ = tokio::time::timeout(ADMIN_GRACE, self.admin.finish()).await;
@@ -108,7 +118,7 @@ impl Running {
     fn opening(
         &self,
         options: &Options,
-        predecessor: Option<Predecessor>,
+        mut predecessor: Option<Predecessor>,
     ) -> impl Future<Output = Result<(), RunError>> + use<> {
         let (state, segment, leadership) =
             (Rc::clone(&self.state), Rc::clone(&self.segment), Rc::clone(&self.leadership));
@@ -116,6 +126,9 @@ impl Running {
         let confirm_after = options.restart.confirm_after;
         async move {
             let warmed = state.clusters.warmed();
+            if let Some(predecessor) = &mut predecessor {
+                predecessor.built();
+            }
             match &predecessor {
                 Some(predecessor) => predecessor.beat_during(&leadership, warmed).await?,
                 None => warmed.await,
@@ -127,9 +140,10 @@ impl Running {
                 predecessor.give_up(error.to_string()).await;
             }
             opened?;
+            let before = predecessor.name.generation;
             let channel = predecessor.take_over(&leadership, confirm_after).await?;
             tracing::info!(target: "restart", epoch = state.epoch, "this process leads");
-            tokio::task::spawn_local(Arrivals::new(channel, workers).run(stop));
+            tokio::task::spawn_local(Arrivals::new(channel, workers, leadership, before).run(stop));
             Ok(())
         }
     }
@@ -164,13 +178,14 @@ impl Running {
 
     /// Another process leads: gives it what it takes, and lets the rest end.
     async fn hand_over(
-        &self,
+        &mut self,
         options: &Options,
         channel: Option<Channel>,
         log: &Log,
         signals: &mut Signals,
         ending: &mut Ending,
     ) -> ExitCode {
+        self.leadership.end();
         self.state.listeners.give_sockets_away();
         self.state.healthy.set(false);
         if let Some(port) = self.state.admin_port.get() {
@@ -181,7 +196,10 @@ impl Running {
         let emptied = self.state.listeners.emptied();
         tokio::pin!(emptied);
         let mut offers = channel.map(|channel| Offers::begin(&self.state.workers, channel));
-        let code = loop {
+        if offers.is_none() {
+            self.let_end();
+        }
+        let end = loop {
             let offering = async {
                 match &mut offers {
                     Some(offers) => offers.run().await,
@@ -189,31 +207,48 @@ impl Running {
                 }
             };
             tokio::select! {
-                () = &mut emptied => break ExitCode::SUCCESS,
+                () = &mut emptied => break End::Exit(ExitCode::SUCCESS),
                 () = &mut limit => {
                     tracing::info!(target: "restart", "connections are left, the time is over");
-                    break ExitCode::SUCCESS;
+                    break End::Exit(ExitCode::SUCCESS);
                 }
                 ended = offering => {
                     if let Some(offers) = offers.take() {
                         offers.end(&self.state.workers).await;
                     }
                     tracing::debug!(target: "restart", ?ended, "the rest ends here");
-                    let listeners = Rc::clone(&self.state.listeners);
-                    tokio::task::spawn_local(async move { listeners.shut_down().await });
+                    self.let_end();
                 }
                 signal = signals.next() => match ending.handle(signal) {
-                    Action::ShutDown => return self.shut_down(options.shutdown_time, signals, ending).await,
-                    Action::ExitNow(code) => return ExitCode::from(code),
+                    Action::ShutDown => break End::ShutDown,
+                    Action::ExitNow(code) => break End::Exit(ExitCode::from(code)),
                     Action::ReopenLogs => self.reopen_logs(log),
                     Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
+                },
+                Some(command) = self.commanded.recv() => match command {
+                    Command::ShutDown(ShutDown::Now) => break End::Exit(ExitCode::SUCCESS),
+                    Command::ShutDown(ShutDown::Drained) => {
+                        ending.begin();
+                        break End::ShutDown;
+                    }
+                    Command::ReopenLogs => self.reopen_logs(log),
+                    Command::Drain(_) => {}
                 },
             }
         };
         if let Some(offers) = offers.take() {
             offers.end(&self.state.workers).await;
         }
-        code
+        match end {
+            End::Exit(code) => code,
+            _ => self.shut_down(options.shutdown_time, signals, ending).await,
+        }
+    }
+
+    /// Asks connections to end, for which there is time.
+    fn let_end(&self) {
+        let listeners = Rc::clone(&self.state.listeners);
+        tokio::task::spawn_local(async move { listeners.shut_down().await });
     }
 
     /// Drains for at most `--shutdown-time-s`; a second request to end cuts that short.

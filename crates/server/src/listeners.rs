@@ -286,8 +286,9 @@ impl ListenerManager {
         {
             return Ok(sockets);
         }
-        let inherited = self.inherited.borrow_mut().take(settings);
-        ListenSocket::complete(inherited, &socket_options(settings), self.workers.count())
+        let mut sockets = self.inherited.borrow_mut().take(settings);
+        ListenSocket::complete(&mut sockets, &socket_options(settings), self.workers.count())?;
+        Ok(sockets)
     }
 
     fn plan_filter(
@@ -364,18 +365,23 @@ impl ListenerManager {
         self.workers.spawn_all_then(accept::pause_all).await;
     }
 
-    /// Takes [`ListenerManager::pause`] back.
+    /// Takes [`ListenerManager::pause`] back, on all sockets that are listened on, whoever began.
     ///
     /// # Errors
-    /// When there are no descriptors left; the listeners before that one accept.
+    /// When there are no descriptors left; nothing has been resumed then.
     pub fn resume(&self) -> Result<(), ListenerError> {
-        for entry in self.listeners.borrow().iter() {
+        let mut listeners = self.listeners.borrow_mut();
+        let mut all = Vec::new();
+        for entry in listeners.iter_mut() {
+            entry.sockets.retain(ListenSocket::is_listening);
             let name = &entry.settings.name;
             let shares = self
                 .shares(entry)
                 .map_err(|source| ListenerError { name: Arc::clone(name), source: source.into() })?;
+            all.push((entry.id, shares));
+        }
+        for (id, shares) in all {
             for (worker, sockets) in self.workers.indexes().zip(shares) {
-                let id = entry.id;
                 self.workers.post(worker, Box::new(move || accept::resume(id, sockets)));
             }
         }
@@ -393,20 +399,30 @@ impl ListenerManager {
     }
 
     /// The sockets of the listener of this configured address, for another process to duplicate; of port 0, of this name
-    /// as well. In the order of their reuseport group.
+    /// as well. In the order of their reuseport group. If there are fewer than `each`, more are bound: the other process
+    /// listens on them, and if it fails there has to be somebody who accepts what has come to them.
     pub(crate) fn with_sockets<T>(
         &self,
         name: &str,
         address: &str,
+        each: usize,
         visit: impl FnOnce(&[ListenSocket]) -> T,
     ) -> Option<T> {
-        let listeners = self.listeners.borrow();
-        let entry = listeners.iter().find(|entry| {
+        let mut listeners = self.listeners.borrow_mut();
+        let entry = listeners.iter_mut().find(|entry| {
             let configured = Address::from(&entry.settings.address);
             let any_port = configured.ip().is_some_and(|ip| ip.port() == 0);
             configured.to_string() == address && (!any_port || *entry.settings.name == *name)
         })?;
-        (!entry.sockets.is_empty()).then(|| visit(&entry.sockets))
+        if entry.sockets.is_empty() {
+            return None;
+        }
+        let options = socket_options(&entry.settings);
+        if let Err(error) = ListenSocket::complete(&mut entry.sockets, &options, each) {
+            // The other process may have more luck.
+            tracing::debug!(target: "restart", %error, "no more sockets for the new process");
+        }
+        Some(visit(&entry.sockets))
     }
 
     /// Sockets that listeners added from now on take instead of binding some.

@@ -165,7 +165,7 @@ async fn start(
     let leadership = Rc::new(Leadership::new(&segment, control.instance()));
     let predecessor = Predecessor::find(&options.restart, control.instance(), &leadership).await?;
     let mut inherited = match &predecessor {
-        Some(predecessor) => predecessor.sockets(&bootstrap).await?,
+        Some(predecessor) => predecessor.sockets(&bootstrap, usize::from(concurrency), &leadership).await?,
         None => Inherited::default(),
     };
     let store = segment.store().clone();

@@ -1,11 +1,12 @@
 //! The new process takes over connections. It owns one when the old process says Release, and does not touch its streams
-//! before; those that were not released when the old one is gone are dropped, which harms nobody.
+//! before. If the old one dies without an end mark, all that it has accepted are its own: nobody else can go on with them.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use prost::Message;
+use proxy_control::Generation;
 use proxy_control::restart::message::{Accept, Offer, Refuse, StopOffering};
 use proxy_control::restart::{Body, Channel, ChannelError};
 use proxy_net::MovedConnection;
@@ -13,7 +14,8 @@ use proxy_runtime::{WorkerIndex, Workers};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info};
 
-use super::{TalkError, say};
+use super::fault::{self, Place};
+use super::{Leadership, TalkError, say};
 use crate::accept;
 
 /// Connections that arrive from the process before.
@@ -22,6 +24,8 @@ pub(crate) struct Arrivals {
     workers: Rc<Workers>,
     /// Accepted or being looked at, by the number of the offer.
     lent: HashMap<u64, Lent>,
+    leadership: Rc<Leadership>,
+    predecessor: Generation,
     next_worker: usize,
     verdicts: mpsc::UnboundedSender<Verdict>,
     decided: mpsc::UnboundedReceiver<Verdict>,
@@ -32,6 +36,7 @@ struct Lent {
     connection: MovedConnection,
     descriptors: Vec<OwnedFd>,
     worker: WorkerIndex,
+    accepted: bool,
 }
 
 /// Whether a worker would take a connection.
@@ -41,14 +46,32 @@ struct Verdict {
 }
 
 impl Arrivals {
-    pub(crate) fn new(channel: Channel, workers: Rc<Workers>) -> Arrivals {
+    pub(crate) fn new(
+        channel: Channel,
+        workers: Rc<Workers>,
+        leadership: Rc<Leadership>,
+        predecessor: Generation,
+    ) -> Arrivals {
         let (verdicts, decided) = mpsc::unbounded_channel();
-        Arrivals { channel, workers, lent: HashMap::new(), next_worker: 0, verdicts, decided, arrived: 0 }
+        Arrivals {
+            channel,
+            workers,
+            lent: HashMap::new(),
+            leadership,
+            predecessor,
+            next_worker: 0,
+            verdicts,
+            decided,
+            arrived: 0,
+        }
     }
 
     /// Takes what comes until the old process has no more, or is gone. `stop` asks it for no more.
     pub(crate) async fn run(mut self, stop: Rc<Notify>) {
         let ended = self.receive(&stop).await;
+        if ended.is_err() {
+            self.take_from_dead().await;
+        }
         let arrived = self.arrived;
         match ended {
             Ok(()) => {
@@ -98,7 +121,7 @@ impl Arrivals {
         let worker = WorkerIndex((self.next_worker % count) as u16);
         self.next_worker += 1;
         let (verdicts, asked) = (self.verdicts.clone(), connection.clone());
-        self.lent.insert(id, Lent { connection, descriptors, worker });
+        self.lent.insert(id, Lent { connection, descriptors, worker, accepted: false });
         self.workers.post(
             worker,
             Box::new(move || {
@@ -112,9 +135,14 @@ impl Arrivals {
     async fn answer(&mut self, verdict: Verdict) -> Result<(), TalkError> {
         let Verdict { id, verdict } = verdict;
         match verdict {
-            Ok(()) if self.lent.contains_key(&id) => say(&self.channel, Body::Accept(Accept { id })).await,
-            // Withdrawn meanwhile.
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Otherwise it has been withdrawn meanwhile.
+                let Some(lent) = self.lent.get_mut(&id) else { return Ok(()) };
+                lent.accepted = true;
+                say(&self.channel, Body::Accept(Accept { id })).await?;
+                fault::at(Place::ChildAccepted);
+                Ok(())
+            }
             Err(text) => {
                 self.lent.remove(&id);
                 say(&self.channel, Body::Refuse(Refuse { id, text: text.to_owned() })).await
@@ -123,8 +151,24 @@ impl Arrivals {
     }
 
     fn take(&mut self, id: u64) {
-        let Some(Lent { connection, descriptors, worker }) = self.lent.remove(&id) else { return };
+        let Some(Lent { connection, descriptors, worker, .. }) = self.lent.remove(&id) else { return };
         self.arrived += 1;
         self.workers.post(worker, Box::new(move || accept::adopt(connection, descriptors)));
+    }
+
+    /// The channel broke. A process that lives goes on with what it has not released; that of a dead one is ours.
+    async fn take_from_dead(&mut self) {
+        if !self.leadership.died(self.predecessor).await {
+            return;
+        }
+        while self.lent.values().any(|lent| !lent.accepted) {
+            let Some(Verdict { id, verdict }) = self.decided.recv().await else { return };
+            match (verdict, self.lent.get_mut(&id)) {
+                (Ok(()), Some(lent)) => lent.accepted = true,
+                _ => drop(self.lent.remove(&id)),
+            }
+        }
+        let ids: Vec<u64> = self.lent.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.take(id));
     }
 }

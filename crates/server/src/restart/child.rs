@@ -2,10 +2,11 @@
 //! when that one dies it goes on alone.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_config::settings::Bootstrap;
-use proxy_control::restart::message::{Confirm, GiveUp, Heartbeat, Hello, Reason, Serving};
+use proxy_control::restart::message::{Confirm, GiveUp, Heartbeat, Hello, Reason, Refused, Serving};
 use proxy_control::restart::{Body, Channel, ChannelError, PROTOCOL};
 use proxy_control::{Generation, Instance};
 use tokio::time::Instant;
@@ -13,6 +14,8 @@ use tracing::{info, warn};
 
 use crate::options::{RestartEpoch, RestartOptions};
 
+use super::fault::{self, Place};
+use super::heart::Heart;
 use super::{ANSWER_LIMIT, HEARTBEAT, Inherited, Leadership, Name, TalkError, called, next, say, sockets};
 
 /// The generation before this one, which leads.
@@ -23,6 +26,16 @@ pub(crate) struct Predecessor {
     pub(crate) epoch: u32,
     /// When the first epoch began.
     pub(crate) first_started: SystemTime,
+    /// Of the leader word, for as long as this process may change it.
+    turn: u32,
+    /// Beats until [`Predecessor::built`].
+    heart: Option<Heart>,
+}
+
+/// What a generation says to a Hello.
+enum Greeted {
+    Welcome(Predecessor),
+    Refused(Refused),
 }
 
 /// Why a process could not take over. The one before goes on.
@@ -55,54 +68,49 @@ impl Predecessor {
         leadership: &Leadership,
     ) -> Result<Option<Predecessor>, ChildError> {
         let epoch = match options.epoch {
-            RestartEpoch::Cold => return Ok(None),
+            RestartEpoch::Cold => {
+                leadership.begin().await;
+                return Ok(None);
+            }
             RestartEpoch::Auto => None,
             RestartEpoch::Number(number) => Some(number.get()),
         };
-        let found = Predecessor::meet(instance, leadership.segment(), epoch).await?;
-        if found.is_none() && epoch.is_some() && !options.skip_on_no_parent {
+        let met = match Predecessor::meet(instance, leadership, epoch).await {
+            // All that live are on their way out, and the one that led is dead.
+            Err(ChildError::Refused { reason: Reason::NotLeader, .. }) if leadership.leads() => None,
+            other => other?,
+        };
+        if met.is_none() {
+            leadership.begin().await;
+        }
+        if met.is_none() && epoch.is_some() && !options.skip_on_no_parent {
             return Err(ChildError::Nobody);
         }
-        Ok(found)
+        Ok(met)
     }
 
     /// Asks living generations, the newest first, to hand over. `None`: there is none.
     async fn meet(
         instance: &Instance,
-        segment: u64,
+        leadership: &Leadership,
         epoch: Option<u32>,
     ) -> Result<Option<Predecessor>, ChildError> {
         let own = instance.generation();
         let mut all = proxy_control::find(instance.run_dir()).map_err(ChildError::RunDir)?;
         all.retain(|found| found.base_id() == instance.base_id() && found.generation() != own);
-        let mut refused = None;
+        let (mut refused, mut silent) = (None, None);
         for found in all.iter().rev() {
             let generation = found.generation();
-            let talk = |source| ChildError::Talk { generation, source };
-            let channel = match Channel::connect(&found.restart_address()) {
-                Ok(channel) => channel,
-                // It has just ended.
-                Err(_) if !found.lives().unwrap_or(true) => continue,
-                Err(error) => return Err(talk(ChannelError::Io(error).into())),
-            };
             let hello = Hello {
                 protocol: PROTOCOL,
                 generation: own.0,
                 epoch,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                segment,
+                segment: leadership.segment(),
             };
-            say(&channel, Body::Hello(hello)).await.map_err(talk)?;
-            match next(&channel, ANSWER_LIMIT).await.map_err(talk)?.body {
-                Body::Welcome(welcome) => {
-                    return Ok(Some(Predecessor {
-                        channel,
-                        name: Name { generation, segment: welcome.segment },
-                        epoch: welcome.epoch,
-                        first_started: UNIX_EPOCH + Duration::from_millis(welcome.first_started_ms),
-                    }));
-                }
-                Body::Refused(message) => {
+            match Predecessor::greet(&found.restart_address(), generation, hello).await {
+                Ok(Greeted::Welcome(predecessor)) => return Ok(Some(predecessor)),
+                Ok(Greeted::Refused(message)) => {
                     let reason = message.reason();
                     let error = ChildError::Refused { generation, reason, text: message.text };
                     if !matches!(reason, Reason::NotLeader) {
@@ -110,21 +118,63 @@ impl Predecessor {
                     }
                     refused = Some(error);
                 }
-                other => return Err(talk(TalkError::Unexpected(called(&other)))),
+                // It has ended just now, or hangs on its way in or out: another one may lead.
+                Err(source) => {
+                    info!(target: "restart", %generation, error = %source, "a process does not answer");
+                    if !leadership.died(generation).await {
+                        silent = Some(ChildError::Talk { generation, source });
+                    }
+                }
             }
         }
-        refused.map_or(Ok(None), Err)
+        silent.or(refused).map_or(Ok(None), Err)
     }
 
-    /// The sockets of listeners, and of the admin port, that the predecessor has as well.
+    /// Asks one generation.
+    async fn greet(address: &Path, generation: Generation, hello: Hello) -> Result<Greeted, TalkError> {
+        let channel = Channel::connect(address).map_err(ChannelError::Io)?;
+        fault::at(Place::ChildBeforeHello);
+        say(&channel, Body::Hello(hello)).await?;
+        let welcome = match next(&channel, ANSWER_LIMIT).await?.body {
+            Body::Welcome(welcome) => welcome,
+            Body::Refused(message) => return Ok(Greeted::Refused(message)),
+            other => return Err(TalkError::Unexpected(called(&other))),
+        };
+        fault::at(Place::ChildAfterWelcome);
+        Ok(Greeted::Welcome(Predecessor {
+            heart: Some(Heart::start(&channel).map_err(ChannelError::Io)?),
+            channel,
+            name: Name { generation, segment: welcome.segment },
+            epoch: welcome.epoch,
+            first_started: UNIX_EPOCH + Duration::from_millis(welcome.first_started_ms),
+            turn: welcome.turn,
+        }))
+    }
+
+    /// The sockets of listeners, and of the admin port, that the predecessor has as well. None if it dies: then this process
+    /// goes on alone.
     ///
     /// # Errors
     /// It does not give them.
-    pub(crate) async fn sockets(&self, bootstrap: &Bootstrap) -> Result<Inherited, ChildError> {
+    pub(crate) async fn sockets(
+        &self,
+        bootstrap: &Bootstrap,
+        workers: usize,
+        leadership: &Leadership,
+    ) -> Result<Inherited, ChildError> {
         let listeners = bootstrap.listeners.iter().map(|listener| &**listener);
         let admin = bootstrap.admin.as_ref().map(|admin| &admin.address);
-        let asked = sockets::ask(&self.channel, listeners, admin).await;
-        asked.map_err(|source| ChildError::Talk { generation: self.name.generation, source })
+        let asked = sockets::ask(&self.channel, listeners, admin, workers).await;
+        match asked {
+            Ok(inherited) => Ok(inherited),
+            Err(_) if leadership.died(self.name.generation).await => Ok(Inherited::default()),
+            Err(source) => Err(ChildError::Talk { generation: self.name.generation, source }),
+        }
+    }
+
+    /// Main has time again.
+    pub(crate) fn built(&mut self) {
+        self.heart = None;
     }
 
     /// Shows signs of life until `work` is done.
@@ -143,7 +193,7 @@ impl Predecessor {
                 biased;
                 done = &mut work => return Ok(done),
                 error = self.beat(), if !alone => {
-                    if leadership.lives(self.name) {
+                    if !leadership.died(self.name.generation).await {
                         warn!(target: "restart", %error, "the process before this one is lost");
                         return Err(ChildError::TakenBack(self.name.generation));
                     }
@@ -181,14 +231,21 @@ impl Predecessor {
         confirm_after: Duration,
     ) -> Result<Channel, ChildError> {
         // Whether it hears that shows in what follows; what hangs there hangs without us.
+        fault::at(Place::ChildBeforeServing);
         let _ = say(&self.channel, Body::Serving(Serving {})).await;
         self.beat_during(leadership, tokio::time::sleep(confirm_after)).await?;
-        if !leadership.take_from(self.name) {
+        fault::at(Place::ChildBeforeConfirm);
+        if self.channel.is_closed() && !leadership.died(self.name.generation).await {
+            return Err(ChildError::TakenBack(self.name.generation));
+        }
+        if !leadership.take_from(self.name, self.turn) {
             return Err(ChildError::Overtaken);
         }
+        fault::at(Place::ChildLeadsUntold);
         if let Err(error) = say(&self.channel, Body::Confirm(Confirm {})).await {
             info!(target: "restart", %error, "the process before this one does not hear that it leads no more");
         }
+        fault::at(Place::ChildAfterConfirm);
         Ok(self.channel)
     }
 

@@ -1,9 +1,13 @@
 //! Who leads: the leader word of the lineage, and whether those who might lead are alive.
 
+use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy_control::{BaseId, Generation, Instance, RunDir, find};
+
+use tokio::time::Instant;
 
 use crate::segment::Segment;
 
@@ -13,6 +17,8 @@ pub(crate) struct Leadership {
     segment: Weak<Segment>,
     run_dir: Arc<RunDir>,
     base_id: BaseId,
+    /// Counts where there is no leader word, for lack of space: whoever was told last that it leads does.
+    led: Cell<bool>,
 }
 
 /// How a process is called: in the run directory, and in the lineage of stats.
@@ -28,6 +34,7 @@ impl Leadership {
             segment: Rc::downgrade(segment),
             run_dir: Arc::clone(instance.run_dir()),
             base_id: instance.base_id(),
+            led: Cell::new(false),
         }
     }
 
@@ -36,24 +43,86 @@ impl Leadership {
         self.segment.upgrade().map_or(0, |segment| segment.lineage().generation())
     }
 
-    /// Whether this process leads. Without a leader word, for lack of space, whoever serves does.
+    /// Counts how often the lead has changed hands.
+    pub(crate) fn turn(&self) -> u32 {
+        self.segment.upgrade().map_or(0, |segment| segment.lineage().turn().into())
+    }
+
+    /// Whether this process leads.
     pub(crate) fn leads(&self) -> bool {
-        self.segment.upgrade().is_some_and(|segment| {
-            let lineage = segment.lineage();
-            lineage.leads() || !lineage.is_listed()
+        self.segment.upgrade().is_some_and(|segment| match segment.lineage().is_listed() {
+            true => segment.lineage().leads(),
+            false => self.led.get(),
         })
     }
 
-    /// Leads from now on, in place of `other`. False if that one does not lead, and this one neither.
-    pub(crate) fn take_from(&self, other: Name) -> bool {
-        let taken = self.segment.upgrade().is_some_and(|segment| segment.lineage().take_over(other.segment));
-        taken || self.leads()
+    /// There is nobody to take over from.
+    pub(crate) async fn begin(&self) {
+        self.led.set(true);
+        self.in_a_moment(|| self.take_from_dead()).await;
     }
 
-    /// Whether `other` lives; if that cannot be found out, it may.
-    pub(crate) fn lives(&self, other: Name) -> bool {
+    /// Leads from now on, in place of `other`, as of the turn that it told. False if that one lives and does not lead any
+    /// more, or has taken everything back.
+    pub(crate) fn take_from(&self, other: Name, turn: u32) -> bool {
+        let taken = self.segment.upgrade().is_some_and(|segment| {
+            let lineage = segment.lineage();
+            !lineage.is_listed() || lineage.take_over(other.segment, turn as u16)
+        });
+        self.led.set(self.led.get() || taken);
+        taken || self.take_from_dead()
+    }
+
+    /// Leads on, and whoever was to take over does not any more. False if that one leads and lives.
+    pub(crate) async fn go_on(&self) -> bool {
+        let goes_on = || {
+            self.segment.upgrade().is_some_and(|segment| match segment.lineage().is_listed() {
+                true => segment.lineage().go_on() || segment.lineage().take_over_from_dead(),
+                false => self.led.get(),
+            })
+        };
+        self.in_a_moment(goes_on).await
+    }
+
+    fn take_from_dead(&self) -> bool {
+        self.segment.upgrade().is_none_or(|segment| {
+            let lineage = segment.lineage();
+            !lineage.is_listed() || lineage.take_over_from_dead()
+        })
+    }
+
+    /// Whether `other`, which has closed its channel, does so because it dies: its sockets go a moment before its locks.
+    pub(crate) async fn died(&self, other: Generation) -> bool {
+        self.in_a_moment(|| !self.lives(other)).await
+    }
+
+    /// Whether it comes true while a process may take to die.
+    async fn in_a_moment(&self, comes_true: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + DYING;
+        loop {
+            if comes_true() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Another process leads.
+    pub(crate) fn end(&self) {
+        self.led.set(false);
+    }
+
+    /// If that cannot be found out, it may.
+    fn lives(&self, other: Generation) -> bool {
         find(&self.run_dir).map_or(true, |all| {
-            all.iter().any(|found| found.base_id() == self.base_id && found.generation() == other.generation)
+            all.iter().any(|found| found.base_id() == self.base_id && found.generation() == other)
         })
     }
 }
+
+/// How long the end of a process may take.
+const DYING: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);

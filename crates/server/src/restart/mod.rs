@@ -6,9 +6,12 @@
 
 mod arrivals;
 mod child;
+mod fault;
+mod heart;
 mod leadership;
 mod offers;
 mod parent;
+mod reserve;
 mod sockets;
 
 use std::time::Duration;

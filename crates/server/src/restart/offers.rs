@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::fault::{self, Place};
 use super::{ANSWER_LIMIT, TalkError, say};
 
 /// Connections on offer, and the child's answers.
@@ -90,7 +91,8 @@ impl Offers {
         });
         self.offered.close();
         while self.offered.recv().await.is_some() {}
-        self.pending.clear();
+        // Goes on only when the child knows that nothing follows.
+        let pending = std::mem::take(&mut self.pending);
         // Receipts that workers hold keep a sender; this is the last but those.
         drop(std::mem::replace(&mut self.answers, mpsc::unbounded_channel().0));
         let finishing = async {
@@ -102,6 +104,7 @@ impl Offers {
         if let Ok(Err(error)) = tokio::time::timeout(ANSWER_LIMIT, finishing).await {
             debug!(target: "restart", %error, "the process that leads does not hear the end");
         }
+        drop(pending);
         let Offers { moved, refused, withdrawn, .. } = self;
         info!(target: "restart", moved, refused, withdrawn, "connections have been handed over");
     }
@@ -148,6 +151,7 @@ impl Offers {
         let lent: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         match tokio::time::timeout(ANSWER_LIMIT, self.channel.send(body, &lent)).await {
             Ok(Ok(())) => {
+                fault::at(Place::ParentOffered);
                 self.pending.insert(id, Pending { answer, until: Instant::now() + OFFER_LIMIT });
                 Ok(())
             }
@@ -186,6 +190,7 @@ impl Offers {
     async fn give(&mut self, given: Given) -> Result<(), TalkError> {
         let Given { id, released } = given;
         if released {
+            fault::at(Place::ParentBeforeRelease);
             self.moved += 1;
             return say(&self.channel, Body::Release(Release { id })).await;
         }
@@ -201,9 +206,12 @@ impl Offers {
         for id in late {
             self.silent = true;
             self.withdrawn += 1;
-            // Before anything is sent: from here on an Accept comes too late.
-            self.pending.remove(&id);
+            // From here on an Accept comes too late. The connection goes on when the child has been told: if this process
+            // dies, the child goes on with what it knows of all others.
+            let pending = self.pending.remove(&id);
+            debug!(target: "restart", id, "a connection is taken back: the process that leads does not answer");
             say(&self.channel, Body::Withdraw(Withdraw { id })).await?;
+            drop(pending);
         }
         Ok(())
     }

@@ -9,10 +9,11 @@ use proxy_control::restart::message::{Hello, Reason, Refused, Stopped, Welcome};
 use proxy_control::restart::{Body, Channel, PROTOCOL, RestartSocket};
 use proxy_control::{Generation, Instance};
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::fault::{self, Place};
+use super::reserve::Reserve;
 use super::{ANSWER_LIMIT, Leadership, Name, SILENCE_LIMIT, TalkError, called, next, say, sockets};
-use crate::listeners::ListenerError;
 use crate::state::State;
 
 /// Waits for successors and talks to one at a time.
@@ -21,6 +22,8 @@ pub(crate) struct Successors {
     leadership: Rc<Leadership>,
     generation: Generation,
     talking: Cell<bool>,
+    /// While nobody is talked to.
+    reserve: Cell<Option<Reserve>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -59,12 +62,21 @@ enum MeetError {
     Workers(Duration),
 }
 
-/// Set while a successor is being talked to.
-struct Talking<'a>(&'a Cell<bool>);
+/// While a successor is being talked to, with descriptors at hand.
+struct Talking<'a>(&'a Successors);
+
+impl<'a> Talking<'a> {
+    fn begin(successors: &'a Successors) -> Self {
+        successors.talking.set(true);
+        successors.reserve.take();
+        Talking(successors)
+    }
+}
 
 impl Drop for Talking<'_> {
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.talking.set(false);
+        self.0.reserve.set(Some(Reserve::take()));
     }
 }
 
@@ -75,7 +87,8 @@ impl Successors {
         generation: Generation,
         events: mpsc::UnboundedSender<Event>,
     ) -> Rc<Self> {
-        Rc::new(Successors { state, leadership, generation, talking: Cell::new(false), events })
+        let reserve = Cell::new(Some(Reserve::take()));
+        Rc::new(Successors { state, leadership, generation, talking: Cell::new(false), reserve, events })
     }
 
     /// Talks to whoever connects, for as long as the process lives.
@@ -92,8 +105,9 @@ impl Successors {
         loop {
             match socket.accept().await {
                 Ok(channel) => drop(tokio::task::spawn_local(Rc::clone(&self).meet(channel))),
+                // Out of descriptors, mostly: the connection stays in the queue until there is one.
+                Err(_) if self.open_reserve() => {}
                 Err(error) => {
-                    // Out of descriptors, mostly: the connection stays in the queue until there is one.
                     warn!(target: "restart", %error, "a new process cannot be talked to");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -110,30 +124,30 @@ impl Successors {
                 return;
             }
         };
-        let _talking = Talking(&self.talking);
+        let _talking = Talking::begin(&self);
         let generation = Generation(hello.generation);
         let successor = Name { generation, segment: hello.segment };
         self.tell(Event::Greeted { successor, version: hello.version });
         let paused = Cell::new(false);
         match self.converse(&channel, &paused).await {
             Ok(()) => self.tell(Event::Leads { successor, channel: Some(channel) }),
-            Err(_) if !self.leads_again(successor) => {
-                // It lives and leads, although nobody told us so.
-                self.tell(Event::Leads { successor, channel: None });
+            Err(error) if !self.leadership.go_on().await => {
+                // It lives and leads, although nobody told us so. If it hangs it may wake up.
+                let channel = matches!(error, MeetError::Talk(TalkError::Silence(_))).then_some(channel);
+                self.tell(Event::Leads { successor, channel });
             }
             Err(error) => {
                 // Before anything else: from here on connections are accepted again.
-                let resumed = if paused.get() { self.resume() } else { Ok(()) };
-                drop(channel);
-                if let Err(error) = resumed {
-                    tracing::error!(target: "restart", %error, "cannot accept on all listeners again");
+                if paused.get() {
+                    self.resume().await;
                 }
+                drop(channel);
                 self.tell(Event::Failed { reason: error.to_string() });
             }
         }
     }
 
-    /// Reads who is there. `None`: it was refused. Otherwise `talking` is set.
+    /// Reads who is there. `None`: it was refused.
     async fn greet(&self, channel: &Channel) -> Result<Option<Hello>, TalkError> {
         let received = next(channel, ANSWER_LIMIT).await?;
         let Body::Hello(hello) = received.body else {
@@ -144,14 +158,12 @@ impl Successors {
             say(channel, Body::Refused(Refused { reason: reason.into(), text })).await?;
             return Ok(None);
         }
-        self.talking.set(true);
         Ok(Some(hello))
     }
 
-    /// Whether this process leads after all: it still does, or the one that led for a moment is dead.
-    fn leads_again(&self, successor: Name) -> bool {
-        let leadership = &self.leadership;
-        leadership.leads() || (!leadership.lives(successor) && leadership.take_from(successor))
+    /// False if there is none.
+    fn open_reserve(&self) -> bool {
+        self.reserve.take().is_some()
     }
 
     fn refusal(&self, hello: &Hello) -> Option<(Reason, String)> {
@@ -188,7 +200,9 @@ impl Successors {
             epoch: self.state.epoch.wrapping_add(1),
             first_started_ms,
             segment: self.leadership.segment(),
+            turn: self.leadership.turn(),
         };
+        fault::at(Place::ParentAfterHello);
         say(channel, Body::Welcome(welcome)).await?;
         let wanted = match self.hear(channel).await? {
             Body::SocketsWanted(wanted) => wanted,
@@ -196,6 +210,7 @@ impl Successors {
         };
         let state = &self.state;
         let sockets = sockets::give(channel, &wanted, &state.listeners, state.admin_port.get()).await?;
+        fault::at(Place::ParentAfterSockets);
         self.tell(Event::SocketsPassed { sockets });
         match self.hear(channel).await? {
             Body::Serving(_) => {}
@@ -208,10 +223,14 @@ impl Successors {
         if tokio::time::timeout(ANSWER_LIMIT, state.listeners.pause()).await.is_err() {
             return Err(MeetError::Workers(ANSWER_LIMIT));
         }
+        fault::at(Place::ParentBeforeStopped);
         say(channel, Body::Stopped(Stopped {})).await?;
         self.tell(Event::Serving);
         match self.hear(channel).await? {
-            Body::Confirm(_) => Ok(()),
+            Body::Confirm(_) => {
+                fault::at(Place::ParentAfterConfirm);
+                Ok(())
+            }
             other => Err(TalkError::Unexpected(called(&other)).into()),
         }
     }
@@ -227,11 +246,15 @@ impl Successors {
         }
     }
 
-    fn resume(&self) -> Result<(), ListenerError> {
+    /// Accepts again, as soon as there are descriptors for it.
+    async fn resume(&self) {
         if let Some(port) = self.state.admin_port.get() {
             port.resume();
         }
-        self.state.listeners.resume()
+        while let Err(error) = self.state.listeners.resume() {
+            error!(target: "restart", %error, "cannot accept again, and goes on trying");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
     }
 
     fn tell(&self, event: Event) {

@@ -39,14 +39,16 @@ fn wanted_admin(address: &SocketAddress) -> WantedListener {
     WantedListener { name: String::new(), address: Address::from(address).to_string() }
 }
 
-/// Child: asks for the sockets of its listeners and its admin port.
+/// Child: asks for the sockets of its listeners, of which each worker is to have one, and of its admin port.
 pub(super) async fn ask<'a>(
     channel: &Channel,
     listeners: impl Iterator<Item = &'a settings::Listener>,
     admin: Option<&SocketAddress>,
+    each: usize,
 ) -> Result<Inherited, TalkError> {
     let wanted: Vec<_> = listeners.map(wanted).chain(admin.map(wanted_admin)).collect();
-    super::say(channel, Body::SocketsWanted(SocketsWanted { listeners: wanted.clone() })).await?;
+    let each = u32::try_from(each).unwrap_or(u32::MAX);
+    super::say(channel, Body::SocketsWanted(SocketsWanted { listeners: wanted.clone(), each })).await?;
     let mut inherited = Inherited::default();
     loop {
         let received = next(channel, ANSWER_LIMIT).await?;
@@ -71,7 +73,8 @@ pub(super) async fn ask<'a>(
     }
 }
 
-/// Parent: duplicates what it has of what is wanted; returns how many sockets that were.
+/// Parent: duplicates what it has of what is wanted, and binds what listeners of its own lack; returns how many sockets that
+/// were.
 pub(super) async fn give(
     channel: &Channel,
     wanted: &SocketsWanted,
@@ -87,7 +90,8 @@ pub(super) async fn give(
             left.extend(socket.map(|socket| (index, socket)));
             continue;
         }
-        let sockets = listeners.with_sockets(&listener.name, &listener.address, |sockets| {
+        let each = wanted.each.min(MAX_EACH) as usize;
+        let sockets = listeners.with_sockets(&listener.name, &listener.address, each, |sockets| {
             sockets.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect::<Result<Vec<_>, _>>()
         });
         let sockets = sockets.transpose().map_err(ChannelError::Io)?;
@@ -111,3 +115,6 @@ pub(super) async fn give(
         left = rest;
     }
 }
+
+/// As many workers as a process can have.
+const MAX_EACH: u32 = u16::MAX as u32;
