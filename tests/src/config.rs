@@ -47,8 +47,14 @@ impl Bootstrap {
 
     /// Adds a listener on 127.0.0.1 port 0 with one filter chain.
     #[must_use]
-    pub fn listener(mut self, name: &str, filter_chain: Value) -> Self {
-        let local = address(SocketAddr::from(([127, 0, 0, 1], 0)));
+    pub fn listener(self, name: &str, filter_chain: Value) -> Self {
+        self.listener_at(name, SocketAddr::from(([127, 0, 0, 1], 0)), filter_chain)
+    }
+
+    /// Adds a listener with one filter chain.
+    #[must_use]
+    pub fn listener_at(mut self, name: &str, at: SocketAddr, filter_chain: Value) -> Self {
+        let local = address(at);
         self.list("listeners").push(json!({"name": name, "address": local, "filter_chains": [filter_chain]}));
         self
     }

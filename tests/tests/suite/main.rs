@@ -19,6 +19,7 @@ mod http2_framing;
 mod listeners;
 mod local_replies;
 mod readme;
+mod restart_failures;
 mod routing;
 mod server_stats;
 mod stat_names;

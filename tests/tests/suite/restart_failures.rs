@@ -1,0 +1,607 @@
+//! What can go wrong in a hot restart, with real processes: whoever fails, requests are answered and the next restart works.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+use proxy_tests::{
+    Bootstrap, EchoBackend, Generation, Generations, PATIENCE, Signal, Start, Tally, Traffic, Wire,
+    direct_response_chain, eventually, only_proxyd, tcp_filter_chain, unused_address,
+};
+
+/// Generations whose listener answers by itself.
+fn answering() -> Generations {
+    let main = unused_address();
+    Generations::of(&bootstrap(main), main)
+}
+
+fn bootstrap(main: SocketAddr) -> Bootstrap {
+    Bootstrap::empty().listener_at("main", main, direct_response_chain("hello"))
+}
+
+/// Generations that relay to `echo`.
+fn relaying(echo: &EchoBackend) -> Generations {
+    let main = unused_address();
+    let bootstrap = Bootstrap::empty().listener_at("main", main, tcp_filter_chain("echo"));
+    Generations::of(&bootstrap.cluster("echo", echo.address()), main)
+}
+
+/// The next restart works, `last` ends in good order, and all that was answered has been counted.
+fn ends_well(generations: &Generations, traffic: Traffic, last: Generation) -> Tally {
+    ends_well_after(generations, traffic, last, 0)
+}
+
+/// As [`ends_well`]; so many requests may have been lost, counted or not.
+fn ends_well_after(generations: &Generations, traffic: Traffic, mut last: Generation, lost: u64) -> Tally {
+    traffic.goes_on();
+    let mut next = generations.next();
+    assert!(last.exit().success(), "{}", last.log());
+    traffic.goes_on();
+    let tally = traffic.end();
+    assert!(tally.lost <= lost, "{tally:?}");
+    // What is killed may have answered and not counted yet.
+    let counted = tally.answered.saturating_sub(lost.min(OF_THE_KILLED))..=tally.answered + tally.lost;
+    let mut count = 0;
+    let right = within_patience(|| {
+        count = next.stat("http.ingress.downstream_rq_2xx");
+        counted.contains(&count)
+    });
+    assert!(right, "{count} of {tally:?}");
+    next.says("handed over all it could");
+    next.end();
+    generations.assert_nothing_left();
+    tally
+}
+
+/// Whether it comes true.
+fn within_patience(mut comes_true: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !comes_true() {
+        if Instant::now() > deadline {
+            return false;
+        }
+    }
+    true
+}
+
+/// All that a process that is killed may take with it: what clients had sent to it.
+const OF_THE_KILLED: u64 = 4;
+
+#[test]
+fn nothing_fails() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let tally = ends_well(&generations, traffic, first);
+    assert_eq!(tally.refused, 0);
+}
+
+/// The new process crashes; the old one goes on.
+fn child_crashes(place: &str, lost: u64) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let mut failing = generations.start(&Start::next().fault(&format!("{place}:crash")));
+    assert_eq!(failing.exit().code(), None, "{}", failing.log());
+    if place != "ChildBeforeHello" {
+        first.says("the new process did not take over, this one goes on");
+    }
+    let tally = ends_well_after(&generations, traffic, first, lost);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn the_new_process_crashes_before_it_says_hello() {
+    child_crashes("ChildBeforeHello", 0);
+}
+
+#[test]
+fn the_new_process_crashes_when_it_is_welcome() {
+    child_crashes("ChildAfterWelcome", 0);
+}
+
+#[test]
+fn the_new_process_crashes_before_it_says_that_it_serves() {
+    child_crashes("ChildBeforeServing", OF_THE_KILLED);
+}
+
+#[test]
+fn the_new_process_crashes_before_it_leads() {
+    child_crashes("ChildBeforeConfirm", OF_THE_KILLED);
+}
+
+#[test]
+fn the_new_process_crashes_when_it_leads_and_nobody_knows() {
+    child_crashes("ChildLeadsUntold", OF_THE_KILLED);
+}
+
+#[test]
+fn the_new_process_crashes_when_it_leads() {
+    only_proxyd!("Envoy's hot restart is another one");
+    for place in ["ChildAfterConfirm", "ChildAccepted"] {
+        let generations = answering();
+        let mut first = generations.first(&Start::default());
+        let traffic = Traffic::http(generations.main);
+        let mut failing = generations.start(&Start::next().fault(&format!("{place}:crash")));
+        assert_eq!(failing.exit().code(), None, "{}", failing.log());
+        // Nobody listens, and the old one is on its way out.
+        let third = generations.first(&Start::next());
+        assert!(first.exit().success());
+        ends_well_after(&generations, traffic, third, u64::MAX / 2);
+    }
+}
+
+/// The new process hangs, and wakes up when all is over.
+fn child_hangs(place: &str) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let mut failing = generations.start(&Start::next().fault(&format!("{place}:stop")));
+    failing.is_stopped();
+    if place != "ChildBeforeHello" {
+        first.says("the new process did not take over, this one goes on");
+    }
+    let second = generations.next();
+    assert!(first.exit().success());
+    failing.signal(Signal::SIGCONT);
+    if place == "ChildBeforeHello" {
+        // It finds a process that is gone.
+        assert!(!failing.exit().success() || failing.log().contains("ended just now"), "{}", failing.log());
+    } else {
+        assert_eq!(failing.exit().code(), Some(1), "{}", failing.log());
+    }
+    let tally = ends_well(&generations, traffic, second);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn the_new_process_hangs_when_it_is_welcome() {
+    child_hangs("ChildAfterWelcome");
+}
+
+#[test]
+fn the_new_process_hangs_before_it_says_that_it_serves() {
+    child_hangs("ChildBeforeServing");
+}
+
+#[test]
+fn the_new_process_hangs_before_it_leads() {
+    child_hangs("ChildBeforeConfirm");
+}
+
+/// The new process hangs when it leads already, and goes on when it wakes up.
+fn leader_hangs(place: &str) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let mut second = generations.start(&Start::next().fault(&format!("{place}:stop")));
+    second.is_stopped();
+    match place {
+        "ChildLeadsUntold" => first.says("the new process leads"),
+        "ChildAfterConfirm" => first.says("a connection is taken back"),
+        _ => {}
+    }
+    second.signal(Signal::SIGCONT);
+    second.leads();
+    assert!(first.exit().success());
+    let tally = ends_well(&generations, traffic, second);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn the_new_process_hangs_when_it_leads_and_nobody_knows() {
+    leader_hangs("ChildLeadsUntold");
+}
+
+#[test]
+fn the_new_process_hangs_while_connections_are_offered() {
+    leader_hangs("ChildAfterConfirm");
+}
+
+#[test]
+fn the_new_process_hangs_when_it_has_accepted_a_connection() {
+    leader_hangs("ChildAccepted");
+}
+
+/// The old process crashes; the new one goes on alone.
+fn parent_crashes(place: &str) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default().fault(&format!("{place}:crash")));
+    let traffic = Traffic::http(generations.main);
+    let mut second = generations.start(&Start::next());
+    assert_eq!(first.exit().code(), None, "{}", first.log());
+    second.says(if place == "ParentAfterHello" { " serving" } else { "this process leads" });
+    let tally = ends_well_after(&generations, traffic, second, OF_THE_KILLED);
+    // Before it had its sockets, there was a moment without.
+    assert!(tally.refused == 0 || place == "ParentAfterHello", "{tally:?}");
+}
+
+#[test]
+fn the_old_process_crashes_when_it_is_asked() {
+    parent_crashes("ParentAfterHello");
+}
+
+#[test]
+fn the_old_process_crashes_when_it_has_passed_its_sockets() {
+    parent_crashes("ParentAfterSockets");
+}
+
+#[test]
+fn the_old_process_crashes_before_it_has_stopped_accepting() {
+    parent_crashes("ParentBeforeStopped");
+}
+
+#[test]
+fn the_old_process_crashes_when_it_leads_no_more() {
+    parent_crashes("ParentAfterConfirm");
+}
+
+#[test]
+fn the_old_process_crashes_while_it_offers_connections() {
+    parent_crashes("ParentOffered");
+}
+
+#[test]
+fn the_old_process_crashes_before_it_releases_a_connection() {
+    parent_crashes("ParentBeforeRelease");
+}
+
+/// The old process hangs, and wakes up when the new one leads.
+fn parent_hangs(place: &str) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default().fault(&format!("{place}:stop")));
+    let traffic = Traffic::http(generations.main);
+    let mut second = generations.start(&Start::next());
+    first.is_stopped();
+    second.leads();
+    first.signal(Signal::SIGCONT);
+    assert!(first.exit().success(), "{}", first.log());
+    let tally = ends_well(&generations, traffic, second);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn the_old_process_hangs_when_it_has_passed_its_sockets() {
+    parent_hangs("ParentAfterSockets");
+}
+
+#[test]
+fn the_old_process_hangs_before_it_has_stopped_accepting() {
+    parent_hangs("ParentBeforeStopped");
+}
+
+#[test]
+fn the_old_process_hangs_when_it_leads_no_more() {
+    parent_hangs("ParentAfterConfirm");
+}
+
+#[test]
+fn the_old_process_hangs_while_it_offers_connections() {
+    parent_hangs("ParentOffered");
+}
+
+#[test]
+fn the_old_process_hangs_before_it_releases_a_connection() {
+    parent_hangs("ParentBeforeRelease");
+}
+
+#[test]
+fn the_old_process_hangs_when_it_is_asked() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default().fault("ParentAfterHello:stop"));
+    let traffic = Traffic::http(generations.main);
+    let mut failing = generations.start(&Start::next());
+    first.is_stopped();
+    // Nobody gives it sockets.
+    assert_eq!(failing.exit().code(), Some(1), "{}", failing.log());
+    first.signal(Signal::SIGCONT);
+    first.says("the new process did not take over, this one goes on");
+    // It would stop again.
+    let tally = traffic.end();
+    assert_eq!((tally.lost, tally.refused), (0, 0));
+    first.end();
+    generations.assert_nothing_left();
+}
+
+#[test]
+fn a_process_that_is_ending_hands_over_to_nobody() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let echo = EchoBackend::new();
+    let generations = relaying(&echo);
+    let mut first = generations.first(&Start::default());
+    let mut client = Wire::connect(generations.main);
+    assert_eq!(client.send("x").bytes(1), b"x");
+    first.signal(Signal::SIGTERM);
+    first.says("shutting down");
+    let mut failing = generations.start(&Start::next());
+    assert_eq!(failing.exit().code(), Some(1));
+    assert!(failing.log().contains("this process is about to end"), "{}", failing.log());
+    assert_eq!(client.send("y").bytes(1), b"y");
+    drop(client);
+    assert!(first.exit().success());
+    generations.next_after_the_end().end();
+    generations.assert_nothing_left();
+}
+
+#[test]
+fn a_configuration_with_errors_changes_nothing() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let good = fs::read(generations.config()).unwrap();
+    fs::write(generations.config(), "static_resources: {listeners: [{nonsense: 1}]}").unwrap();
+    assert_eq!(generations.start(&Start::next()).exit().code(), Some(1));
+    fs::remove_file(generations.config()).unwrap();
+    assert_eq!(generations.start(&Start::next()).exit().code(), Some(1));
+    fs::write(generations.config(), good).unwrap();
+    assert_eq!(ends_well(&generations, traffic, first).refused, 0);
+}
+
+#[test]
+fn a_port_that_is_taken_changes_nothing() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = foreign.local_addr().unwrap();
+    let config = bootstrap(generations.main).listener_at("other", taken, direct_response_chain("other"));
+    generations.configure(&config);
+    let mut failing = generations.start(&Start::next());
+    assert_eq!(failing.exit().code(), Some(1));
+    assert!(failing.log().contains("Address already in use"), "{}", failing.log());
+    first.says("the new process did not take over, this one goes on");
+    drop(foreign);
+    assert_eq!(ends_well(&generations, traffic, first).refused, 0);
+}
+
+/// Starts processes that lack something: those that fail change nothing, others take over.
+fn starved(limits: &[&str]) {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut last = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let mut failed = 0;
+    for limit in limits {
+        let mut starving = generations.start(&Start::next().limit(limit));
+        if starving.settles() {
+            assert!(last.exit().success());
+            last = starving;
+        } else {
+            failed += 1;
+        }
+        traffic.goes_on();
+    }
+    assert!(failed > 0, "none of {limits:?} is a limit");
+    let tally = ends_well_after(&generations, traffic, last, failed * OF_THE_KILLED);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn too_little_memory_changes_nothing() {
+    // Of address space, in KiB.
+    starved(&["-v 40000", "-v 80000", "-v 120000", "-v 160000"]);
+}
+
+#[test]
+fn too_few_descriptors_change_nothing() {
+    starved(&["-n 8", "-n 12", "-n 16", "-n 20"]);
+}
+
+#[test]
+fn a_process_without_descriptors_can_be_replaced() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default().limit("-n 200"));
+    let mut clients = Vec::new();
+    eventually("the descriptors to be used up", || {
+        clients.push(TcpStream::connect(generations.main).unwrap());
+        first.log().contains("cannot accept, clients wait").then_some(())
+    });
+    let second = generations.next();
+    // Those that could not be duplicated end where they are.
+    drop(clients);
+    assert!(first.exit().success(), "{}", first.log());
+    assert_eq!(Wire::connect(generations.main).ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").text(), "hello");
+    second.end();
+    generations.assert_nothing_left();
+}
+
+#[test]
+fn of_two_that_want_to_take_over_one_does() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let mut both = [(); 2].map(|()| generations.start(&Start::next()));
+    assert!(first.exit().success());
+    // The one that comes too late is refused, or takes over from the other.
+    let leads = both.each_mut().map(Generation::settles);
+    assert_ne!(leads, [false, false]);
+    let [one, other] = both;
+    let (mut early, late) = match (leads, one.log().contains("epoch=2")) {
+        ([true, false], _) | (_, true) => (other, one),
+        _ => (one, other),
+    };
+    let _ = early.exit();
+    assert_eq!(ends_well(&generations, traffic, late).refused, 0);
+}
+
+#[test]
+fn ten_restarts_in_a_row() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut all = vec![generations.first(&Start::default())];
+    let traffic = Traffic::http(generations.main);
+    for concurrency in [1, 3, 2, 4, 1, 2, 3, 1, 4, 2] {
+        let start = Start::next().with(&["--concurrency", &concurrency.to_string()]);
+        // It may be refused: the one before may still be busy.
+        let next = eventually("a process that leads", || {
+            let mut next = generations.start(&start);
+            next.settles().then_some(next)
+        });
+        all.push(next);
+    }
+    let last = all.pop().unwrap();
+    all.iter_mut().for_each(|one| assert!(one.exit().success(), "{}", one.log()));
+    assert_eq!(ends_well(&generations, traffic, last).refused, 0);
+}
+
+#[test]
+fn relays_live_through_failures_of_either_side() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let echo = EchoBackend::new();
+    let generations = relaying(&echo);
+    let mut old = generations.first(&Start::default());
+    let traffic = Traffic::tcp(generations.main);
+    traffic.goes_on();
+    for fault in ["ChildBeforeServing:crash", "ChildBeforeConfirm:crash", "ChildLeadsUntold:crash"] {
+        assert!(!generations.start(&Start::next().fault(fault)).exit().success());
+        traffic.goes_on();
+    }
+    let mut next = generations.start(&Start::next().fault("ChildAccepted:stop"));
+    next.is_stopped();
+    next.signal(Signal::SIGCONT);
+    next.leads();
+    traffic.goes_on();
+    assert!(old.exit().success());
+    old = next;
+    let mut next = generations.start(&Start::next().fault("ChildAfterConfirm:stop"));
+    next.is_stopped();
+    old.says("a connection is taken back");
+    // They were offered, and go on where they were.
+    traffic.goes_on();
+    next.signal(Signal::SIGCONT);
+    next.leads();
+    traffic.goes_on();
+    let tally = traffic.end();
+    assert_eq!((tally.broken, tally.refused), (0, 0));
+    assert!(old.exit().success());
+    next.end();
+    generations.assert_nothing_left();
+}
+
+#[test]
+fn what_killed_processes_leave_is_no_obstacle() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    traffic.goes_on();
+    let mut second = generations.next();
+    first.signal(Signal::SIGKILL);
+    second.signal(Signal::SIGKILL);
+    let _ = (first.exit(), second.exit());
+    let third = generations.first(&Start::default());
+    ends_well_after(&generations, traffic, third, u64::MAX / 2);
+}
+
+#[test]
+fn without_space_for_stats_restarts_work_all_the_same() {
+    only_proxyd!("Envoy's hot restart is another one");
+    // In blocks of 512 bytes: room for a log, not for stats.
+    let small = Some("-f 200");
+    for (first, second) in [(small, None), (None, small), (small, small)] {
+        let limited =
+            |start: Start, limit: Option<&str>| limit.map_or(start.clone(), |l| start.clone().limit(l));
+        let generations = answering();
+        let mut old = generations.first(&limited(Start::default(), first));
+        let traffic = Traffic::http(generations.main);
+        traffic.goes_on();
+        for _ in 0..2 {
+            let mut next = generations.start(&limited(Start::next(), second));
+            next.leads();
+            assert!(old.exit().success(), "{}", old.log());
+            old = next;
+        }
+        traffic.goes_on();
+        let tally = traffic.end();
+        assert_eq!((tally.lost, tally.refused), (0, 0));
+        old.end();
+        generations.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_connection_that_changes_while_it_is_offered() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut first = generations.first(&Start::default());
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let [mut asks, mut half_closes] = [(); 2].map(|()| {
+        let mut client = Wire::connect(generations.main);
+        assert_eq!(client.ask(get).text(), "hello");
+        client
+    });
+    let mut resets = TcpStream::connect(generations.main).unwrap();
+    resets.write_all(get.as_bytes()).unwrap();
+    // What is there and not read makes a reset of the close.
+    assert!(resets.peek(&mut [0]).unwrap() > 0);
+    let mut half = Wire::connect(generations.main);
+    half.send("GET / HTT");
+    let mut second = generations.start(&Start::next().fault("ChildAfterConfirm:stop"));
+    second.is_stopped();
+    asks.send(get);
+    half_closes.send(get).finish();
+    half.send("P/1.1\r\nhost: a\r\n\r\n");
+    drop(resets);
+    second.signal(Signal::SIGCONT);
+    assert_eq!(asks.response().text(), "hello");
+    assert_eq!(half_closes.response().text(), "hello");
+    assert!(half_closes.is_closed());
+    assert_eq!(half.response().text(), "hello");
+    second.leads();
+    drop((asks, half));
+    assert!(first.exit().success());
+    eventually("all to be counted", || (second.stat("http.ingress.downstream_rq_2xx") == 6).then_some(()));
+    second.end();
+    generations.assert_nothing_left();
+}
+
+#[test]
+fn nonsense_on_the_restart_socket_changes_nothing() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let first = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    let path = generations.restart_socket(1);
+    // Not protobuf; nothing that is known; a heartbeat out of turn; a Hello of protocol 99.
+    let messages: [&[u8]; 4] = [&[0xff; 40], &[0xc2, 0x3e, 0x00], &[0x42, 0x00], &[0x0a, 0x02, 0x08, 99]];
+    for message in messages {
+        let answer = say(&path, message);
+        let refused = message[0] == 0x0a;
+        assert_eq!(answer.windows(9).any(|text| text == b"version 9"), refused, "{answer:?}");
+    }
+    // Those that say nothing are no obstacle.
+    let _silent: Vec<_> = (0..5).map(|_| connected(&path)).collect();
+    assert_eq!(ends_well(&generations, traffic, first).refused, 0);
+}
+
+/// What comes back for a message, nothing at the end of file.
+fn say(path: &Path, message: &[u8]) -> Vec<u8> {
+    let socket = connected(path);
+    send(socket.as_raw_fd(), message, MsgFlags::empty()).unwrap();
+    let mut answer = vec![0; 1 << 16];
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
+    answer.truncate(length);
+    answer
+}
+
+fn connected(path: &Path) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    socket
+}
