@@ -99,6 +99,13 @@ impl Client {
         answer(response).await.expect("an answer")
     }
 
+    /// As [`Client::get`]. `None`: the connection takes no more streams, and nothing has been sent.
+    pub async fn try_get(&mut self, target: &str) -> Option<Result<Answer, h2::Error>> {
+        let mut ready = self.send.clone().ready().await.ok()?;
+        let (response, _) = ready.send_request(request("GET", target), true).ok()?;
+        Some(answer(response).await)
+    }
+
     /// Sends a POST with `body` and optional trailers, and reads the whole answer.
     pub async fn post(&mut self, target: &str, body: &[u8], trailers: Option<HeaderMap>) -> Answer {
         let (response, mut send) = self.open(request("POST", target), false).await;

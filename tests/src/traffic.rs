@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crate::{PATIENCE, eventually};
+use crate::{PATIENCE, eventually, http2};
 
 /// Clients at work.
 pub struct Traffic {
@@ -41,6 +41,15 @@ impl Traffic {
     pub fn http(address: SocketAddr) -> Self {
         let keeping = (0..KEEPING).map(|_| true);
         Self::begin(keeping.chain([false]), move |keep, shared| ask(address, keep, shared))
+    }
+
+    /// Over HTTP/2: clients that open another connection when one takes no more streams.
+    #[must_use]
+    pub fn http2(address: SocketAddr) -> Self {
+        Self::begin((0..KEEPING).map(|_| true), move |_, shared| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(ask_over_http2(address, shared));
+        })
     }
 
     /// To a listener that echoes.
@@ -132,6 +141,21 @@ fn exchange(connection: &mut TcpStream) -> io::Result<bool> {
         match connection.read(&mut buffer)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => answer.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+async fn ask_over_http2(address: SocketAddr, shared: &Shared) {
+    while !shared.stop.load(Ordering::SeqCst) {
+        let mut client = http2::Client::connect(address).await;
+        while !shared.stop.load(Ordering::SeqCst) {
+            match client.try_get("/").await {
+                Some(Ok(answer)) if answer.status == 200 => {
+                    shared.answered.fetch_add(1, Ordering::SeqCst);
+                }
+                Some(_) => drop(shared.lost.fetch_add(1, Ordering::SeqCst)),
+                None => break,
+            }
         }
     }
 }

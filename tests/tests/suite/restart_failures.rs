@@ -1,10 +1,13 @@
 //! What can go wrong in a hot restart, with real processes: whoever fails, requests are answered and the next restart works.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
@@ -77,6 +80,16 @@ fn nothing_fails() {
     let generations = answering();
     let first = generations.first(&Start::default());
     let traffic = Traffic::http(generations.main);
+    let tally = ends_well(&generations, traffic, first);
+    assert_eq!(tally.refused, 0);
+}
+
+#[test]
+fn http2_connections_drain_and_lose_nothing() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let first = generations.first(&Start::default());
+    let traffic = Traffic::http2(generations.main);
     let tally = ends_well(&generations, traffic, first);
     assert_eq!(tally.refused, 0);
 }
@@ -587,6 +600,88 @@ fn nonsense_on_the_restart_socket_changes_nothing() {
     // Those that say nothing are no obstacle.
     let _silent: Vec<_> = (0..5).map(|_| connected(&path)).collect();
     assert_eq!(ends_well(&generations, traffic, first).refused, 0);
+}
+
+#[test]
+fn another_user_is_not_let_in() {
+    only_proxyd!("Envoy's hot restart is another one");
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    let generations = answering();
+    let first = generations.first(&Start::default());
+    let path = generations.restart_socket(1);
+    // Modes that let everybody in: the socket does not.
+    for directory in path.ancestors().skip(1).take_while(|directory| *directory != Path::new("/tmp")) {
+        fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let program = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1]); print(s.recv(9))";
+    let mut client = Command::new("/usr/bin/python3");
+    let Ok(output) = client.uid(65534).gid(65534).arg("-c").arg(program).arg(&path).output() else {
+        println!("skipped: there is no Python");
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "b''\n", "{output:?}");
+    first.end();
+}
+
+#[test]
+fn full_directories_change_nothing() {
+    only_proxyd!("Envoy's hot restart is another one");
+    let generations = answering();
+    let mut mounts = Vec::new();
+    for directory in [generations.run_dir(), generations.shm()] {
+        match Mount::tiny(&directory) {
+            Some(mount) => mounts.push(mount),
+            None => {
+                println!("skipped: nothing can be mounted here");
+                return;
+            }
+        }
+    }
+    let mut last = generations.first(&Start::default());
+    let traffic = Traffic::http(generations.main);
+    for directory in [generations.shm(), generations.run_dir()] {
+        let filler = directory.join("filler");
+        let filled = fs::write(&filler, vec![0; 1 << 20]);
+        assert!(filled.is_err(), "there is too much space");
+        let mut starving = generations.start(&Start::next());
+        if starving.settles() {
+            assert!(last.exit().success());
+            last = starving;
+        }
+        traffic.goes_on();
+        fs::remove_file(filler).unwrap();
+    }
+    let mut next = generations.next();
+    assert!(last.exit().success());
+    traffic.goes_on();
+    let tally = traffic.end();
+    assert_eq!((tally.lost, tally.refused), (0, 0));
+    next.says("handed over all it could");
+    next.end();
+    generations.assert_nothing_left();
+}
+
+/// A small file system, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tiny(directory: &Path) -> Option<Mount> {
+        fs::create_dir_all(directory).unwrap();
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs"]).arg(directory);
+        command.output().is_ok_and(|output| output.status.success()).then(|| Mount(directory.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
 }
 
 /// What comes back for a message, nothing at the end of file.
