@@ -1,20 +1,21 @@
 //! The memory behind a store: one mapping, handed out as slices of atomics, and the thread's own column.
 //!
-//! This is the only file of the crate with `unsafe`. It knows areas and cells, not names or scopes.
+//! This file and its child are the only ones of the crate with `unsafe`. They know areas and cells, not names or
+//! scopes.
 //!
 //! Every array of slots is mapped twice as long as the file has room for: the first half is the file, the second an
 //! anonymous file. A slot of either half is reached the same way, so running out of space in the file changes
 //! nothing for those who count.
-#![allow(unsafe_code)] // maps memory, and reads a thread's column through a pointer kept valid by the binding
+#![allow(unsafe_code)] // maps memory
 
-use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::ptr::{NonNull, null};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -27,6 +28,10 @@ use crate::error::StatsError;
 use crate::histogram::Recording;
 use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, EXTRA_COLUMNS, Geometry, HEADER_BYTES, word};
 use crate::metric::MetricKind;
+
+mod handle;
+
+pub(crate) use handle::Handle;
 
 /// One mapped segment. Lives as long as its store and every thread bound to it.
 pub(crate) struct Segment {
@@ -97,7 +102,7 @@ impl Segment {
         let stretches = (u64::from(geometry.slots) * 2).div_ceil(u64::from(STRETCH_SLOTS));
         let unused = || (0..stretches).map(|_| AtomicU8::new(CELLS_UNUSED)).collect();
         let segment = Segment {
-            id: next_id(),
+            id: handle::next_id(),
             geometry,
             base,
             mapped,
@@ -112,8 +117,7 @@ impl Segment {
         };
         segment.map_file().map_err(memory("file mapping"))?;
         let segment = Arc::new(segment);
-        let mut all = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-        all.push((segment.id, Arc::downgrade(&segment)));
+        handle::register(&segment);
         Ok(segment)
     }
 
@@ -249,12 +253,6 @@ impl Segment {
         Ok(())
     }
 
-    /// A handle to a slot of this segment.
-    pub(crate) fn handle(&self, slot: u32) -> Handle {
-        assert!((slot as usize) < self.slots(), "slots come from the pools, which end at the geometry");
-        Handle { segment: self.id, slot }
-    }
-
     /// Sum over all columns, wrapping: gauges are two's complement.
     pub(crate) fn sum(&self, slot: u32) -> u64 {
         let slot = slot as usize;
@@ -308,11 +306,6 @@ impl Segment {
             // It goes with the process anyway.
             let _ = file.unlock();
         }
-    }
-
-    /// Column of the calling thread, if it is bound to this segment.
-    pub(crate) fn bound_column(&self) -> Option<usize> {
-        BINDING.with_borrow(|own| own.as_ref().filter(|own| own.segment.id == self.id).map(|own| own.column))
     }
 
     /// Makes the calling thread's cells of those `slots` that are counters zero. What had not been flushed of them
@@ -379,14 +372,6 @@ impl Segment {
         fallocate(file.as_fd(), FallocateFlags::empty(), start as i64, length as i64).is_ok()
     }
 
-    /// Swaps what the calling thread has recorded in histograms of this segment for nothing.
-    pub(crate) fn hand_over(&self) {
-        let recording = BINDING.with_borrow_mut(|own| {
-            own.as_mut().filter(|own| own.segment.id == self.id).map(|own| std::mem::take(&mut own.recording))
-        });
-        self.accept(recording.unwrap_or_default());
-    }
-
     fn accept(&self, recording: Recording) {
         if !recording.is_empty() {
             self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).push(recording);
@@ -405,32 +390,11 @@ impl Segment {
         let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
         handed_over.iter_mut().for_each(|recording| recording.forget(&dead));
     }
-
-    /// Makes the calling thread count in column `index` until it ends or is bound again. False if the column does
-    /// not exist or another thread has it: then nothing changes.
-    pub(crate) fn bind(self: &Arc<Self>, index: usize) -> bool {
-        let already = BINDING.with_borrow(|own| {
-            own.as_ref().is_some_and(|own| own.column == index && Arc::ptr_eq(&own.segment, self))
-        });
-        if already {
-            return true;
-        }
-        if self.claimed.get(index).is_none_or(|claimed| claimed.swap(true, Acquire)) {
-            return false;
-        }
-        let binding = Binding { segment: self.clone(), column: index, recording: Recording::default() };
-        // Dropping the old binding clears `BOUND`, so the new one is entered afterwards.
-        drop(BINDING.replace(Some(binding)));
-        BOUND.set(Bound { segment: self.id, column: self.column(index).as_ptr() });
-        true
-    }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        let mut all = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(id, _)| *id != self.id);
-        drop(all);
+        handle::unregister(self.id);
         // SAFETY: base and length are those of `create`; slices borrow `self`, and a thread's column pointer is
         // cleared before its binding lets go of the segment, so nothing reaches the memory any more.
         let unmapped = unsafe { munmap(self.base.cast(), self.mapped) };
@@ -463,102 +427,22 @@ impl Places {
     }
 }
 
-/// A slot of a segment. Outlived by its segment or not, using it is sound: the fast path asks whether the thread is
-/// bound to that very segment, the slow one whether the segment still exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Handle {
-    segment: u32,
-    slot: u32,
-}
+/// Tells readers of the file that something they may have read is being taken away.
+pub(crate) struct Change<'a>(&'a Segment);
 
-impl Handle {
-    /// Adds `amount`, wrapping. A load and a store of the thread's own cell.
-    #[inline]
-    pub(crate) fn add(self, amount: u64) {
-        let bound = BOUND.get();
-        if bound.segment != self.segment {
-            return self.add_unbound(amount);
-        }
-        // SAFETY: `BOUND` names this segment, so this thread's binding keeps its mapping alive, and `Segment::handle`
-        // checked the slot against the length of a column of that segment (ids are never reused).
-        let cell = unsafe { &*bound.column.add(self.slot as usize) };
-        // No read-modify-write: `claimed` sees to it that no other thread writes to this column.
-        cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
-    }
-
-    #[cold]
-    fn add_unbound(self, amount: u64) {
-        if let Some(segment) = self.segment() {
-            segment.extra_cell(Extra::Unbound, self.slot as usize).fetch_add(amount, Relaxed);
-        }
-    }
-
-    /// Records a value of a histogram in memory of this thread.
-    #[inline]
-    pub(crate) fn record(self, value: u64) {
-        let recorded = BINDING.try_with(|own| match &mut *own.borrow_mut() {
-            Some(own) if own.segment.id == self.segment => {
-                own.recording.record(self.slot, value);
-                true
-            }
-            _ => false,
-        });
-        if recorded != Ok(true) {
-            self.record_unbound(value);
-        }
-    }
-
-    #[cold]
-    fn record_unbound(self, value: u64) {
-        if let Some(segment) = self.segment() {
-            segment.unbound.lock().unwrap_or_else(PoisonError::into_inner).record(self.slot, value);
-        }
-    }
-
-    /// Sum over all threads; 0 when the segment is gone.
-    pub(crate) fn sum(self) -> u64 {
-        self.segment().map_or(0, |segment| segment.sum(self.slot))
-    }
-
-    /// See [`Segment::set`].
-    pub(crate) fn set(self, value: u64) {
-        if let Some(segment) = self.segment() {
-            segment.set(self.slot, value);
-        }
-    }
-
-    fn segment(self) -> Option<Arc<Segment>> {
-        let all = REGISTRY.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().find(|(id, _)| *id == self.segment)?.1.upgrade()
+impl<'a> Change<'a> {
+    pub(crate) fn begin(segment: &'a Segment) -> Change<'a> {
+        segment.header()[word::SEQUENCE].fetch_add(1, Relaxed);
+        // What follows must not be seen before the sequence is odd.
+        fence(SeqCst);
+        Change(segment)
     }
 }
 
-/// What the fast path reads. Has no destructor, so reading it is one access relative to the thread pointer.
-#[derive(Clone, Copy)]
-struct Bound {
-    segment: u32,
-    column: *const AtomicU64,
-}
-
-/// Keeps the memory behind [`Bound`] alive, and clears it before letting go.
-struct Binding {
-    segment: Arc<Segment>,
-    column: usize,
-    /// Histograms of this thread since it handed over last.
-    recording: Recording,
-}
-
-impl Drop for Binding {
+impl Drop for Change<'_> {
     fn drop(&mut self) {
-        BOUND.set(NOWHERE);
-        self.segment.accept(std::mem::take(&mut self.recording));
-        self.segment.claimed[self.column].store(false, Release);
+        self.0.header()[word::SEQUENCE].fetch_add(1, Release);
     }
-}
-
-thread_local! {
-    static BOUND: Cell<Bound> = const { Cell::new(NOWHERE) };
-    static BINDING: RefCell<Option<Binding>> = const { RefCell::new(None) };
 }
 
 /// Types that any bytes are a valid value of, and that others may change meanwhile.
@@ -577,17 +461,6 @@ fn mapped_columns(geometry: &Geometry) -> usize {
     (geometry.threads + EXTRA_COLUMNS * 2) as usize
 }
 
-fn next_id() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let id = NEXT.fetch_add(1, Relaxed);
-    assert!(id != NOWHERE.segment && id < u32::MAX / 2, "a process makes a handful of stores");
-    id
-}
-
-/// Living segments by id: for threads without a binding, and for reading a value. Not on the data path.
-static REGISTRY: RwLock<Vec<(u32, Weak<Segment>)>> = RwLock::new(Vec::new());
-
-const NOWHERE: Bound = Bound { segment: 0, column: null() };
 /// Slots whose extra cells get their space in one step.
 const STRETCH_SLOTS: u32 = CHUNK_SLOTS * 2;
 const CELLS_UNUSED: u8 = 0;

@@ -179,14 +179,16 @@ fn histograms_of_all_threads_become_one() {
     let scope = store.root().scope("cluster.b");
     let (time, idle) = (scope.histogram("upstream_rq_time"), scope.histogram("idle"));
     std::thread::scope(|threads| {
-        for index in 1..5 {
+        let recorders = [1, 2, 3, 4].map(|index| {
             let store = &store;
             // Columns 1 and 2 exist; the other two threads stay unbound.
             threads.spawn(move || {
                 assert_eq!(store.bind_thread(ThreadIndex(index)), index < 3);
                 (0..1000).for_each(|value| time.record(value));
-            });
-        }
+            })
+        });
+        // The end of the scope would not wait for what a thread hands over when it ends.
+        recorders.into_iter().for_each(|recorder| recorder.join().unwrap());
     });
     time.record(5000);
     assert_eq!(histograms(&store)["cluster.b.upstream_rq_time"], (0, 0), "not before a flush");
