@@ -47,9 +47,16 @@ impl Bootstrap {
 
     /// Adds a listener on 127.0.0.1 port 0 with one filter chain.
     #[must_use]
-    pub fn listener(mut self, name: &str, filter_chain: Value) -> Self {
-        let local = address(SocketAddr::from(([127, 0, 0, 1], 0)));
-        self.list("listeners").push(json!({"name": name, "address": local, "filter_chains": [filter_chain]}));
+    pub fn listener(self, name: &str, filter_chain: Value) -> Self {
+        self.listener_at(name, SocketAddr::from(([127, 0, 0, 1], 0)), filter_chain)
+    }
+
+    /// Adds a listener on `local` with one filter chain.
+    #[must_use]
+    pub fn listener_at(mut self, name: &str, local: SocketAddr, filter_chain: Value) -> Self {
+        let address = address(local);
+        self.list("listeners")
+            .push(json!({"name": name, "address": address, "filter_chains": [filter_chain]}));
         self
     }
 

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proxy_config::settings::Bootstrap;
+use proxy_config::settings::{self, SocketAddress};
 use proxy_control::restart::message::{Confirm, GiveUp, Heartbeat, Hello, Reason, Serving};
 use proxy_control::restart::{Body, Channel, ChannelError, PROTOCOL};
 use proxy_control::{Generation, Instance};
@@ -38,6 +38,8 @@ pub enum ChildError {
     TakenBack(Generation),
     #[error("another process leads already")]
     Overtaken,
+    #[error("it was rolled back: generation {0} goes on")]
+    RolledBack(Generation),
     #[error(
         "there is no running instance to take over from (--skip-hot-restart-on-no-parent starts all the same)"
     )]
@@ -59,7 +61,7 @@ impl Predecessor {
             RestartEpoch::Auto => None,
             RestartEpoch::Number(number) => Some(number.get()),
         };
-        let found = Predecessor::meet(instance, leadership.segment(), epoch).await?;
+        let found = Predecessor::meet(leadership, instance.generation(), epoch).await?;
         if found.is_none() && epoch.is_some() && !options.skip_on_no_parent {
             return Err(ChildError::Nobody);
         }
@@ -68,13 +70,12 @@ impl Predecessor {
 
     /// Asks living generations, the newest first, to hand over. `None`: there is none.
     async fn meet(
-        instance: &Instance,
-        segment: u64,
+        leadership: &Leadership,
+        own: Generation,
         epoch: Option<u32>,
     ) -> Result<Option<Predecessor>, ChildError> {
-        let own = instance.generation();
-        let mut all = proxy_control::find(instance.run_dir()).map_err(ChildError::RunDir)?;
-        all.retain(|found| found.base_id() == instance.base_id() && found.generation() != own);
+        let mut all = leadership.generations().map_err(ChildError::RunDir)?;
+        all.retain(|found| found.generation() != own);
         let mut refused = None;
         for found in all.iter().rev() {
             let generation = found.generation();
@@ -90,7 +91,7 @@ impl Predecessor {
                 generation: own.0,
                 epoch,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                segment,
+                segment: leadership.segment(),
             };
             say(&channel, Body::Hello(hello)).await.map_err(talk)?;
             match next(&channel, ANSWER_LIMIT).await.map_err(talk)?.body {
@@ -116,14 +117,28 @@ impl Predecessor {
         refused.map_or(Ok(None), Err)
     }
 
-    /// The sockets of listeners, and of the admin port, that the predecessor has as well.
+    /// The generation that leads, to take over from it again.
+    ///
+    /// # Errors
+    /// There is none, or it does not hand over.
+    pub(crate) async fn find_again(
+        leadership: &Leadership,
+        own: Generation,
+    ) -> Result<Predecessor, ChildError> {
+        Predecessor::meet(leadership, own, None).await?.ok_or(ChildError::Nobody)
+    }
+
+    /// The sockets of listeners, one for each of `workers`, and of the admin port, as far as the predecessor has or can bind them.
     ///
     /// # Errors
     /// It does not give them.
-    pub(crate) async fn sockets(&self, bootstrap: &Bootstrap) -> Result<Inherited, ChildError> {
-        let listeners = bootstrap.listeners.iter().map(|listener| &**listener);
-        let admin = bootstrap.admin.as_ref().map(|admin| &admin.address);
-        let asked = sockets::ask(&self.channel, listeners, admin).await;
+    pub(crate) async fn sockets<'a>(
+        &self,
+        listeners: impl Iterator<Item = &'a settings::Listener>,
+        admin: Option<&SocketAddress>,
+        workers: usize,
+    ) -> Result<Inherited, ChildError> {
+        let asked = sockets::ask(&self.channel, listeners, admin, workers).await;
         asked.map_err(|source| ChildError::Talk { generation: self.name.generation, source })
     }
 
@@ -171,15 +186,15 @@ impl Predecessor {
         }
     }
 
-    /// Tells that this process accepts, and leads after `confirm_after`. Gives the channel, on which connections follow.
+    /// Tells that this process accepts, and leads after `confirm_after`. Connections follow on the channel.
     ///
     /// # Errors
     /// The predecessor has taken everything back, or somebody else leads.
     pub(crate) async fn take_over(
-        self,
+        &self,
         leadership: &Leadership,
         confirm_after: Duration,
-    ) -> Result<Channel, ChildError> {
+    ) -> Result<(), ChildError> {
         // Whether it hears that shows in what follows; what hangs there hangs without us.
         let _ = say(&self.channel, Body::Serving(Serving {})).await;
         self.beat_during(leadership, tokio::time::sleep(confirm_after)).await?;
@@ -189,7 +204,12 @@ impl Predecessor {
         if let Err(error) = say(&self.channel, Body::Confirm(Confirm {})).await {
             info!(target: "restart", %error, "the process before this one does not hear that it leads no more");
         }
-        Ok(self.channel)
+        Ok(())
+    }
+
+    /// On which connections come once this process leads.
+    pub(crate) fn into_channel(self) -> Channel {
+        self.channel
     }
 
     /// Tells the predecessor that it will have to go on.

@@ -1,9 +1,10 @@
 //! Who leads: the leader word of the lineage, and whether those who might lead are alive.
 
+use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use proxy_control::{BaseId, Generation, Instance, RunDir, find};
+use proxy_control::{BaseId, Found, Generation, Instance, RunDir, find};
 
 use crate::segment::Segment;
 
@@ -52,8 +53,16 @@ impl Leadership {
 
     /// Whether `other` lives; if that cannot be found out, it may.
     pub(crate) fn lives(&self, other: Name) -> bool {
-        find(&self.run_dir).map_or(true, |all| {
-            all.iter().any(|found| found.base_id() == self.base_id && found.generation() == other.generation)
-        })
+        self.generations().map_or(true, |all| all.iter().any(|found| found.generation() == other.generation))
+    }
+
+    /// All living generations, this one among them, the oldest first.
+    ///
+    /// # Errors
+    /// The run directory cannot be read.
+    pub(crate) fn generations(&self) -> io::Result<Vec<Found>> {
+        let mut all = find(&self.run_dir)?;
+        all.retain(|found| found.base_id() == self.base_id);
+        Ok(all)
     }
 }

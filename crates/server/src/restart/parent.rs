@@ -166,17 +166,21 @@ impl Successors {
             return Some((Reason::Busy, "another restart is under way".to_owned()));
         }
         if let Some(epoch) = hello.epoch
-            && epoch != self.state.epoch.wrapping_add(1)
+            && epoch != self.next_epoch()
         {
             let text = format!(
                 "the running process has restart epoch {}, so the next one is {}",
-                self.state.epoch,
-                self.state.epoch.wrapping_add(1)
+                self.state.epoch.get(),
+                self.next_epoch()
             );
             return Some((Reason::Epoch, text));
         }
         let text = || "this process is about to end".to_owned();
         self.state.ending.get().then(|| (Reason::Ending, text()))
+    }
+
+    fn next_epoch(&self) -> u32 {
+        self.state.epoch.get().wrapping_add(1)
     }
 
     /// From Welcome to Confirm. `paused` says how far it got: whether workers were told to stop accepting.
@@ -185,19 +189,20 @@ impl Successors {
             self.state.first_started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let welcome = Welcome {
             generation: self.generation.0,
-            epoch: self.state.epoch.wrapping_add(1),
+            epoch: self.next_epoch(),
             first_started_ms,
             segment: self.leadership.segment(),
         };
         say(channel, Body::Welcome(welcome)).await?;
-        let wanted = match self.hear(channel).await? {
+        let wanted = match self.hear(channel, SILENCE_LIMIT).await? {
             Body::SocketsWanted(wanted) => wanted,
             other => return Err(TalkError::Unexpected(called(&other)).into()),
         };
         let state = &self.state;
         let sockets = sockets::give(channel, &wanted, &state.listeners, state.admin_port.get()).await?;
         self.tell(Event::SocketsPassed { sockets });
-        match self.hear(channel).await? {
+        // It builds what it is configured to be, and says nothing until it has.
+        match self.hear(channel, BUILD_LIMIT).await? {
             Body::Serving(_) => {}
             other => return Err(TalkError::Unexpected(called(&other)).into()),
         }
@@ -210,17 +215,19 @@ impl Successors {
         }
         say(channel, Body::Stopped(Stopped {})).await?;
         self.tell(Event::Serving);
-        match self.hear(channel).await? {
+        match self.hear(channel, SILENCE_LIMIT).await? {
             Body::Confirm(_) => Ok(()),
             other => Err(TalkError::Unexpected(called(&other)).into()),
         }
     }
 
-    /// The next message that is no sign of life. A child that says nothing is given up.
-    async fn hear(&self, channel: &Channel) -> Result<Body, MeetError> {
+    /// The next message that is no sign of life. A child that says nothing is given up: for so long at first, then for
+    /// [`SILENCE_LIMIT`].
+    async fn hear(&self, channel: &Channel, at_first: Duration) -> Result<Body, MeetError> {
+        let mut limit = at_first;
         loop {
-            match next(channel, SILENCE_LIMIT).await?.body {
-                Body::Heartbeat(_) => {}
+            match next(channel, limit).await?.body {
+                Body::Heartbeat(_) => limit = SILENCE_LIMIT,
                 Body::GiveUp(why) => return Err(MeetError::GivenUp(why.text)),
                 other => return Ok(other),
             }
@@ -240,4 +247,6 @@ impl Successors {
     }
 }
 
+/// For a new process with ten thousand clusters on a busy machine. Nothing waits for it meanwhile.
+const BUILD_LIMIT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
