@@ -19,11 +19,20 @@ _proxyctl() {
             proxyctl,drain)
                 cmd="proxyctl__subcmd__drain"
                 ;;
+            proxyctl,epochs)
+                cmd="proxyctl__subcmd__epochs"
+                ;;
             proxyctl,help)
                 cmd="proxyctl__subcmd__help"
                 ;;
             proxyctl,log-level)
                 cmd="proxyctl__subcmd__log__subcmd__level"
+                ;;
+            proxyctl,restart)
+                cmd="proxyctl__subcmd__restart"
+                ;;
+            proxyctl,rollback)
+                cmd="proxyctl__subcmd__rollback"
                 ;;
             proxyctl,stats)
                 cmd="proxyctl__subcmd__stats"
@@ -40,11 +49,20 @@ _proxyctl() {
             proxyctl__subcmd__help,drain)
                 cmd="proxyctl__subcmd__help__subcmd__drain"
                 ;;
+            proxyctl__subcmd__help,epochs)
+                cmd="proxyctl__subcmd__help__subcmd__epochs"
+                ;;
             proxyctl__subcmd__help,help)
                 cmd="proxyctl__subcmd__help__subcmd__help"
                 ;;
             proxyctl__subcmd__help,log-level)
                 cmd="proxyctl__subcmd__help__subcmd__log__subcmd__level"
+                ;;
+            proxyctl__subcmd__help,restart)
+                cmd="proxyctl__subcmd__help__subcmd__restart"
+                ;;
+            proxyctl__subcmd__help,rollback)
+                cmd="proxyctl__subcmd__help__subcmd__rollback"
                 ;;
             proxyctl__subcmd__help,stats)
                 cmd="proxyctl__subcmd__help__subcmd__stats"
@@ -80,7 +98,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate status drain stop log-level stats help"
+            opts="-h -V --help --version validate status drain stop restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -115,8 +133,30 @@ _proxyctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        proxyctl__subcmd__epochs)
+            opts="-h --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         proxyctl__subcmd__help)
-            opts="validate status drain stop log-level stats help"
+            opts="validate status drain stop restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -130,6 +170,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__drain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__epochs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -158,6 +212,34 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__log__subcmd__level)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__restart)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -249,6 +331,70 @@ _proxyctl() {
             fi
             case "${prev}" in
                 --component)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__restart)
+            opts="-c -h --hot --binary --config-path --dry-run --timeout --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --binary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__rollback)
+            opts="-h --timeout --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,261 +1,138 @@
-//! Several generations of one proxy: processes that take over from each other, and what goes wrong with them.
+//! The processes of one base-id: the proxy that the test started, and those that took over from it, as `proxyctl` sees them.
 
-use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, Output, Stdio};
 
-use nix::sys::signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
+use serde_json::Value;
 
-use crate::{BaseId, Bootstrap, Message, Signal, Wire, eventually, proxyd};
+use crate::{Bootstrap, Proxy, eventually, proxyctl};
 
-/// The directories and base-id that generations share.
+/// A proxyd and its successors, all of which end with the test.
 pub struct Generations {
-    directory: TempDir,
-    base_id: BaseId,
-    /// The listener `main`.
-    pub main: SocketAddr,
-    started: AtomicU32,
+    first: Proxy,
 }
 
-/// How to start one.
-#[derive(Debug, Default, Clone)]
-pub struct Start {
-    arguments: Vec<String>,
-    fault: Option<String>,
-    /// As the shell's `ulimit` has it.
-    limits: Vec<String>,
-}
-
-/// One process of them.
-pub struct Generation {
-    process: Child,
-    log: PathBuf,
-    admin: PathBuf,
+/// A living process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    pub number: u64,
+    pub epoch: u64,
+    pub state: String,
+    pub pid: u64,
+    pub connections: u64,
 }
 
 impl Generations {
-    /// `bootstrap` has a listener `main` at `main`.
+    /// Starts the first one and waits until it serves.
     #[must_use]
-    pub fn of(bootstrap: &Bootstrap, main: SocketAddr) -> Self {
-        let generations = Self {
-            directory: TempDir::new().unwrap(),
-            base_id: BaseId::unused(),
-            main,
-            started: AtomicU32::new(0),
+    pub fn start(bootstrap: &Bootstrap, arguments: &[&str]) -> Self {
+        Self { first: Proxy::start_with(bootstrap, arguments) }
+    }
+
+    /// Runs `proxyctl` on this instance.
+    #[must_use]
+    pub fn control(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// As [`Generations::control`], and goes on meanwhile.
+    #[must_use]
+    pub fn control_meanwhile(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(proxyctl());
+        command.args(arguments).arg("--run-dir").arg(self.directory().join("run")).stdin(Stdio::null());
+        command
+    }
+
+    /// `proxyctl restart --hot` with more arguments; fails the test unless the new process leads.
+    pub fn restart(&self, arguments: &[&str]) {
+        let output = self.control(&[&["restart", "--hot"], arguments].concat());
+        assert!(output.status.success(), "{output:?}\n{}", self.log());
+    }
+
+    /// All that live, the oldest first.
+    #[must_use]
+    pub fn living(&self) -> Vec<Living> {
+        let output = self.control(&["epochs", "--json"]);
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let generation = |value: &Value| Living {
+            number: number(&value["generation"]),
+            epoch: number(&value["epoch"]),
+            state: value["state"].as_str().unwrap_or_default().to_owned(),
+            pid: number(&value["pid"]),
+            connections: number(&value["connections"]),
         };
-        fs::create_dir(generations.shm()).unwrap();
-        generations.configure(bootstrap);
-        generations
+        all.as_array().into_iter().flatten().map(generation).collect()
     }
 
-    /// What those that are started from now on have.
-    pub fn configure(&self, bootstrap: &Bootstrap) {
-        fs::write(self.config(), bootstrap.to_yaml()).unwrap();
+    /// Waits until generation `number` is in `state`.
+    pub fn becomes(&self, number: u64, state: &str) {
+        eventually(&format!("generation {number} to be {state}"), || {
+            self.living().iter().any(|one| one.number == number && one.state == state).then_some(())
+        });
     }
 
-    /// The configuration file.
+    /// Waits until generation `number` leads and no other lives.
     #[must_use]
-    pub fn config(&self) -> PathBuf {
-        self.directory.path().join("envoy.yaml")
-    }
-
-    /// `--run-dir`.
-    #[must_use]
-    pub fn run_dir(&self) -> PathBuf {
-        self.directory.path().join("run")
-    }
-
-    /// `--shm-dir`.
-    #[must_use]
-    pub fn shm(&self) -> PathBuf {
-        self.directory.path().join("shm")
-    }
-
-    /// Where the generation of this number waits for the next one.
-    #[must_use]
-    pub fn restart_socket(&self, generation: u32) -> PathBuf {
-        self.run_dir().join(format!("{}.{generation}.restart", self.base_id))
-    }
-
-    /// Starts a process; does not wait for anything.
-    #[must_use]
-    pub fn start(&self, start: &Start) -> Generation {
-        let number = self.started.fetch_add(1, Ordering::SeqCst);
-        let log = self.directory.path().join(format!("log.{number}"));
-        let admin = self.directory.path().join(format!("admin.{number}"));
-        let limits: String = start.limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(format!("{limits} exec \"$@\"")).arg("sh").arg(proxyd()).arg("run");
-        command.arg("-c").arg(self.config()).arg("--run-dir").arg(self.run_dir());
-        command.arg("--shm-dir").arg(self.shm()).arg("--admin-address-path").arg(&admin);
-        command.args(["--base-id", &self.base_id.to_string(), "-l", "debug"]);
-        if !start.arguments.iter().any(|argument| argument == "--concurrency") {
-            command.args(["--concurrency", "2"]);
-        }
-        command.args(&start.arguments);
-        if let Some(fault) = &start.fault {
-            command.env("PROXYD_FAULT", fault);
-        }
-        let output = File::create(&log).unwrap();
-        let process = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
-        Generation { process, log, admin }
-    }
-
-    /// The first one, serving.
-    #[must_use]
-    pub fn first(&self, start: &Start) -> Generation {
-        let mut first = self.start(start);
-        first.says(" serving");
-        first
-    }
-
-    /// The next one, which leads.
-    #[must_use]
-    pub fn next(&self) -> Generation {
-        let mut next = self.start(&Start::next());
-        next.leads();
-        next
-    }
-
-    /// One that finds nobody to take over from.
-    #[must_use]
-    pub fn next_after_the_end(&self) -> Generation {
-        self.first(&Start::next())
-    }
-
-    /// Nothing is left of processes that have ended.
-    pub fn assert_nothing_left(&self) {
-        let start = format!("{}.start", self.base_id);
-        let left: Vec<_> = [names(&self.run_dir()), names(&self.shm())].concat();
-        assert!(left.iter().all(|name| *name == start), "left: {left:?}");
-    }
-}
-
-fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
-impl Start {
-    /// A process that takes over at once, if there is one to take over from.
-    #[must_use]
-    pub fn next() -> Self {
-        Self::default().with(&["--restart-epoch", "auto", "--confirm-after", "0.1"])
-    }
-
-    /// More command line arguments.
-    #[must_use]
-    pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        self
-    }
-
-    /// It goes wrong there: `PLACE:crash` or `PLACE:stop`.
-    #[must_use]
-    pub fn fault(mut self, fault: &str) -> Self {
-        self.fault = Some(fault.to_owned());
-        self
-    }
-
-    /// What `ulimit` is to set.
-    #[must_use]
-    pub fn limit(mut self, limit: &str) -> Self {
-        self.limits.push(limit.to_owned());
-        self
-    }
-}
-
-impl Generation {
-    /// Waits until it leads.
-    pub fn leads(&mut self) {
-        self.says(LEADS);
-    }
-
-    /// Waits until it leads or has ended. Whether it leads.
-    pub fn settles(&mut self) -> bool {
-        eventually("the process to lead or to end", || {
-            let ended = self.has_ended();
-            let leads = self.log().contains(LEADS);
-            (leads || ended).then_some(leads)
+    pub fn only(&self, number: u64) -> Living {
+        eventually(&format!("only generation {number} to live"), || match &self.living()[..] {
+            [one] if one.number == number && one.state == "leads" => Some(one.clone()),
+            _ => None,
         })
     }
 
-    /// Waits until its log says `text`.
-    pub fn says(&mut self, text: &str) {
-        eventually(&format!("the log to say {text:?}"), || {
-            // In this order: what it says last counts.
-            let ended = self.process.try_wait().unwrap();
-            let said = self.log().contains(text);
-            assert!(said || ended.is_none(), "ended with {ended:?} before it said {text:?}:\n{}", self.log());
-            said.then_some(())
-        });
-    }
-
-    /// Waits until the whole process is stopped.
-    pub fn is_stopped(&mut self) {
-        eventually("the process to stop", || {
-            assert!(self.process.try_wait().unwrap().is_none(), "it ended:\n{}", self.log());
-            let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).ok()?;
-            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
-        });
-    }
-
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_some()
-    }
-
-    /// Waits for it to end.
-    pub fn exit(&mut self) -> ExitStatus {
-        eventually("the process to end", || self.process.try_wait().unwrap())
-    }
-
-    /// Ends it in good order.
-    pub fn end(mut self) {
-        self.signal(Signal::SIGTERM);
-        let status = self.exit();
-        assert!(status.success(), "{status}:\n{}", self.log());
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id()).expect("Linux pids fit");
-        signal::kill(Pid::from_raw(pid), signal).unwrap();
-    }
-
+    /// The configuration file that the first process was started with.
     #[must_use]
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+    pub fn config(&self) -> PathBuf {
+        self.directory().join("envoy.yaml")
     }
 
-    /// A GET on its admin port, which whoever accepts there answers.
+    /// A shell script beside the configuration, to stand for another version of the program.
     #[must_use]
-    pub fn admin_get(&self, target: &str) -> Message {
-        let address: SocketAddr = fs::read_to_string(&self.admin).unwrap().trim().parse().unwrap();
-        Wire::connect(address)
-            .ask(format!("GET {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"))
+    pub fn program(&self, name: &str, script: &str) -> String {
+        let path = self.file(name, &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
     }
 
-    /// The value of a counter or gauge, 0 while it does not exist.
+    /// A file beside the configuration.
     #[must_use]
-    pub fn stat(&self, name: &str) -> u64 {
-        let all = self.admin_get("/stats");
-        let line = all.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.map_or(0, |value| value.trim().parse().unwrap())
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.directory().join(name);
+        fs::write(&path, text).unwrap();
+        display(&path)
     }
 }
 
-impl Drop for Generation {
+impl Deref for Generations {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.first
+    }
+}
+
+impl Drop for Generations {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            println!("--- {}\n{}---", self.log.display(), self.log());
+        for generation in self.living() {
+            if let Ok(pid) = i32::try_from(generation.pid)
+                && pid > 0
+            {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
     }
 }
 
-const LEADS: &str = "this process leads";
+fn display(path: &Path) -> String {
+    path.to_str().expect("test directories have plain names").to_owned()
+}

@@ -20,9 +20,11 @@ mod backend;
 mod config;
 mod generations;
 pub mod http2;
+mod lineage;
 mod message;
 mod program;
 mod proxy;
+mod service;
 mod stats_receiver;
 mod stopped_thread;
 mod traffic;
@@ -33,10 +35,12 @@ pub use backend::{After, Backend, EchoBackend, unused_address};
 pub use config::{
     Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, tcp_filter_chain, yaml,
 };
-pub use generations::{Generation, Generations, Start};
+pub use generations::{Generations, Living};
+pub use lineage::{Lineage, Member, Start};
 pub use message::{Headers, Message};
 pub use program::{BaseId, Program, on_envoy, proxyctl, proxyd, workspace_root};
 pub use proxy::{Proxy, Signal};
+pub use service::{Generation, Service};
 pub use stats_receiver::{StatLine, StatsReceiver};
 pub use stopped_thread::StoppedThread;
 pub use traffic::{Tally, Traffic};

@@ -34,6 +34,21 @@ pub(crate) enum Command {
     /// Drains an instance and waits for its end
     Stop(Stop),
 
+    /// Replaces an instance by a new process that takes over its connections
+    ///
+    /// The running process validates the configuration with the new program, starts it, and hands over listening sockets and
+    /// connections. Until the new process leads, all is taken back if anything fails, and the old one goes on.
+    Restart(Restart),
+
+    /// Takes a hot restart back, while the process before lives
+    ///
+    /// A process that does not lead yet gives up, and ends with what it has accepted. After that the old process takes over again,
+    /// as long as connections keep it alive: with the program and the configuration that it has in memory.
+    Rollback(Rollback),
+
+    /// Lists the processes of an instance: which one leads, and which are ending
+    Epochs(Where),
+
     /// Shows log levels, or changes them while the instance runs
     LogLevel(LogLevel),
 
@@ -113,6 +128,42 @@ pub(crate) struct Stop {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// Without losing a connection; there is no other restart here
+    #[arg(long)]
+    pub(crate) hot: bool,
+
+    /// The new process's program [default: that of the running process, as its file is now]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: Option<PathBuf>,
+
+    /// The new process's configuration file [default: that of the running process]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config_path: Option<PathBuf>,
+
+    /// Only says whether the new program can run the configuration
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// How long to wait, also for another restart to end: 500ms, 30s or 2m
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// How long to wait: 500ms, 30s or 2m
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct LogLevel {
     /// New level of everything: trace, debug, info, warning, error, critical or off
     #[arg(value_name = "LEVEL")]
@@ -167,11 +218,31 @@ impl FromStr for Seconds {
     }
 }
 
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000)];
+    let found = units.iter().find_map(|(unit, milliseconds)| Some((text.strip_suffix(unit)?, milliseconds)));
+    let (number, unit) = found.unwrap_or((text, &1000));
+    let milliseconds = number.parse::<u32>().ok().map(|number| u64::from(number) * unit);
+    milliseconds
+        .map(Duration::from_millis)
+        .ok_or_else(|| "expected a time, such as 500ms, 30s or 2m".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let milliseconds = |text| time(text).map(|time| time.as_millis()).ok();
+        assert_eq!(
+            ["500ms", "30s", "2m", "7"].map(milliseconds),
+            [Some(500), Some(30_000), Some(120_000), Some(7000)]
+        );
+        assert_eq!(["", "s", "1h", "-1s", "1.5s"].map(milliseconds), [None; 5]);
+    }
 
     #[test]
     fn the_definition_is_sound() {

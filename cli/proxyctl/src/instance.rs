@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use proxy_control::{Answer, BaseId, Found, Generation, Method, RunDir, find_one};
+use proxy_control::{Answer, BaseId, Found, Generation, Method, RunDir};
 use serde_json::json;
 
 use crate::arguments::{Drain, LogLevel, Stop, Where};
+use crate::generations::leader;
 use crate::output::Output;
 
 /// Where the run directory is.
@@ -24,15 +25,6 @@ pub(crate) fn run_dir(arguments: &Where) -> anyhow::Result<(PathBuf, Option<Arc<
     let path = run_dir_path(arguments);
     let opened = RunDir::open(&path)?.map(Arc::new);
     Ok((path, opened))
-}
-
-/// The instance that is meant.
-fn one(arguments: &Where) -> anyhow::Result<Found> {
-    let base_id = arguments.base_id.map(BaseId);
-    match run_dir(arguments)? {
-        (_, Some(run_dir)) => Ok(find_one(&run_dir, base_id)?),
-        (path, None) => bail!("no instance is running ({} does not exist)", path.display()),
-    }
 }
 
 /// Asks an instance one thing.
@@ -57,7 +49,7 @@ fn change(instance: &Found, target: &str) -> anyhow::Result<Answer> {
 }
 
 pub(crate) fn drain(arguments: &Drain, output: &mut Output) -> anyhow::Result<()> {
-    let instance = one(&arguments.instance)?;
+    let instance = leader(&arguments.instance)?;
     let flags = [
         (!arguments.now && !arguments.keep_listening, "graceful"),
         (arguments.keep_listening, "skip_exit"),
@@ -70,7 +62,7 @@ pub(crate) fn drain(arguments: &Drain, output: &mut Output) -> anyhow::Result<()
 }
 
 pub(crate) fn stop(arguments: &Stop, output: &mut Output) -> anyhow::Result<()> {
-    let instance = one(&arguments.instance)?;
+    let instance = leader(&arguments.instance)?;
     change(&instance, if arguments.now { "/quitquitquit" } else { "/shutdown" })?;
     let limit = Duration::from_secs(arguments.timeout_s.into());
     let begun = Instant::now();
@@ -89,7 +81,7 @@ pub(crate) fn stop(arguments: &Stop, output: &mut Output) -> anyhow::Result<()> 
 }
 
 pub(crate) fn log_level(arguments: &LogLevel, output: &mut Output) -> anyhow::Result<()> {
-    let instance = one(&arguments.instance)?;
+    let instance = leader(&arguments.instance)?;
     // The instance knows its components, and says what it does not know.
     let mut answer = None;
     if let Some(level) = &arguments.level {
@@ -134,7 +126,7 @@ pub(crate) fn name(base_id: BaseId, generation: Generation) -> String {
 }
 
 /// What is typed goes into a query.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:,".contains(&byte);
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

@@ -2,9 +2,11 @@
 //! `proxy-config`.
 
 mod arguments;
+mod generations;
 mod instance;
 mod output;
 mod readings;
+mod restart;
 mod stats;
 mod status;
 mod validate;
@@ -23,6 +25,13 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::status(&arguments, &mut output),
         Command::Drain(arguments) => instance::drain(&arguments, &mut output),
         Command::Stop(arguments) => instance::stop(&arguments, &mut output),
+        Command::Restart(arguments) if !arguments.hot => {
+            output.tell(COLD_RESTART);
+            return ExitCode::from(2);
+        }
+        Command::Restart(arguments) => restart::restart(&arguments, &mut output),
+        Command::Rollback(arguments) => restart::rollback(&arguments, &mut output),
+        Command::Epochs(arguments) => generations::epochs(&arguments, &mut output),
         Command::LogLevel(arguments) => instance::log_level(&arguments, &mut output),
         Command::Stats(arguments) => stats::stats(&arguments, &mut output),
     };
@@ -34,3 +43,7 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const COLD_RESTART: &str = "\
+proxyctl: a restart without --hot would end the process, drop what does not end in time, and refuse connections until another one
+runs. That is `proxyctl stop`, and a new start by whoever starts it. `proxyctl restart --hot` loses nothing.";

@@ -61,6 +61,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) base_id: u32,
 
+    /// Takes a base-id that nobody uses
+    #[arg(long, conflicts_with = "base_id")]
+    pub(crate) use_dynamic_base_id: bool,
+
+    /// File that gets the base-id
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base_id_path: Option<PathBuf>,
+
     /// Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) run_dir: Option<PathBuf>,
@@ -141,6 +149,11 @@ pub(crate) struct Run {
     /// Prints the version of the hot restart protocol, and ends
     #[arg(long)]
     pub(crate) hot_restart_version: bool,
+
+    /// Starts the proxy as a child, and those that take over from it: for PID 1 of a container, or where one process has to stay.
+    /// Forwards signals, and ends with the code of the proxy that led last
+    #[arg(long)]
+    pub(crate) supervise: bool,
 
     /// Seconds that draining listeners give their connections
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]

@@ -2,12 +2,16 @@
 
 use std::env;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use anyhow::bail;
+use proxy_control::restart::PROTOCOL;
 use proxy_control::{BaseId, RunDir};
 use proxy_server::default_config::{self, Target};
+use proxy_server::invocation::Invocation;
 use proxy_server::logging::{self, LogOptions};
 use proxy_server::options::{
     self, Allocator, ConfigSource, FlushOptions, NodeOptions, Options, RestartOptions,
@@ -28,9 +32,19 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
     if let (true, ConfigSource::Built { yaml }) = (run.print_config, &config) {
         return Ok(Task::Print(yaml.clone()));
     }
+    if run.hot_restart_version {
+        let version = if run.disable_hot_restart { "disabled".to_owned() } else { PROTOCOL.to_string() };
+        return Ok(Task::Print(format!("{version}\n")));
+    }
+    if run.use_dynamic_base_id && run.restart_epoch != RestartEpoch::Number(0) {
+        bail!(
+            "--use-dynamic-base-id takes a base-id that nobody uses, so there is nothing to take over with --restart-epoch"
+        );
+    }
     let runtime_dir = env::var_os("XDG_RUNTIME_DIR");
     let default_run_dir = || RunDir::default_path(runtime_dir.as_deref().map(Path::new));
     Ok(Task::Run(Box::new(Options {
+        invocation: invocation()?,
         config,
         mode: match run.mode {
             Mode::Serve => options::Mode::Serve,
@@ -38,6 +52,8 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
         },
         concurrency: concurrency(run.concurrency),
         base_id: BaseId(run.base_id),
+        dynamic_base_id: run.use_dynamic_base_id,
+        base_id_path: run.base_id_path,
         run_dir: run.run_dir.unwrap_or_else(default_run_dir),
         shm_dir: run.shm_dir,
         log: LogOptions {
@@ -88,6 +104,18 @@ fn config(run: &Run) -> anyhow::Result<ConfigSource> {
         }
         _ => ConfigSource::Built { yaml: default_config::DEFAULT.to_owned() },
     })
+}
+
+/// How this process was started. A program that was named by a path is found by it again: it may be a link to the version of
+/// the day. One that was found by the shell stays where it was found.
+fn invocation() -> anyhow::Result<Invocation> {
+    let mut arguments = env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let program = match program.as_bytes().contains(&b'/') {
+        true => std::path::absolute(program)?,
+        false => env::current_exe()?,
+    };
+    Ok(Invocation { program, arguments: arguments.collect() })
 }
 
 /// As Envoy does, 0 is 1.

@@ -53,13 +53,45 @@ impl Client {
     /// See [`AskError`].
     pub async fn ask(&self, method: Method, target: &str) -> Result<Answer, AskError> {
         let uri: Uri = target.parse().map_err(|_| AskError::Path(target.to_owned()))?;
-        match tokio::time::timeout(self.deadline, self.exchange(method, uri)).await {
+        match tokio::time::timeout(self.deadline, self.exchange(method, uri, &mut |_, _| {})).await {
             Ok(answer) => answer,
             Err(_) => Err(AskError::Deadline(self.deadline)),
         }
     }
 
-    async fn exchange(&self, method: Method, uri: Uri) -> Result<Answer, AskError> {
+    /// As [`Client::ask`], and tells `line` each line of a successful answer as it comes. The answer's text is what has not
+    /// been told: all of it, unless it is successful. The deadline is that of the whole answer.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn follow(
+        &self,
+        method: Method,
+        target: &str,
+        mut line: impl FnMut(&str),
+    ) -> Result<Answer, AskError> {
+        let uri: Uri = target.parse().map_err(|_| AskError::Path(target.to_owned()))?;
+        let mut told = |status: StatusCode, unread: &mut Vec<u8>| {
+            while status.is_success()
+                && let Some(end) = unread.iter().position(|byte| *byte == b'\n')
+            {
+                line(&String::from_utf8_lossy(&unread[..end]));
+                unread.drain(..=end);
+            }
+        };
+        match tokio::time::timeout(self.deadline, self.exchange(method, uri, &mut told)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(AskError::Deadline(self.deadline)),
+        }
+    }
+
+    /// `read` sees the body as it grows, and may take from it; what it leaves is the answer's text.
+    async fn exchange(
+        &self,
+        method: Method,
+        uri: Uri,
+        read: &mut impl FnMut(StatusCode, &mut Vec<u8>),
+    ) -> Result<Answer, AskError> {
         let stream = UnixStream::connect(self.run_dir.socket_address(&self.socket))
             .await
             .map_err(AskError::Connect)?;
@@ -74,8 +106,13 @@ impl Client {
         let answer = async {
             let response = sender.send_request(request).await.map_err(protocol)?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-            let bytes = body.map_err(AskError::Protocol)?.to_bytes();
+            let mut body = Limited::new(response.into_body(), ANSWER_BYTES);
+            let mut bytes = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame.map_err(AskError::Protocol)?.into_data() else { continue };
+                bytes.extend_from_slice(&data);
+                read(status, &mut bytes);
+            }
             Ok(Answer { status, text: String::from_utf8_lossy(&bytes).into_owned() })
         };
         tokio::pin!(answer);
@@ -138,6 +175,32 @@ mod tests {
             ask(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nno\n", Duration::from_secs(10))
                 .unwrap();
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::BAD_REQUEST, "no\n"));
+    }
+
+    #[test]
+    fn lines_are_told_and_the_rest_is_the_text() {
+        let parent = tempfile::tempdir().unwrap();
+        let run_dir = Arc::new(RunDir::create(&parent.path().join("run")).unwrap());
+        let instance = Instance::claim(run_dir.clone(), BaseId(0), Claim::Alone).unwrap();
+        let listener = instance.listen().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let server = thread::spawn(move || {
+            for status in ["200 OK", "409 Conflict"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let body = "a\nb\nrest";
+                write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        let client = find_one(&run_dir, None).unwrap().client(Duration::from_secs(10));
+        let mut told = Vec::new();
+        let mut follow = || {
+            runtime().block_on(client.follow(Method::POST, "/", |line| told.push(line.to_owned()))).unwrap()
+        };
+        assert_eq!(follow().text, "rest");
+        assert_eq!(follow().text, "a\nb\nrest");
+        assert_eq!(told, ["a", "b"]);
+        server.join().unwrap();
     }
 
     #[test]

@@ -18,12 +18,17 @@ pub struct Drain {
 /// The side that obeys: one open connection. Dropping it says that the connection is gone.
 pub struct DrainGuard {
     shared: Rc<Shared>,
-    waiting: Cell<Option<usize>>,
+    waiting: Cell<Option<u32>>,
+    /// Has the order once more than so much of it was given.
+    patience: u32,
 }
 
 #[derive(Default)]
 struct Shared {
-    draining: Cell<bool>,
+    /// How much of the order has been given: from 0, nobody, to `u32::MAX`, everybody.
+    order: Cell<u32>,
+    /// Guards given out so far.
+    given: Cell<u32>,
     guards: Cell<usize>,
     waiting: RefCell<Waiting>,
 }
@@ -32,7 +37,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     guards: Vec<Option<Waker>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     empty: Vec<Waker>,
 }
 
@@ -44,8 +49,10 @@ impl Drain {
 
     /// A token for one more connection; one given out after the drain began is told so at once.
     pub fn guard(&self) -> DrainGuard {
-        self.shared.guards.set(self.shared.guards.get() + 1);
-        DrainGuard { shared: Rc::clone(&self.shared), waiting: Cell::new(None) }
+        let number = self.shared.given.get();
+        self.shared.given.set(number.wrapping_add(1));
+        // Multiples of the golden ratio: any run of guards is spread evenly. Never the maximum.
+        self.shared.guard(number.wrapping_mul(0x9E37_79B9) & !1)
     }
 
     /// How many connections hold a guard.
@@ -53,16 +60,26 @@ impl Drain {
         self.shared.guards.get()
     }
 
-    /// Whether the order has been given.
+    /// Whether the order has been given to all.
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.get()
+        self.shared.order.get() == u32::MAX
     }
 
     /// Gives the order, without waiting. Saying it twice is the same as once.
     pub fn close(&self) {
-        if self.shared.draining.replace(true) {
+        self.give(u32::MAX);
+    }
+
+    /// Gives the order to a share of the guards, from 0 to 1; a larger share has those of a smaller one.
+    pub fn close_share(&self, share: f64) {
+        self.give((share * f64::from(u32::MAX)) as u32);
+    }
+
+    fn give(&self, order: u32) {
+        if order <= self.shared.order.get() {
             return;
         }
+        self.shared.order.set(order);
         let mut waiting = self.shared.waiting.borrow_mut();
         let wakers: Vec<Waker> = waiting.guards.iter_mut().filter_map(Option::take).collect();
         drop(waiting);
@@ -71,12 +88,17 @@ impl Drain {
 
     /// Takes the order back: a restart that was given up lets connections go on.
     pub fn reopen(&self) {
-        self.shared.draining.set(false);
+        self.shared.order.set(0);
     }
 
     /// Gives the order and resolves when the last guard is gone. The caller puts a deadline around it.
     pub fn close_and_wait(&self) -> impl Future<Output = ()> + use<> {
         self.close();
+        self.empty()
+    }
+
+    /// Resolves when no guard is left, without an order.
+    pub fn empty(&self) -> impl Future<Output = ()> + use<> {
         let shared = Rc::clone(&self.shared);
         poll_fn(move |context| {
             if shared.guards.get() == 0 {
@@ -91,10 +113,17 @@ impl Drain {
     }
 }
 
+impl Shared {
+    fn guard(self: &Rc<Self>, patience: u32) -> DrainGuard {
+        self.guards.set(self.guards.get() + 1);
+        DrainGuard { shared: Rc::clone(self), waiting: Cell::new(None), patience }
+    }
+}
+
 impl DrainGuard {
-    /// Whether the order has been given; a plain load.
+    /// Whether this one has the order; a load and a comparison.
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.get()
+        self.shared.order.get() > self.patience
     }
 
     /// Ready once the order has been given. Only the latest context is woken.
@@ -106,12 +135,12 @@ impl DrainGuard {
         let place = self.waiting.get().unwrap_or_else(|| {
             let place = waiting.free.pop().unwrap_or_else(|| {
                 waiting.guards.push(None);
-                waiting.guards.len() - 1
+                (waiting.guards.len() - 1) as u32
             });
             self.waiting.set(Some(place));
             place
         });
-        let kept = &mut waiting.guards[place];
+        let kept = &mut waiting.guards[place as usize];
         let replaced = match kept {
             Some(waker) if waker.will_wake(context.waker()) => None,
             kept => kept.replace(context.waker().clone()),
@@ -130,7 +159,7 @@ impl DrainGuard {
 
 impl Clone for DrainGuard {
     fn clone(&self) -> Self {
-        Drain { shared: Rc::clone(&self.shared) }.guard()
+        self.shared.guard(self.patience)
     }
 }
 
@@ -141,7 +170,7 @@ impl Drop for DrainGuard {
         let mut waiting = self.shared.waiting.borrow_mut();
         let waker = self.waiting.take().and_then(|place| {
             waiting.free.push(place);
-            waiting.guards[place].take()
+            waiting.guards[place as usize].take()
         });
         let empty = if left == 0 {
             // Nobody has a place any more, so a burst of connections does not keep its table.
@@ -222,6 +251,30 @@ mod tests {
         let again = kept.clone();
         assert!(again.poll_draining(&mut Context::from_waker(Waker::noop())).is_pending());
         assert_eq!(drain.shared.waiting.borrow().guards.len(), 2);
+    }
+
+    #[test]
+    fn an_order_reaches_a_share_of_the_guards() {
+        let drain = Drain::new();
+        let guards: Vec<_> = (0..100).map(|_| drain.guard()).collect();
+        let told = || guards.iter().filter(|guard| guard.is_draining()).count();
+        for (share, expected) in [(0.0, 0), (0.1, 10), (0.5, 50), (0.3, 50), (1.0, 100)] {
+            drain.close_share(share);
+            assert!(told().abs_diff(expected) <= 2, "{share}: {}", told());
+        }
+        assert!(drain.is_draining());
+    }
+
+    #[test]
+    fn a_guard_that_waits_hears_of_its_share() {
+        let drain = Drain::new();
+        let (first, second) = (drain.guard(), drain.guard());
+        let (mut one, mut other) = (pin!(first.draining()), pin!(second.draining()));
+        assert!(poll(one.as_mut()).is_pending() && poll(other.as_mut()).is_pending());
+        drain.close_share(0.01);
+        assert!(poll(one.as_mut()).is_ready() && poll(other.as_mut()).is_pending());
+        drain.close();
+        assert!(poll(other.as_mut()).is_ready());
     }
 
     #[test]

@@ -347,10 +347,10 @@ fn with(id: ListenerId, action: impl FnOnce(&Rc<Listener>)) {
     }
 }
 
-/// Asks connections to close after their next response; `stop` also stops accepting.
-pub(crate) fn drain(id: ListenerId, stop: bool) {
+/// Asks a share of the connections to close after their next response; `stop` also stops accepting.
+pub(crate) fn drain(id: ListenerId, share: f64, stop: bool) {
     with(id, |listener| {
-        listener.drain.close();
+        listener.drain.close_share(share);
         if stop {
             listener.accepting.close();
         }
@@ -385,7 +385,7 @@ pub(crate) fn undrain(id: ListenerId) {
 
 /// The listener was removed or replaced: it ends with its last connection, which resolves this.
 pub(crate) async fn retire(id: ListenerId) {
-    drain(id, true);
+    drain(id, 1.0, true);
     let listeners = listeners();
     let Some(listener) = listeners.active.borrow_mut().remove(&id) else { return };
     listeners.retired.borrow_mut().push(Rc::clone(&listener));
@@ -396,7 +396,7 @@ pub(crate) async fn retire(id: ListenerId) {
 /// Resolves when the last connection is gone. To be called when nothing is accepted any more.
 pub(crate) async fn emptied_all() {
     for listener in listeners().all() {
-        listener.end().await;
+        listener.open.empty().await;
     }
 }
 

@@ -1,13 +1,14 @@
 //! The control socket: the admin handlers for whoever may open the run directory, whatever the configuration says.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proxy_control::{BaseId, Claim, ClaimError, Instance, RunDir, RunDirError};
 use tokio::net::UnixListener;
 
 use crate::admin::{Admin, Bound, Served};
+use crate::options::{Options, RestartEpoch};
 
 /// This process among the instances of the run directory. Dropped last: until then nobody else can take the base-id.
 #[derive(Debug)]
@@ -25,9 +26,37 @@ pub enum ControlError {
     Claim(#[from] ClaimError),
     #[error("control socket: {0}")]
     Socket(io::Error),
+    #[error("--base-id-path {}: {error}", path.display())]
+    BaseIdPath { path: PathBuf, error: io::Error },
 }
 
 impl ControlSocket {
+    /// Claims the base-id of `options`, or one that nobody has; it is told in the file of `--base-id-path`.
+    ///
+    /// # Errors
+    /// Those of [`ControlSocket::claim`]; the file cannot be written.
+    pub(crate) fn claim_as_asked(options: &mut Options) -> Result<Self, ControlError> {
+        let claim = match options.restart.epoch {
+            RestartEpoch::Cold => Claim::Alone,
+            RestartEpoch::Auto | RestartEpoch::Number(_) => Claim::Successor,
+        };
+        let claimed = loop {
+            if options.dynamic_base_id {
+                // Not the lowest: what an instance that was killed has counted is for those of its own kind.
+                options.base_id = BaseId(fastrand::u32(1..));
+            }
+            match Self::claim(&options.run_dir, options.base_id, claim) {
+                Err(ControlError::Claim(ClaimError::Running { .. })) if options.dynamic_base_id => {}
+                claimed => break claimed?,
+            }
+        };
+        if let Some(path) = &options.base_id_path {
+            let told = std::fs::write(path, options.base_id.to_string());
+            told.map_err(|error| ControlError::BaseIdPath { path: path.clone(), error })?;
+        }
+        Ok(claimed)
+    }
+
     /// Claims `base_id`. May block for a few seconds, while another instance with the same base-id is starting.
     ///
     /// # Errors

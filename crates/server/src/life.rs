@@ -1,21 +1,25 @@
 //! From serving to the end: main's loop.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_control::restart::Channel;
+use proxy_control::Generation;
+use proxy_control::restart::{Channel, Step};
 use tokio::sync::{Notify, mpsc};
 
 use crate::absent::AbsentStats;
-use crate::admin::{Admin, DrainListeners, ShutDown};
+use crate::admin::{Admin, AdminState, DrainListeners, RestartRequest, ShutDown};
 use crate::control_socket::ControlSocket;
+use crate::handing_over::Handed;
 use crate::listeners::ListenerManager;
 use crate::logging::Log;
-use crate::options::Options;
-use crate::restart::{Arrivals, Event, Leadership, Offers, Predecessor};
+use crate::options::{DrainStrategy, Options};
+use crate::restart::{Arrivals, ChildError, Event, Leadership, Name, Predecessor};
 use crate::run::RunError;
 use crate::segment::Segment;
+use crate::service_manager::ServiceManager;
 use crate::signals::{Action, Ending, Signals};
 use crate::state::{Command, State};
 use crate::watchdog::GuardDog;
@@ -31,21 +35,30 @@ pub(crate) struct Running {
     pub(crate) leadership: Rc<Leadership>,
     /// What the next generation does to this one.
     pub(crate) restarted: mpsc::UnboundedReceiver<Event>,
+    pub(crate) generation: Generation,
     /// Asks the generation before this one for no more connections.
     pub(crate) stop_arrivals: Rc<Notify>,
+    /// This process is not to lead.
+    pub(crate) roll_back: Rc<Notify>,
+    pub(crate) service: Rc<ServiceManager>,
     pub(crate) _absent: AbsentStats,
     pub(crate) _control: ControlSocket,
 }
 
+/// Opens the listeners and comes to lead.
+type Opening = Pin<Box<dyn Future<Output = Result<(), RunError>>>>;
+
 /// Why main's loop ended.
 enum End {
     ShutDown,
-    /// With this code, at once.
+    /// With this code, when answers are given.
     Exit(ExitCode),
+    /// With this code, at once.
+    ExitNow(ExitCode),
+    /// It accepted connections, and did not come to lead.
+    NotLeading(RunError),
     /// Another process leads; it takes connections over the channel.
-    HandedOver(Option<Channel>),
-    /// This process does not get to lead, or cannot listen.
-    Failed(RunError),
+    HandedOver(Name, Option<Channel>),
 }
 
 impl Running {
@@ -61,198 +74,196 @@ impl Running {
         mut signals: Signals,
     ) -> Result<ExitCode, RunError> {
         let mut ending = Ending::default();
-        let opening = self.opening(options, predecessor);
-        tokio::pin!(opening);
-        let mut opened = false;
-        let end = loop {
-            tokio::select! {
-                result = &mut opening, if !opened => {
-                    opened = true;
-                    if let Err(error) = result {
-                        break End::Failed(error);
+        let mut opening: Opening = Box::pin(self.opening(options, predecessor));
+        let ended = loop {
+            let end = self.lead(opening, options, log, &mut signals, &mut ending).await?;
+            self.state.ending.set(true);
+            match &end {
+                End::ShutDown | End::Exit(_) if self.leadership.leads() => self.service.stops(),
+                End::HandedOver(..) => self.service.handed_over(),
+                End::ShutDown | End::Exit(_) | End::ExitNow(_) | End::NotLeading(_) => {}
+            }
+            match end {
+                End::ShutDown => {
+                    break Ok(self.shut_down(options.shutdown_time, &mut signals, &mut ending).await);
+                }
+                End::Exit(code) => break Ok(code),
+                End::ExitNow(code) => return Ok(code),
+                End::NotLeading(error) => {
+                    // Before connections end, which may take a while.
+                    tracing::error!(target: "main", %error, "this process ends");
+                    self.shut_down(options.shutdown_time, &mut signals, &mut ending).await;
+                    break Err(error);
+                }
+                End::HandedOver(successor, channel) => {
+                    match self.hand_over(options, successor, channel, log, &mut signals, &mut ending).await {
+                        Handed::Over(code) => break Ok(code),
+                        Handed::Back(predecessor) => opening = Box::pin(self.lead_again(predecessor)),
                     }
                 }
-                signal = signals.next() => match ending.handle(signal) {
-                    Action::ShutDown => break End::ShutDown,
-                    Action::ExitNow(code) => return Ok(ExitCode::from(code)),
-                    Action::ReopenLogs => self.reopen_logs(log),
-                    Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
-                },
-                Some(command) = self.commanded.recv() => match command {
-                    Command::ShutDown(ShutDown::Now) => break End::Exit(ExitCode::SUCCESS),
-                    Command::ShutDown(ShutDown::Drained) => {
-                        ending.begin();
-                        break End::ShutDown;
-                    }
-                    Command::ReopenLogs => self.reopen_logs(log),
-                    Command::Drain(request) => drain(&self.state.listeners, request, options.drain_time),
-                },
-                Some(event) = self.restarted.recv() => {
-                    self.note(&event);
-                    if let Event::Leads { channel, .. } = event {
-                        break End::HandedOver(channel);
-                    }
-                }
-            }
-        };
-        self.state.ending.set(true);
-        let code = match end {
-            End::ShutDown => self.shut_down(options.shutdown_time, &mut signals, &mut ending).await,
-            End::Exit(code) => code,
-            End::HandedOver(channel) => {
-                self.hand_over(options, channel, log, &mut signals, &mut ending).await
-            }
-            End::Failed(error) => {
-                tracing::error!(target: "main", %error, "this process ends");
-                // It may have accepted connections; those are served to their end.
-                self.shut_down(options.shutdown_time, &mut signals, &mut ending).await;
-                return Err(error);
             }
         };
         self.state.flusher.finish().await;
         let _ = tokio::time::timeout(ADMIN_GRACE, self.admin.finish()).await;
-        Ok(code)
+        ended
+    }
+
+    /// Main's loop while this process leads, or tries to.
+    async fn lead(
+        &mut self,
+        mut opening: Opening,
+        options: &Options,
+        log: &Log,
+        signals: &mut Signals,
+        ending: &mut Ending,
+    ) -> Result<End, RunError> {
+        let mut opened = false;
+        loop {
+            tokio::select! {
+                result = &mut opening, if !opened => {
+                    opened = true;
+                    match result {
+                        Err(error) if self.state.listening.get() => return Ok(End::NotLeading(error)),
+                        result => result?,
+                    }
+                }
+                signal = signals.next() => match ending.handle(signal) {
+                    Action::ShutDown => return Ok(End::ShutDown),
+                    Action::ExitNow(code) => return Ok(End::ExitNow(ExitCode::from(code))),
+                    Action::ReopenLogs => self.reopen_logs(log),
+                    Action::RestartHot => self.restart_hot(),
+                    Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
+                },
+                Some(command) = self.commanded.recv() => match command {
+                    Command::ShutDown(ShutDown::Now) => return Ok(End::Exit(ExitCode::SUCCESS)),
+                    Command::ShutDown(ShutDown::Drained) => {
+                        ending.begin();
+                        return Ok(End::ShutDown);
+                    }
+                    Command::ReopenLogs => self.reopen_logs(log),
+                    Command::Drain(request) => drain(&self.state.listeners, request, options),
+                    // Looked at before `opening` gets another turn, which is where this process comes to lead.
+                    Command::RollBack if !self.leadership.leads() => self.roll_back.notify_one(),
+                    Command::RollBack => self.roll_back_failed("this process leads already"),
+                },
+                Some(event) = self.restarted.recv() => {
+                    self.note(&event);
+                    if let Event::Leads { successor, channel } = event {
+                        return Ok(End::HandedOver(successor, channel));
+                    }
+                }
+            }
+        }
     }
 
     /// Opens the listeners when every cluster knows its hosts, as Envoy does; then takes over from `predecessor`.
     fn opening(
         &self,
         options: &Options,
-        mut predecessor: Option<Predecessor>,
+        predecessor: Option<Predecessor>,
     ) -> impl Future<Output = Result<(), RunError>> + use<> {
         let (state, segment, leadership) =
             (Rc::clone(&self.state), Rc::clone(&self.segment), Rc::clone(&self.leadership));
         let (workers, stop) = (Rc::clone(&self.state.workers), Rc::clone(&self.stop_arrivals));
+        let roll_back = Rc::clone(&self.roll_back);
+        let service = Rc::clone(&self.service);
         let confirm_after = options.restart.confirm_after;
         async move {
-            let warmed = state.clusters.warmed();
-            if let Some(predecessor) = &mut predecessor {
-                predecessor.built();
+            let Some(mut predecessor) = predecessor else {
+                state.clusters.warmed().await;
+                segment.serve();
+                open(&state)?;
+                service.leads(false);
+                return Ok(());
+            };
+            predecessor.built();
+            let taking_over = async {
+                predecessor.beat_during(&leadership, state.clusters.warmed()).await?;
+                segment.serve();
+                if let Err(error) = open(&state) {
+                    predecessor.give_up(error.to_string()).await;
+                    return Err(error);
+                }
+                Ok(predecessor.take_over(&leadership, confirm_after).await?)
+            };
+            tokio::select! {
+                biased;
+                () = roll_back.notified() => {
+                    let error = ChildError::RolledBack(predecessor.name.generation);
+                    predecessor.give_up(error.to_string()).await;
+                    state.restarts.end(Step::GivenUp);
+                    return Err(error.into());
+                }
+                taken_over = taking_over => taken_over?,
             }
-            match &predecessor {
-                Some(predecessor) => predecessor.beat_during(&leadership, warmed).await?,
-                None => warmed.await,
-            }
-            segment.serve();
-            let opened = open(&state);
-            let Some(predecessor) = predecessor else { return opened };
-            if let Err(error) = &opened {
-                predecessor.give_up(error.to_string()).await;
-            }
-            opened?;
+            state.taking_over.set(false);
+            tracing::info!(target: "restart", epoch = state.epoch.get(), "this process leads");
+            service.leads(true);
             let before = predecessor.name.generation;
-            let channel = predecessor.take_over(&leadership, confirm_after).await?;
-            tracing::info!(target: "restart", epoch = state.epoch, "this process leads");
-            tokio::task::spawn_local(Arrivals::new(channel, workers, leadership, before).run(stop));
+            let arrivals = Arrivals::new(predecessor.into_channel(), workers, leadership, before);
+            tokio::task::spawn_local(arrivals.run(stop));
             Ok(())
         }
     }
 
     /// The process's own log and all access logs.
-    fn reopen_logs(&self, log: &Log) {
+    pub(crate) fn reopen_logs(&self, log: &Log) {
         log.reopen();
         self.state.files.reopen();
     }
 
+    /// SIGUSR2.
+    pub(crate) fn restart_hot(&self) {
+        // Nobody hears of it but the log.
+        if let Err(refusal) = self.state.restart(RestartRequest::default()) {
+            tracing::warn!(target: "restart", %refusal, "SIGUSR2: no hot restart");
+        }
+    }
+
     /// A step of the next generation.
     fn note(&self, event: &Event) {
-        match event {
+        let step = match event {
             Event::Greeted { successor, version } => {
                 // What comes from the generation before would have to go on to the next one at once.
                 self.stop_arrivals.notify_one();
+                self.service.restarts();
                 let generation = successor.generation;
                 tracing::info!(target: "restart", %generation, %version, "a new process wants to take over");
+                Step::Greeted { generation: generation.0, version: version.clone() }
             }
             Event::SocketsPassed { sockets } => {
                 tracing::info!(target: "restart", sockets, "listening sockets have been passed");
+                Step::SocketsPassed { sockets: *sockets }
             }
-            Event::Serving => tracing::info!(target: "restart", "the new process accepts, this one does not"),
+            Event::Serving => {
+                tracing::info!(target: "restart", "the new process accepts, this one does not");
+                Step::Serving
+            }
             Event::Leads { successor, .. } => {
                 tracing::info!(target: "restart", generation = %successor.generation, "the new process leads");
+                Step::Leads
             }
             Event::Failed { reason } => {
+                self.service.goes_on();
                 tracing::warn!(target: "restart", reason, "the new process did not take over, this one goes on");
-            }
-        }
-    }
-
-    /// Another process leads: gives it what it takes, and lets the rest end.
-    async fn hand_over(
-        &mut self,
-        options: &Options,
-        channel: Option<Channel>,
-        log: &Log,
-        signals: &mut Signals,
-        ending: &mut Ending,
-    ) -> ExitCode {
-        self.leadership.end();
-        self.state.listeners.give_sockets_away();
-        self.state.healthy.set(false);
-        if let Some(port) = self.state.admin_port.get() {
-            port.pause();
-        }
-        let limit = tokio::time::sleep(options.restart.parent_shutdown_time);
-        tokio::pin!(limit);
-        let emptied = self.state.listeners.emptied();
-        tokio::pin!(emptied);
-        let mut offers = channel.map(|channel| Offers::begin(&self.state.workers, channel));
-        if offers.is_none() {
-            self.let_end();
-        }
-        let end = loop {
-            let offering = async {
-                match &mut offers {
-                    Some(offers) => offers.run().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = &mut emptied => break End::Exit(ExitCode::SUCCESS),
-                () = &mut limit => {
-                    tracing::info!(target: "restart", "connections are left, the time is over");
-                    break End::Exit(ExitCode::SUCCESS);
-                }
-                ended = offering => {
-                    if let Some(offers) = offers.take() {
-                        offers.end(&self.state.workers).await;
-                    }
-                    tracing::debug!(target: "restart", ?ended, "the rest ends here");
-                    self.let_end();
-                }
-                signal = signals.next() => match ending.handle(signal) {
-                    Action::ShutDown => break End::ShutDown,
-                    Action::ExitNow(code) => break End::Exit(ExitCode::from(code)),
-                    Action::ReopenLogs => self.reopen_logs(log),
-                    Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
-                },
-                Some(command) = self.commanded.recv() => match command {
-                    Command::ShutDown(ShutDown::Now) => break End::Exit(ExitCode::SUCCESS),
-                    Command::ShutDown(ShutDown::Drained) => {
-                        ending.begin();
-                        break End::ShutDown;
-                    }
-                    Command::ReopenLogs => self.reopen_logs(log),
-                    Command::Drain(_) => {}
-                },
+                Step::Failed { reason: reason.clone() }
             }
         };
-        if let Some(offers) = offers.take() {
-            offers.end(&self.state.workers).await;
-        }
-        match end {
-            End::Exit(code) => code,
-            _ => self.shut_down(options.shutdown_time, signals, ending).await,
-        }
+        self.state.restarts.hear(step);
     }
 
-    /// Asks connections to end, for which there is time.
-    fn let_end(&self) {
-        let listeners = Rc::clone(&self.state.listeners);
-        tokio::task::spawn_local(async move { listeners.shut_down().await });
+    pub(crate) fn roll_back_failed(&self, reason: &str) {
+        tracing::warn!(target: "restart", reason, "not rolled back");
+        self.state.restarts.end(Step::Failed { reason: reason.to_owned() });
     }
 
     /// Drains for at most `--shutdown-time-s`; a second request to end cuts that short.
-    async fn shut_down(&self, limit: Duration, signals: &mut Signals, ending: &mut Ending) -> ExitCode {
+    pub(crate) async fn shut_down(
+        &self,
+        limit: Duration,
+        signals: &mut Signals,
+        ending: &mut Ending,
+    ) -> ExitCode {
         tracing::info!(target: "main", ?limit, "shutting down");
         self.state.healthy.set(false);
         let deadline = tokio::time::sleep(limit);
@@ -289,17 +300,27 @@ fn open(state: &State) -> Result<(), RunError> {
     Ok(())
 }
 
-fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, drain_time: Duration) {
-    let stop_now = !request.graceful && !request.skip_exit;
-    listeners.drain(request.inbound_only, stop_now);
-    if request.graceful && !request.skip_exit {
-        let listeners = Rc::clone(listeners);
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(drain_time).await;
-            listeners.drain(request.inbound_only, true);
-        });
-    }
+/// `/drain_listeners`: connections are asked to close over the drain time, or at once, as `--drain-strategy` says.
+fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, options: &Options) {
+    let DrainListeners { graceful, skip_exit, inbound_only } = request;
+    let stop_now = !graceful && !skip_exit;
+    let (drain_time, immediate) =
+        (options.drain_time, options.restart.drain_strategy == DrainStrategy::Immediate);
+    listeners.drain(inbound_only, if immediate { 1.0 } else { 0.0 }, stop_now);
+    let listeners = Rc::clone(listeners);
+    tokio::task::spawn_local(async move {
+        for step in 1..=DRAIN_STEPS {
+            tokio::time::sleep(drain_time / DRAIN_STEPS).await;
+            let last = step == DRAIN_STEPS;
+            if last || !immediate {
+                let stop = last && graceful && !skip_exit;
+                listeners.drain(inbound_only, f64::from(step) / f64::from(DRAIN_STEPS), stop);
+            }
+        }
+    });
 }
 
+/// In which the order to close reaches all connections.
+const DRAIN_STEPS: u32 = 100;
 /// How long answers of the admin port may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);

@@ -195,8 +195,8 @@ impl ListenerManager {
         self.listeners.borrow().iter().map(|l| (Arc::clone(&l.settings.name), l.address.clone())).collect()
     }
 
-    /// Tells connections to close after their next response; `stop` also stops accepting.
-    pub fn drain(&self, inbound_only: bool, stop: bool) {
+    /// Tells a share of the connections to close after their next response; `stop` also stops accepting.
+    pub fn drain(&self, inbound_only: bool, share: f64, stop: bool) {
         for entry in self.listeners.borrow_mut().iter_mut() {
             if inbound_only && entry.settings.traffic_direction != settings::TrafficDirection::Inbound {
                 continue;
@@ -206,7 +206,7 @@ impl ListenerManager {
                 self.stats.listener_stopped.inc();
                 entry.sockets.clear();
             }
-            self.workers.post_all(move || accept::drain(id, stop));
+            self.workers.post_all(move || accept::drain(id, share, stop));
         }
     }
 
@@ -215,13 +215,13 @@ impl ListenerManager {
         for entry in self.listeners.borrow().iter().filter(|l| !l.settings.drain_modify_only) {
             let id = entry.id;
             self.workers
-                .post_all(move || if healthy { accept::undrain(id) } else { accept::drain(id, false) });
+                .post_all(move || if healthy { accept::undrain(id) } else { accept::drain(id, 1.0, false) });
         }
     }
 
     /// Stops accepting and ends connections in good order; resolves when none is left on any worker.
     pub async fn shut_down(&self) {
-        self.drain(false, true);
+        self.drain(false, 1.0, true);
         self.workers.spawn_all_then(accept::close_all).await;
     }
 
@@ -398,6 +398,36 @@ impl ListenerManager {
         self.listeners.borrow_mut().iter_mut().for_each(|entry| entry.sockets.clear());
     }
 
+    /// Accepts again after [`ListenerManager::give_sockets_away`], on sockets that the other process has given back, or on new
+    /// ones.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; the listeners before that one accept.
+    pub(crate) fn take_back(&self, mut inherited: Inherited) -> Result<(), ListenerError> {
+        for entry in self.listeners.borrow_mut().iter_mut() {
+            // A port that the system chose is to stay what it is.
+            let options =
+                ListenSocketOptions { address: entry.address.clone(), ..socket_options(&entry.settings) };
+            let mut sockets = inherited.take(&entry.settings);
+            let listening = ListenSocket::complete(&mut sockets, &options, self.workers.count())
+                .and_then(|()| sockets.iter().try_for_each(|socket| socket.listen(&options)));
+            let name = &entry.settings.name;
+            listening.map_err(|error| ListenerError { name: Arc::clone(name), source: error.into() })?;
+            entry.sockets = sockets;
+        }
+        self.resume()
+    }
+
+    /// How many connections there are in this process.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.total_connections.value()
+    }
+
+    /// As configured.
+    pub(crate) fn settings(&self) -> Vec<Arc<settings::Listener>> {
+        self.listeners.borrow().iter().map(|entry| Arc::clone(&entry.settings)).collect()
+    }
+
     /// The sockets of the listener of this configured address, for another process to duplicate; of port 0, of this name
     /// as well. In the order of their reuseport group. If there are fewer than `each`, more are bound: the other process
     /// listens on them, and if it fails there has to be somebody who accepts what has come to them.
@@ -449,7 +479,7 @@ fn local_address() -> Option<IpAddr> {
     addresses.into_iter().find(|ip| !ip.is_loopback())
 }
 
-fn socket_options(settings: &settings::Listener) -> ListenSocketOptions {
+pub(crate) fn socket_options(settings: &settings::Listener) -> ListenSocketOptions {
     let mut options = ListenSocketOptions::new(Address::from(&settings.address));
     options.reuse_port = settings.reuse_port;
     options.backlog = settings.backlog.unwrap_or(options.backlog);

@@ -8,17 +8,24 @@ use std::time::Duration;
 use proxy_control::BaseId;
 pub use proxy_runtime::log_file::FlushOptions;
 
+use crate::invocation::Invocation;
 use crate::logging::LogOptions;
 
 /// How a proxy is to run. Flags have Envoy's names where Envoy has them.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How to start this process again.
+    pub invocation: Invocation,
     pub config: ConfigSource,
     pub mode: Mode,
     /// `--concurrency`: workers; the number of cores when not given.
     pub concurrency: NonZeroUsize,
     /// `--base-id`.
     pub base_id: BaseId,
+    /// `--use-dynamic-base-id`: `base_id` is the lowest of those that were free.
+    pub dynamic_base_id: bool,
+    /// `--base-id-path`: a file that gets the base-id.
+    pub base_id_path: Option<PathBuf>,
     /// `--run-dir`, or [`proxy_control::RunDir::default_path`].
     pub run_dir: PathBuf,
     /// `--shm-dir`: where the counters lie.

@@ -12,7 +12,6 @@ use proxy_config::lower::LowerOptions;
 use proxy_config::lower::format::FormatFacts;
 use proxy_config::settings::Watchdogs;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
-use proxy_control::Claim;
 use proxy_net::{ConnectionIds, Handover};
 use proxy_runtime::log_file::LogFiles;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
@@ -30,11 +29,12 @@ use crate::flush::Flusher;
 use crate::life::Running;
 use crate::listeners::ListenerManager;
 use crate::logging::{self, Log};
-use crate::options::{ConfigSource, Mode, Options, RestartEpoch};
+use crate::options::{ConfigSource, Mode, Options};
 use crate::resources::Resources;
-use crate::restart::{ChildError, Inherited, Leadership, Predecessor, Successors};
+use crate::restart::{ChildError, Inherited, Leadership, Predecessor, Restarts, Successors};
 use crate::segment::Segment;
 use crate::server_stats::{self, ServerStats};
+use crate::service_manager::ServiceManager;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::stats_config::tag_extractor;
@@ -68,7 +68,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// When it cannot start. What was wrong with the configuration has been printed then.
-pub fn run(options: Options) -> Result<ExitCode, RunError> {
+pub fn run(mut options: Options) -> Result<ExitCode, RunError> {
     let configuration = load(&options)?;
     if options.mode == Mode::Validate {
         return Ok(ExitCode::SUCCESS);
@@ -82,8 +82,9 @@ pub fn run(options: Options) -> Result<ExitCode, RunError> {
     let mut files = None;
     let result = runtime.block_on(async {
         let signals = Signals::new()?;
+        let control = ControlSocket::claim_as_asked(&mut options)?;
         let options = Rc::new(options);
-        let (running, predecessor) = start(&options, configuration, &log).await?;
+        let (running, predecessor) = start(&options, control, configuration, &log).await?;
         files = Some(running.state.files.clone());
         running.serve(&options, predecessor, &log, signals).await
     });
@@ -145,27 +146,27 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Takes the base-id, starts threads and managers, opens the admin port. Listeners are bound but do not listen yet, unless
+/// Starts threads and managers, opens the admin port. Listeners are bound but do not listen yet, unless
 /// they do so in the process to take over from.
 async fn start(
     options: &Rc<Options>,
+    mut control: ControlSocket,
     configuration: Configuration,
     log: &Log,
 ) -> Result<(Running, Option<Predecessor>), RunError> {
     let started = Instant::now();
     let Configuration { message, settings: bootstrap, warnings, .. } = configuration;
     let resources = Resources::new(message.into(), &bootstrap);
-    let claim = match options.restart.epoch {
-        RestartEpoch::Cold => Claim::Alone,
-        RestartEpoch::Auto | RestartEpoch::Number(_) => Claim::Successor,
-    };
-    let mut control = ControlSocket::claim(&options.run_dir, options.base_id, claim)?;
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance(), usize::from(concurrency) + 1)?;
     let leadership = Rc::new(Leadership::new(&segment, control.instance()));
     let predecessor = Predecessor::find(&options.restart, control.instance(), &leadership).await?;
     let mut inherited = match &predecessor {
-        Some(predecessor) => predecessor.sockets(&bootstrap, usize::from(concurrency), &leadership).await?,
+        Some(predecessor) => {
+            let listeners = bootstrap.listeners.iter().map(|listener| &**listener);
+            let admin = bootstrap.admin.as_ref().map(|admin| &admin.address);
+            predecessor.sockets(listeners, admin, usize::from(concurrency), &leadership).await?
+        }
         None => Inherited::default(),
     };
     let store = segment.store().clone();
@@ -192,6 +193,8 @@ async fn start(
     let tags = Arc::new(tag_extractor(&bootstrap.stats.tags));
     let flusher =
         Flusher::start(&bootstrap.stats, store.clone(), Rc::clone(&workers), Rc::clone(&clusters), &tags);
+    let generation = control.instance().generation();
+    let service = Rc::new(ServiceManager::from_environment(format!("generation {generation}")));
     let state = Rc::new(State {
         clusters,
         flusher,
@@ -209,7 +212,11 @@ async fn start(
         listening: Cell::new(false),
         healthy: Cell::new(true),
         ending: Cell::new(false),
-        epoch,
+        epoch: Cell::new(epoch),
+        taking_over: Cell::new(predecessor.is_some()),
+        can_return: Cell::new(false),
+        restarts: Restarts::new(options, Rc::clone(&leadership), service.supervisor()),
+        leadership: Rc::clone(&leadership),
         first_started,
         admin_port: OnceCell::new(),
         commands,
@@ -218,7 +225,7 @@ async fn start(
     if let Some(settings) = &bootstrap.admin {
         let taken_over = inherited.take_admin(&settings.address);
         let bound = admin::bind(&settings.address, taken_over, options.admin_address_path.as_deref()).await?;
-        let port = AdminPort::serve(&settings.address, bound, Rc::clone(&admin), state.store.root())?;
+        let port = AdminPort::serve(&settings.address, bound, &admin, state.store.root())?;
         // Nobody else sets it.
         let _ = state.admin_port.set(port);
     }
@@ -231,7 +238,6 @@ async fn start(
     server_stats::keep(Rc::clone(&state));
     let (events, restarted) = mpsc::unbounded_channel();
     if !options.restart.disabled {
-        let generation = control.instance().generation();
         let successors = Successors::new(Rc::clone(&state), Rc::clone(&leadership), generation, events);
         successors.listen(control.instance())?;
     }
@@ -245,7 +251,10 @@ async fn start(
         commanded,
         leadership,
         restarted,
+        generation,
         stop_arrivals: Rc::default(),
+        roll_back: Rc::default(),
+        service,
         _control: control,
     };
     Ok((running, predecessor))

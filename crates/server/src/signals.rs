@@ -15,7 +15,7 @@ pub enum Signal {
     Hangup,
     /// SIGUSR1: open log files anew.
     User1,
-    /// SIGUSR2.
+    /// SIGUSR2: start a process that takes over from this one.
     User2,
 }
 
@@ -66,6 +66,8 @@ pub enum Action {
     /// The second request to end: exit now, with this code.
     ExitNow(u8),
     ReopenLogs,
+    /// Start a process that takes over from this one.
+    RestartHot,
     /// Nothing; the text says why.
     Ignore(&'static str),
 }
@@ -94,7 +96,7 @@ impl Ending {
                 Action::Ignore("SIGHUP ignored: reading the configuration again is not supported")
             }
             Signal::User1 => Action::ReopenLogs,
-            Signal::User2 => Action::Ignore("SIGUSR2 ignored: hot restart is not supported"),
+            Signal::User2 => Action::RestartHot,
         }
     }
 }
@@ -120,6 +122,7 @@ mod tests {
     fn the_second_request_to_end_is_obeyed_at_once() {
         let mut ending = Ending::default();
         assert_eq!(ending.handle(Signal::User1), Action::ReopenLogs);
+        assert_eq!(ending.handle(Signal::User2), Action::RestartHot);
         assert_eq!(ending.handle(Signal::Terminate), Action::ShutDown);
         assert!(matches!(ending.handle(Signal::Hangup), Action::Ignore(_)));
         assert_eq!(ending.handle(Signal::Interrupt), Action::ExitNow(130));

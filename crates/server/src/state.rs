@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use proxy_config::settings::{HistogramBuckets, Node, SocketAddress};
+use proxy_control::restart::{Standing, Status};
 use proxy_net::{Address, PipePath};
 use proxy_runtime::Workers;
 use proxy_runtime::log_file::LogFiles;
@@ -17,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::{
     AdminPort, AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus,
-    ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stats,
+    ListenerStatus, Memory, RestartRefusal, RestartRequest, ServerState, ServerStatus, ShutDown, Stats,
 };
 use crate::clusters::ClusterManager;
 use crate::flush::Flusher;
@@ -25,6 +27,7 @@ use crate::listeners::ListenerManager;
 use crate::memory;
 use crate::options::Allocator;
 use crate::resources::Resources;
+use crate::restart::{Leadership, Restarts};
 use crate::server_stats::ServerStats;
 
 /// What main holds together.
@@ -47,7 +50,13 @@ pub(crate) struct State {
     /// The process is on its way out, or another one leads.
     pub ending: Cell<bool>,
     /// `--restart-epoch` as it came out.
-    pub epoch: u32,
+    pub epoch: Cell<u32>,
+    /// There is, or was, another process to take over from, and this one does not lead yet.
+    pub taking_over: Cell<bool>,
+    /// Another process leads, and this one could lead again: its connections have not been asked to end.
+    pub can_return: Cell<bool>,
+    pub leadership: Rc<Leadership>,
+    pub restarts: Rc<Restarts>,
     /// When the first epoch began.
     pub first_started: SystemTime,
     pub admin_port: OnceCell<AdminPort>,
@@ -61,6 +70,7 @@ pub(crate) enum Command {
     ShutDown(ShutDown),
     Drain(DrainListeners),
     ReopenLogs,
+    RollBack,
 }
 
 impl AdminState for State {
@@ -76,7 +86,14 @@ impl AdminState for State {
         };
         let uptime = self.started.elapsed();
         let uptime_all_epochs = self.first_started.elapsed().unwrap_or(uptime);
-        ServerStatus { state, uptime, uptime_all_epochs, node: (*self.node).clone() }
+        ServerStatus {
+            state,
+            uptime,
+            uptime_all_epochs,
+            epoch: self.epoch.get(),
+            hot_restart_initializing: self.taking_over.get(),
+            node: (*self.node).clone(),
+        }
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
@@ -158,8 +175,51 @@ impl AdminState for State {
         let _ = self.commands.send(Command::ReopenLogs);
     }
 
+    fn generation(&self) -> Status {
+        Status {
+            state: self.standing(),
+            epoch: self.epoch.get(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            connections: self.listeners.connections(),
+            age_ms: self.started.elapsed().as_millis() as u64,
+        }
+    }
+
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+        if self.ending.get() && self.leadership.leads() {
+            return Err(RestartRefusal::Never("this process is about to end"));
+        }
+        self.restarts.begin(request)
+    }
+
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+        match self.standing() {
+            Standing::Leads => Err(RestartRefusal::Never("this process leads already")),
+            Standing::Draining if !self.can_return.get() => {
+                Err(RestartRefusal::Never("this process is about to end"))
+            }
+            Standing::Starting | Standing::ServingNotConfirmed | Standing::Draining => {
+                let (lines, _) = self.restarts.listen()?;
+                let _ = self.commands.send(Command::RollBack);
+                Ok(lines)
+            }
+        }
+    }
+
     fn shut_down(&self, how: ShutDown) {
         let _ = self.commands.send(Command::ShutDown(how));
+    }
+}
+
+impl State {
+    fn standing(&self) -> Standing {
+        match self.leadership.leads() {
+            _ if self.ending.get() => Standing::Draining,
+            _ if !self.listening.get() => Standing::Starting,
+            true => Standing::Leads,
+            false => Standing::ServingNotConfirmed,
+        }
     }
 }
 

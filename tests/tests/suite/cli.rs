@@ -276,3 +276,42 @@ fn a_lost_run_directory_does_not_stand_in_the_way() {
     running.process = process.unwrap();
     assert_eq!(running.reaches(from.parse().unwrap()).ask(GET).text(), "up");
 }
+
+#[test]
+fn the_hot_restart_version_is_told() {
+    only_proxyd!("Envoy's command line is its own");
+    let version =
+        |arguments: &[&str]| run(proxyd(), &[&["run", "--hot-restart-version"], arguments].concat());
+    assert_eq!(stdout(&version(&[])), "1\n");
+    assert_eq!(stdout(&version(&["--disable-hot-restart"])), "disabled\n");
+}
+
+#[test]
+fn a_base_id_that_nobody_has_is_found_and_told() {
+    only_proxyd!("base-ids are told apart by proxyd's control sockets");
+    let directory = TempDir::new().unwrap();
+    let shm = directory.path().join("shm");
+    fs::create_dir(&shm).unwrap();
+    let mut processes = Vec::new();
+    let base_ids = ["one", "two"].map(|name| {
+        let file = directory.path().join(name);
+        let mut command = Command::new(proxyd());
+        command.args(["run", "--use-dynamic-base-id", "--from", "127.0.0.1:0", "--to", "tcp://127.0.0.1:1"]);
+        command.arg("--base-id-path").arg(&file).arg("--shm-dir").arg(&shm);
+        command.arg("--run-dir").arg(directory.path().join("run"));
+        processes.push(command.stderr(Stdio::null()).spawn().unwrap());
+        eventually("the base-id to be told", || fs::read_to_string(&file).ok()?.parse::<u32>().ok())
+    });
+    assert_ne!(base_ids[0], base_ids[1]);
+    for base_id in base_ids {
+        let run_dir = directory.path().join("run");
+        let arguments = ["status", "--base-id", &base_id.to_string(), "--run-dir", run_dir.to_str().unwrap()];
+        eventually("the instance to answer", || run(proxyctl(), &arguments).status.success().then_some(()));
+    }
+    for mut process in processes {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let refused = run(proxyd(), &["run", "--use-dynamic-base-id", "--restart-epoch", "auto"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}

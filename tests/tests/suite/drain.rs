@@ -151,3 +151,33 @@ fn a_failed_health_check_closes_connections_after_their_response() {
     assert_eq!(proxy.admin_post("/healthcheck/ok").text(), "OK\n");
     assert_eq!(proxy.get("/").header("connection"), None);
 }
+
+#[test]
+fn a_graceful_drain_is_gradual_or_immediate() {
+    let backend = Backend::saying("ok");
+    let draining = |arguments: &[&str]| {
+        let proxy = Proxy::start_with(&Bootstrap::http(backend.address()), arguments);
+        assert_eq!(proxy.admin_post("/drain_listeners?graceful").text(), "OK\n");
+        proxy
+    };
+    // Of 100 connections some would be asked at once, if all were.
+    let gradual = draining(&["--drain-time-s", "86400"]);
+    assert!((0..100).all(|_| gradual.get("/").header("connection").is_none()));
+    let immediate = draining(&["--drain-time-s", "86400", "--drain-strategy", "immediate"]);
+    eventually("a connection to be asked to close", || {
+        (immediate.get("/").header("connection") == Some("close")).then_some(())
+    });
+}
+
+#[test]
+fn a_gradual_drain_reaches_every_connection() {
+    let backend = Backend::saying("ok");
+    let proxy = Proxy::start_with(&Bootstrap::http(backend.address()), &["--drain-time-s", "2"]);
+    let mut clients = [(); 8].map(|()| proxy.connect());
+    assert_eq!(proxy.admin_post("/drain_listeners?graceful").text(), "OK\n");
+    for client in &mut clients {
+        eventually("the connection to be asked to close", || {
+            (client.ask(GET).header("connection") == Some("close")).then_some(())
+        });
+    }
+}

@@ -12,34 +12,34 @@ use std::time::Instant;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
 use proxy_tests::{
-    Bootstrap, EchoBackend, Generation, Generations, PATIENCE, Signal, Start, Tally, Traffic, Wire,
+    Bootstrap, EchoBackend, Lineage, Member, PATIENCE, Signal, Start, Tally, Traffic, Wire,
     direct_response_chain, eventually, only_proxyd, tcp_filter_chain, unused_address,
 };
 
-/// Generations whose listener answers by itself.
-fn answering() -> Generations {
+/// A lineage whose listener answers by itself.
+fn answering() -> Lineage {
     let main = unused_address();
-    Generations::of(&bootstrap(main), main)
+    Lineage::of(&bootstrap(main), main)
 }
 
 fn bootstrap(main: SocketAddr) -> Bootstrap {
     Bootstrap::empty().listener_at("main", main, direct_response_chain("hello"))
 }
 
-/// Generations that relay to `echo`.
-fn relaying(echo: &EchoBackend) -> Generations {
+/// A lineage that relays to `echo`.
+fn relaying(echo: &EchoBackend) -> Lineage {
     let main = unused_address();
     let bootstrap = Bootstrap::empty().listener_at("main", main, tcp_filter_chain("echo"));
-    Generations::of(&bootstrap.cluster("echo", echo.address()), main)
+    Lineage::of(&bootstrap.cluster("echo", echo.address()), main)
 }
 
 /// The next restart works, `last` ends in good order, and all that was answered has been counted.
-fn ends_well(generations: &Generations, traffic: Traffic, last: Generation) -> Tally {
+fn ends_well(generations: &Lineage, traffic: Traffic, last: Member) -> Tally {
     ends_well_after(generations, traffic, last, 0)
 }
 
 /// As [`ends_well`]; so many requests may have been lost, counted or not.
-fn ends_well_after(generations: &Generations, traffic: Traffic, mut last: Generation, lost: u64) -> Tally {
+fn ends_well_after(generations: &Lineage, traffic: Traffic, mut last: Member, lost: u64) -> Tally {
     traffic.goes_on();
     let mut next = generations.next();
     assert!(last.exit().success(), "{}", last.log());
@@ -71,8 +71,9 @@ fn within_patience(mut comes_true: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// All that a process that is killed may take with it: what clients had sent to it.
-const OF_THE_KILLED: u64 = 4;
+/// All that a process that is killed may take with it. Of four clients each has sent it something, and then may connect again
+/// to one of its two listening sockets after the other: they go one by one, some time after its last thread.
+const OF_THE_KILLED: u64 = 4 * (1 + 2);
 
 #[test]
 fn nothing_fails() {
@@ -441,7 +442,7 @@ fn of_two_that_want_to_take_over_one_does() {
     let mut both = [(); 2].map(|()| generations.start(&Start::next()));
     assert!(first.exit().success());
     // The one that comes too late is refused, or takes over from the other.
-    let leads = both.each_mut().map(Generation::settles);
+    let leads = both.each_mut().map(Member::settles);
     assert_ne!(leads, [false, false]);
     let [one, other] = both;
     let (mut early, late) = match (leads, one.log().contains("epoch=2")) {

@@ -217,7 +217,7 @@ fn seqpacket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor stays open, and the same, until the `AsyncFd` that holds it is gone.
     Ok(unsafe { AsyncFd::register(socket) }?)
 }

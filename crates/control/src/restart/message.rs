@@ -119,10 +119,6 @@ pub enum Reason {
 pub struct SocketsWanted {
     #[prost(message, repeated, tag = "1")]
     pub listeners: Vec<WantedListener>,
-    /// How many each of them is to have, if its sockets can have the same port. The parent binds those that it lacks, so
-    /// that it can accept on all if the child fails.
-    #[prost(uint32, tag = "2")]
-    pub each: u32,
 }
 
 /// A listener of the child's configuration.
@@ -133,6 +129,43 @@ pub struct WantedListener {
     /// As configured; port 0 is the port that the parent's listener of the same name has.
     #[prost(string, tag = "2")]
     pub address: String,
+    /// How to bind what the parent does not have; absent if only the child can.
+    #[prost(message, optional, tag = "3")]
+    pub bind: Option<Bind>,
+}
+
+/// How sockets of a listener are bound, in Envoy's words.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Bind {
+    /// So many.
+    #[prost(uint32, tag = "1")]
+    pub sockets: u32,
+    #[prost(bool, tag = "2")]
+    pub reuse_port: bool,
+    #[prost(bool, tag = "3")]
+    pub freebind: bool,
+    #[prost(bool, tag = "4")]
+    pub transparent: bool,
+    #[prost(bool, tag = "5")]
+    pub ipv4_compat: bool,
+    #[prost(message, repeated, tag = "6")]
+    pub options: Vec<BindOption>,
+}
+
+/// A socket option with a number or with bytes.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct BindOption {
+    #[prost(int32, tag = "1")]
+    pub level: i32,
+    #[prost(int32, tag = "2")]
+    pub name: i32,
+    #[prost(int32, optional, tag = "3")]
+    pub number: Option<i32>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub bytes: Vec<u8>,
+    /// Set once the socket is bound, rather than before.
+    #[prost(bool, tag = "5")]
+    pub once_bound: bool,
 }
 
 /// Parent: sockets, as descriptors of this message in the order of the entries.

@@ -27,6 +27,8 @@ enum Content {
     Whole(Bytes),
     Pieces(Box<dyn Pieces>),
     Rendered(Render),
+    /// Lines as things happen: each is to be seen at once, so they are not compressed.
+    Lines(mpsc::Receiver<Bytes>),
 }
 
 /// Makes a body piece by piece. Each call is one slice of main's time: to be kept well under a millisecond.
@@ -80,17 +82,23 @@ impl Answer {
         Self { content_type, content: Content::Rendered(render), ..Self::text("") }
     }
 
+    /// JSON objects, a line each.
+    pub(super) fn json_lines(lines: mpsc::Receiver<Bytes>) -> Self {
+        Self { content_type: JSON, content: Content::Lines(lines), ..Self::text("") }
+    }
+
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
     /// With the headers that every answer of Envoy's admin port has. To be called on main.
     pub(super) fn into_response(self, renderers: &Renderers, gzip: bool) -> Response<AnswerBody> {
-        let gzip = gzip && !matches!(self.content, Content::Whole(_));
+        let gzip = gzip && !matches!(self.content, Content::Whole(_) | Content::Lines(_));
         let body = match self.content {
             Content::Whole(bytes) => AnswerBody::Whole(bytes),
             Content::Pieces(source) if gzip => AnswerBody::pieces(Box::new(Gzip::new(source))),
             Content::Pieces(source) => AnswerBody::pieces(source),
+            Content::Lines(lines) => AnswerBody::Channel(lines),
             Content::Rendered(render) => AnswerBody::Channel(renderers.run(render, gzip)),
         };
         let mut response = Response::new(body);

@@ -18,6 +18,7 @@ mod page;
 mod port;
 mod query;
 mod rendering;
+mod restart;
 mod routes;
 mod serve;
 mod server_info;
@@ -30,7 +31,8 @@ pub use port::AdminPort;
 pub use serve::{Admin, Served};
 pub use state::{
     AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,
-    HostStatus, ListenerStatus, Memory, ServerState, ServerStatus, ShutDown, Stats,
+    HostStatus, ListenerStatus, Memory, RestartRefusal, RestartRequest, ServerState, ServerStatus, ShutDown,
+    Stats,
 };
 
 #[cfg(test)]

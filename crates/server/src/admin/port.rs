@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use proxy_config::settings::SocketAddress;
 use proxy_net::Address;
@@ -15,10 +15,12 @@ use super::serve::{Admin, Served};
 
 /// The port as this process has it.
 pub struct AdminPort {
+    settings: SocketAddress,
     configured: Address,
     /// Of the same socket as the one that is served.
     socket: OwnedFd,
-    admin: Rc<Admin>,
+    /// Which sees the state that holds this port.
+    admin: Weak<Admin>,
     root: Scope,
     served: RefCell<Option<Served>>,
 }
@@ -31,17 +33,30 @@ impl AdminPort {
     pub fn serve(
         configured: &SocketAddress,
         bound: Bound,
-        admin: Rc<Admin>,
+        admin: &Rc<Admin>,
         root: Scope,
     ) -> io::Result<Self> {
         let socket = bound.as_fd().try_clone_to_owned()?;
         let served = RefCell::new(Some(admin.serve_counted(bound, &root)));
-        Ok(AdminPort { configured: Address::from(configured), socket, admin, root, served })
+        let settings = configured.clone();
+        Ok(AdminPort {
+            settings,
+            configured: Address::from(configured),
+            socket,
+            admin: Rc::downgrade(admin),
+            root,
+            served,
+        })
     }
 
     /// As configured; the port may be 0.
     pub fn configured(&self) -> &Address {
         &self.configured
+    }
+
+    /// The address as the configuration has it.
+    pub fn settings(&self) -> &SocketAddress {
+        &self.settings
     }
 
     /// The socket, for another process.
@@ -59,9 +74,10 @@ impl AdminPort {
 
     /// Accepts again.
     pub fn resume(&self) {
+        let Some(admin) = self.admin.upgrade() else { return };
         let resumed = self.duplicate().and_then(Bound::from_descriptor);
         match resumed {
-            Ok(bound) => drop(self.served.replace(Some(self.admin.serve_counted(bound, &self.root)))),
+            Ok(bound) => drop(self.served.replace(Some(admin.serve_counted(bound, &self.root)))),
             Err(error) => error!(%error, "the admin port cannot be served again"),
         }
     }

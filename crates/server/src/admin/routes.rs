@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::query::Query;
 use super::rendering::Renderers;
 use super::state::AdminState;
-use super::{actions, clusters, config_dump, levels, listeners, page, server_info, stats};
+use super::{actions, clusters, config_dump, levels, listeners, page, restart, server_info, stats};
 use crate::logging::Log;
 use crate::options::Options;
 
@@ -34,6 +34,17 @@ pub(super) struct Parameter {
     pub(super) help: &'static str,
     /// Empty: any text.
     pub(super) choices: &'static [&'static str],
+    /// Only from whoever may open the control socket.
+    trusted: bool,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Somebody who may open a socket that its file's mode protects.
+    Trusted,
+    /// Somebody on the network.
+    Network,
 }
 
 impl Context {
@@ -42,13 +53,20 @@ impl Context {
     }
 
     /// Answers as Envoy does: any method reads, only POST changes.
-    pub(super) fn answer(&self, method: &Method, path: &str, query: &Query) -> Answer {
+    pub(super) fn answer(&self, peer: Peer, method: &Method, path: &str, query: &Query) -> Answer {
         let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
             return Answer::error(StatusCode::NOT_FOUND, format!("invalid path. {}", help_text()));
         };
         if route.changes && method != Method::POST {
             let message = format!("Method {method} not allowed, POST required.");
             return Answer::error(StatusCode::METHOD_NOT_ALLOWED, message);
+        }
+        let mut not_from_here = route.parameters.iter().filter(|parameter| parameter.trusted);
+        if peer == Peer::Network
+            && let Some(parameter) = not_from_here.find(|parameter| query.has(parameter.name))
+        {
+            let message = format!("{} is only taken over the control socket.\n", parameter.name);
+            return Answer::error(StatusCode::FORBIDDEN, message);
         }
         (route.handler)(self, query)
     }
@@ -98,22 +116,34 @@ const fn changes(
 }
 
 const fn parameter(name: &'static str, help: &'static str) -> Parameter {
-    Parameter { name, help, choices: &[] }
+    Parameter { name, help, choices: &[], trusted: false }
+}
+
+/// What an admin port must not offer: it has no passwords.
+const fn trusted_parameter(name: &'static str, help: &'static str) -> Parameter {
+    Parameter { trusted: true, ..parameter(name, help) }
 }
 
 const fn choice(name: &'static str, help: &'static str, choices: &'static [&'static str]) -> Parameter {
-    Parameter { name, help, choices }
+    Parameter { name, help, choices, trusted: false }
 }
 
-/// By path. The texts are Envoy's, but for `/shutdown`, which Envoy does not have.
+/// By path. The texts are Envoy's, but for `/generation`, `/restart`, `/rollback` and `/shutdown`, which Envoy does not have.
 const ROUTES: &[Route] = &[
     reads("/", "Admin home page", &[], home),
     reads("/clusters", "upstream cluster status", CLUSTERS, clusters::clusters),
     reads("/config_dump", "dump current Envoy configs", CONFIG_DUMP, config_dump::config_dump),
     changes("/drain_listeners", "drain listeners", DRAIN_LISTENERS, actions::drain_listeners),
+    reads("/generation", "print whether this process leads, for proxyctl epochs", &[], restart::generation),
     changes("/healthcheck/fail", "cause the server to fail health checks", &[], actions::healthcheck_fail),
     changes("/healthcheck/ok", "cause the server to pass health checks", &[], actions::healthcheck_ok),
     reads("/help", "print out list of admin commands", &[], help),
+    reads(
+        "/hot_restart_version",
+        "print the hot restart compatibility version",
+        &[],
+        restart::hot_restart_version,
+    ),
     reads("/listeners", "print listener info", LISTENERS, listeners::listeners),
     changes("/logging", "query/change logging levels", LOGGING, levels::logging),
     reads("/memory", "print current allocation/heap usage", &[], actions::memory),
@@ -121,6 +151,13 @@ const ROUTES: &[Route] = &[
     reads("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], actions::ready),
     changes("/reopen_logs", "reopen access logs", &[], actions::reopen_logs),
     changes("/reset_counters", "reset all counters to zero", &[], stats::reset_counters),
+    changes(
+        "/restart",
+        "start a process that takes over from this one, as SIGUSR2 does",
+        RESTART,
+        restart::restart,
+    ),
+    changes("/rollback", "give up taking over, or take over again", &[], restart::rollback),
     reads("/server_info", "print server version/status information", &[], server_info::server_info),
     changes("/shutdown", "drain and exit the server, as SIGTERM does", &[], actions::shutdown),
     STATS,
@@ -180,6 +217,12 @@ const LOGGING: &[Parameter] = &[
         "desired logging level, this will change all loggers's level",
         &["", "trace", "debug", "info", "warning", "error", "critical", "off"],
     ),
+];
+
+const RESTART: &[Parameter] = &[
+    trusted_parameter("binary", "The program of the new process; only over the control socket"),
+    trusted_parameter("config", "Its configuration file; only over the control socket"),
+    parameter("dry_run", "Only see whether the program can run the configuration"),
 ];
 
 const STATS_PARAMETERS: &[Parameter] = &[

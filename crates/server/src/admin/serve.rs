@@ -25,7 +25,7 @@ use super::answer::{Answer, AnswerBody};
 use super::bind::Bound;
 use super::counting::{AdminCounts, CountedStream, answered};
 use super::query::Query;
-use super::routes::Context;
+use super::routes::{Context, Peer};
 use super::state::AdminState;
 use super::trust::Trust;
 use crate::logging::Log;
@@ -162,10 +162,11 @@ impl Connections {
 
 fn respond(context: &Context, trust: Option<&Trust>, request: &Request<Incoming>) -> Response<AnswerBody> {
     let (method, uri) = (request.method(), request.uri());
+    let peer = if trust.is_some() { Peer::Network } else { Peer::Trusted };
     let trusted = trust.map_or(Ok(()), |trust| trust.check(request.version(), uri, request.headers()));
     let accept = Accept::of(request.headers());
     let answer = match trusted {
-        Ok(()) => context.answer(method, uri.path(), &Query::parse(uri.query(), accept)),
+        Ok(()) => context.answer(peer, method, uri.path(), &Query::parse(uri.query(), accept)),
         Err(distrust) => Answer::error(StatusCode::FORBIDDEN, distrust.to_string()),
     };
     let response = answer.into_response(&context.renderers, accept.gzip);

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::query::Query;
+use super::restart;
 use super::routes::Context;
 use super::state::{ServerState, ServerStatus};
-use crate::options::{ConfigSource, Mode, Options};
+use crate::options::{ConfigSource, DrainStrategy, Mode, Options};
 
 pub(super) fn server_info(context: &Context, _: &Query) -> Answer {
     let status = context.state.server();
@@ -15,10 +16,10 @@ pub(super) fn server_info(context: &Context, _: &Query) -> Answer {
         "state": state_name(status.state),
         "uptime_current_epoch": format!("{}s", status.uptime.as_secs()),
         "uptime_all_epochs": format!("{}s", status.uptime_all_epochs.as_secs()),
-        "hot_restart_version": "disabled",
-        "command_line_options": command_line_options(&context.options),
+        "hot_restart_version": restart::version(&context.options),
+        "command_line_options": command_line_options(&context.options, status.epoch),
         "node": node(&status),
-        "hot_restart_initializing": false,
+        "hot_restart_initializing": status.hot_restart_initializing,
     }))
 }
 
@@ -39,7 +40,7 @@ fn version() -> String {
 }
 
 /// `envoy.admin.v3.CommandLineOptions`; what proxyd has no option for is left out.
-fn command_line_options(options: &Options) -> Value {
+fn command_line_options(options: &Options, epoch: u32) -> Value {
     let (path, yaml) = match &options.config {
         ConfigSource::File { path, overlay } => (path.to_string_lossy().into_owned(), overlay.as_deref()),
         ConfigSource::Inline { yaml } | ConfigSource::Built { yaml } => (String::new(), Some(yaml.as_str())),
@@ -60,9 +61,17 @@ fn command_line_options(options: &Options) -> Value {
         "service_node": options.node.id,
         "service_zone": options.node.zone,
         "drain_time": format!("{}s", options.drain_time.as_secs()),
+        "parent_shutdown_time": format!("{}s", options.restart.parent_shutdown_time.as_secs()),
         "mode": match options.mode { Mode::Serve => "Serve", Mode::Validate => "Validate" },
-        "disable_hot_restart": true,
-        "restart_epoch": 0,
+        "disable_hot_restart": options.restart.disabled,
+        "restart_epoch": epoch,
+        "use_dynamic_base_id": options.dynamic_base_id,
+        "base_id_path": path_text(&options.base_id_path),
+        "drain_strategy": match options.restart.drain_strategy {
+            DrainStrategy::Gradual => "Gradual",
+            DrainStrategy::Immediate => "Immediate",
+        },
+        "skip_hot_restart_on_no_parent": options.restart.skip_on_no_parent,
     })
 }
 

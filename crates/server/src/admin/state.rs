@@ -1,11 +1,15 @@
 //! What the admin handlers need to know and may ask for: the seam between them and the managers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use proxy_config::settings::{CircuitBreaker, EndpointHealth, HistogramBuckets, Node, SocketAddress};
+use proxy_control::restart;
 use proxy_stats::{Store, TagExtractor};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 /// The process as admin sees it. All calls come from main and return at once: whoever would have to compute much returns something
 /// that computes piece by piece.
@@ -39,6 +43,22 @@ pub trait AdminState {
     /// Opens all log files anew.
     fn reopen_logs(&self);
 
+    /// The place of this process among those of its base-id.
+    fn generation(&self) -> restart::Status;
+
+    /// Starts a process that takes over from this one. The lines are [`restart::Progress`].
+    ///
+    /// # Errors
+    /// That cannot be, or not now.
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal>;
+
+    /// Gives up, if this process does not lead yet; takes over again, if it did lead and has connections left. Lines as for
+    /// [`AdminState::restart`].
+    ///
+    /// # Errors
+    /// There is nothing to take back, or not now.
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal>;
+
     /// Begins to end the process. The answer to the request is still to be sent: see [`super::Admin::finish`].
     fn shut_down(&self, how: ShutDown);
 }
@@ -59,6 +79,10 @@ pub enum ServerState {
 pub struct ServerStatus {
     pub state: ServerState,
     pub uptime: Duration,
+    /// `--restart-epoch` as it came out.
+    pub epoch: u32,
+    /// Another process is being taken over from.
+    pub hot_restart_initializing: bool,
     /// Since the first process of this line of hot restarts began.
     pub uptime_all_epochs: Duration,
     pub node: Node,
@@ -174,6 +198,27 @@ pub struct DrainListeners {
     pub skip_exit: bool,
     /// Only listeners whose traffic direction is inbound.
     pub inbound_only: bool,
+}
+
+/// `/restart`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestartRequest {
+    /// Another program than that of this process.
+    pub binary: Option<PathBuf>,
+    /// Another configuration file.
+    pub config: Option<PathBuf>,
+    /// Only sees whether the program can run the configuration.
+    pub dry_run: bool,
+}
+
+/// Why a restart or roll-back does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RestartRefusal {
+    /// Worth another try.
+    #[error("busy: {0}")]
+    Busy(&'static str),
+    #[error("{0}")]
+    Never(&'static str),
 }
 
 /// How the process is to end.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proxy_config::settings::Bootstrap;
+use proxy_config::settings::{self, SocketAddress};
 use proxy_control::restart::message::{Confirm, GiveUp, Heartbeat, Hello, Reason, Refused, Serving};
 use proxy_control::restart::{Body, Channel, ChannelError, PROTOCOL};
 use proxy_control::{Generation, Instance};
@@ -51,6 +51,8 @@ pub enum ChildError {
     TakenBack(Generation),
     #[error("another process leads already")]
     Overtaken,
+    #[error("it was rolled back: generation {0} goes on")]
+    RolledBack(Generation),
     #[error(
         "there is no running instance to take over from (--skip-hot-restart-on-no-parent starts all the same)"
     )]
@@ -75,7 +77,7 @@ impl Predecessor {
             RestartEpoch::Auto => None,
             RestartEpoch::Number(number) => Some(number.get()),
         };
-        let met = match Predecessor::meet(instance, leadership, epoch).await {
+        let met = match Predecessor::meet(leadership, instance.generation(), epoch).await {
             // All that live are on their way out, and the one that led is dead.
             Err(ChildError::Refused { reason: Reason::NotLeader, .. }) if leadership.leads() => None,
             other => other?,
@@ -91,13 +93,12 @@ impl Predecessor {
 
     /// Asks living generations, the newest first, to hand over. `None`: there is none.
     async fn meet(
-        instance: &Instance,
         leadership: &Leadership,
+        own: Generation,
         epoch: Option<u32>,
     ) -> Result<Option<Predecessor>, ChildError> {
-        let own = instance.generation();
-        let mut all = proxy_control::find(instance.run_dir()).map_err(ChildError::RunDir)?;
-        all.retain(|found| found.base_id() == instance.base_id() && found.generation() != own);
+        let mut all = leadership.generations().map_err(ChildError::RunDir)?;
+        all.retain(|found| found.generation() != own);
         let (mut refused, mut silent) = (None, None);
         for found in all.iter().rev() {
             let generation = found.generation();
@@ -151,21 +152,30 @@ impl Predecessor {
         }))
     }
 
-    /// The sockets of listeners, and of the admin port, that the predecessor has as well. None if it dies: then this process
-    /// goes on alone.
+    /// The generation that leads, to take over from it again.
+    ///
+    /// # Errors
+    /// There is none, or it does not hand over.
+    pub(crate) async fn find_again(
+        leadership: &Leadership,
+        own: Generation,
+    ) -> Result<Predecessor, ChildError> {
+        Predecessor::meet(leadership, own, None).await?.ok_or(ChildError::Nobody)
+    }
+
+    /// The sockets of listeners, one for each of `workers`, and of the admin port, as far as the predecessor has or can bind
+    /// them. None if it dies: then this process goes on alone.
     ///
     /// # Errors
     /// It does not give them.
-    pub(crate) async fn sockets(
+    pub(crate) async fn sockets<'a>(
         &self,
-        bootstrap: &Bootstrap,
+        listeners: impl Iterator<Item = &'a settings::Listener>,
+        admin: Option<&SocketAddress>,
         workers: usize,
         leadership: &Leadership,
     ) -> Result<Inherited, ChildError> {
-        let listeners = bootstrap.listeners.iter().map(|listener| &**listener);
-        let admin = bootstrap.admin.as_ref().map(|admin| &admin.address);
-        let asked = sockets::ask(&self.channel, listeners, admin, workers).await;
-        match asked {
+        match sockets::ask(&self.channel, listeners, admin, workers).await {
             Ok(inherited) => Ok(inherited),
             Err(_) if leadership.died(self.name.generation).await => Ok(Inherited::default()),
             Err(source) => Err(ChildError::Talk { generation: self.name.generation, source }),
@@ -221,15 +231,15 @@ impl Predecessor {
         }
     }
 
-    /// Tells that this process accepts, and leads after `confirm_after`. Gives the channel, on which connections follow.
+    /// Tells that this process accepts, and leads after `confirm_after`. Connections follow on the channel.
     ///
     /// # Errors
     /// The predecessor has taken everything back, or somebody else leads.
     pub(crate) async fn take_over(
-        self,
+        &self,
         leadership: &Leadership,
         confirm_after: Duration,
-    ) -> Result<Channel, ChildError> {
+    ) -> Result<(), ChildError> {
         // Whether it hears that shows in what follows; what hangs there hangs without us.
         fault::at(Place::ChildBeforeServing);
         let _ = say(&self.channel, Body::Serving(Serving {})).await;
@@ -246,7 +256,12 @@ impl Predecessor {
             info!(target: "restart", %error, "the process before this one does not hear that it leads no more");
         }
         fault::at(Place::ChildAfterConfirm);
-        Ok(self.channel)
+        Ok(())
+    }
+
+    /// On which connections come once this process leads.
+    pub(crate) fn into_channel(self) -> Channel {
+        self.channel
     }
 
     /// Tells the predecessor that it will have to go on.

@@ -1,11 +1,12 @@
 //! Who leads: the leader word of the lineage, and whether those who might lead are alive.
 
 use std::cell::Cell;
+use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_control::{BaseId, Generation, Instance, RunDir, find};
+use proxy_control::{BaseId, Found, Generation, Instance, RunDir, find};
 
 use tokio::time::Instant;
 
@@ -73,6 +74,20 @@ impl Leadership {
         taken || self.take_from_dead()
     }
 
+    /// Leads again, in place of `other`, if that one has died. False if it lives or has ended in good order, which leaves the
+    /// lead to nobody.
+    pub(crate) async fn succeed(&self, other: Name) -> bool {
+        let succeeds = || {
+            self.segment.upgrade().is_some_and(|segment| {
+                let lineage = segment.lineage();
+                lineage.take_over(other.segment, lineage.turn())
+            })
+        };
+        let succeeded = self.died(other.generation).await && succeeds();
+        self.led.set(succeeded);
+        succeeded
+    }
+
     /// Leads on, and whoever was to take over does not any more. False if that one leads and lives.
     pub(crate) async fn go_on(&self) -> bool {
         let goes_on = || {
@@ -117,9 +132,17 @@ impl Leadership {
 
     /// If that cannot be found out, it may.
     fn lives(&self, other: Generation) -> bool {
-        find(&self.run_dir).map_or(true, |all| {
-            all.iter().any(|found| found.base_id() == self.base_id && found.generation() == other)
-        })
+        self.generations().map_or(true, |all| all.iter().any(|found| found.generation() == other))
+    }
+
+    /// All living generations, this one among them, the oldest first.
+    ///
+    /// # Errors
+    /// The run directory cannot be read.
+    pub(crate) fn generations(&self) -> io::Result<Vec<Found>> {
+        let mut all = find(&self.run_dir)?;
+        all.retain(|found| found.base_id() == self.base_id);
+        Ok(all)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Hot restart: one generation hands over to the next, and can take everything back until the next one leads.
 //!
-//! [`child`] is the side of the new process, [`parent`] that of the old one; a process is the one first and the other
-//! later. [`sockets`] is how listening sockets travel, [`offers`] and [`arrivals`] how connections do. What the two say is in
-//! `proxy_control::restart`.
+//! `child` is the side of the new process, `parent` that of the old one; a process is the one first and the other
+//! later. `sockets` is how listening sockets travel, `offers` and `arrivals` how connections do. `restarts` is what the
+//! operator asks for, `spawn` how the new process is started. What the two say is in `proxy_control::restart`.
 
 mod arrivals;
 mod child;
@@ -12,7 +12,9 @@ mod leadership;
 mod offers;
 mod parent;
 mod reserve;
+mod restarts;
 mod sockets;
+mod spawn;
 
 use std::time::Duration;
 
@@ -22,8 +24,9 @@ pub(crate) use arrivals::Arrivals;
 pub use child::ChildError;
 pub(crate) use child::Predecessor;
 pub(crate) use leadership::{Leadership, Name};
-pub(crate) use offers::Offers;
+pub(crate) use offers::{Offering, Offers, Tally};
 pub(crate) use parent::{Event, Successors};
+pub(crate) use restarts::{Moving, Restarts};
 pub(crate) use sockets::Inherited;
 
 /// How long one side waits for the other to say what it has to say at once.

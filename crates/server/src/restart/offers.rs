@@ -3,15 +3,17 @@
 //! A connection is the child's when this side has dropped its streams and said Release; before that it can be taken back
 //! at any time, and is when the child does not answer in time.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_control::restart::message::{End, Offer, Release, Withdraw};
 use proxy_control::restart::{Body, Channel, ChannelError};
 use proxy_net::{Given, Offered, Receipt};
 use proxy_runtime::{Workers, worker_local};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -25,12 +27,22 @@ pub(crate) struct Offers {
     answers: mpsc::UnboundedSender<Given>,
     given: mpsc::UnboundedReceiver<Given>,
     pending: HashMap<u64, Pending>,
+    /// Accepted, and not yet let go.
+    promised: usize,
     next_id: u64,
     /// Of the current silence: no offers until the child says something.
     silent: bool,
-    moved: u64,
-    refused: u64,
-    withdrawn: u64,
+    tally: Rc<Tally>,
+}
+
+/// What has become of offers.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) moved: Cell<u64>,
+    pub(crate) refused: Cell<u64>,
+    pub(crate) withdrawn: Cell<u64>,
+    /// Undecided so far, here or there.
+    pub(crate) pending: Cell<usize>,
 }
 
 struct Pending {
@@ -45,6 +57,8 @@ pub(crate) enum Offering {
     Stopped,
     /// The child has ended.
     Gone,
+    /// This side has seen to it.
+    Ended,
 }
 
 impl Offers {
@@ -63,27 +77,34 @@ impl Offers {
             answers,
             given,
             pending: HashMap::new(),
+            promised: 0,
             next_id: 0,
             silent: false,
-            moved: 0,
-            refused: 0,
-            withdrawn: 0,
+            tally: Rc::default(),
         }
     }
 
-    /// Offers until the child wants no more or is gone. May be dropped, and [`Offers::end`] be called instead.
-    pub(crate) async fn run(&mut self) -> Offering {
-        match self.exchange().await {
-            Ok(()) => Offering::Stopped,
+    /// Goes on counting while it runs.
+    pub(crate) fn tally(&self) -> Rc<Tally> {
+        Rc::clone(&self.tally)
+    }
+
+    /// Offers until the child wants no more or is gone, or until `stop`. Must not be dropped before it resolves: a connection
+    /// that was let go and not released would be nobody's.
+    pub(crate) async fn run(mut self, workers: Rc<Workers>, stop: Rc<Notify>) -> Offering {
+        let offering = match self.exchange(&stop).await {
+            Ok(offering) => offering,
             Err(error) => {
                 info!(target: "restart", %error, "the process that leads takes no more connections");
                 Offering::Gone
             }
-        }
+        };
+        self.end(&workers).await;
+        offering
     }
 
     /// Takes back what is on offer, finishes what was promised, and says that nothing follows.
-    pub(crate) async fn end(mut self, workers: &Workers) {
+    async fn end(mut self, workers: &Workers) {
         workers.post_all(|| {
             if let Some(handover) = worker_local::get::<proxy_net::Handover>() {
                 handover.end();
@@ -105,12 +126,15 @@ impl Offers {
             debug!(target: "restart", %error, "the process that leads does not hear the end");
         }
         drop(pending);
-        let Offers { moved, refused, withdrawn, .. } = self;
+        self.tally.pending.set(0);
+        let Tally { moved, refused, withdrawn, .. } = &*self.tally;
+        let (moved, refused, withdrawn) = (moved.get(), refused.get(), withdrawn.get());
         info!(target: "restart", moved, refused, withdrawn, "connections have been handed over");
     }
 
-    async fn exchange(&mut self) -> Result<(), TalkError> {
+    async fn exchange(&mut self, stop: &Notify) -> Result<Offering, TalkError> {
         loop {
+            self.tally.pending.set(self.pending.len() + self.promised);
             let deadline = self.pending.values().map(|pending| pending.until).min();
             let expired = async {
                 match deadline {
@@ -125,13 +149,14 @@ impl Offers {
                     Ok(received) => {
                         self.silent = false;
                         if matches!(received.body, Body::StopOffering(_)) {
-                            return Ok(());
+                            return Ok(Offering::Stopped);
                         }
                         self.answered(received.body).await?;
                     }
                     Err(ChannelError::Malformed(_) | ChannelError::DescriptorsLost) => {}
                     Err(error) => return Err(error.into()),
                 },
+                () = stop.notified() => return Ok(Offering::Ended),
                 () = expired => self.withdraw_late().await?,
                 Some(offered) = self.offered.recv(), if !self.silent && self.pending.len() < AT_ONCE => {
                     self.offer(offered).await?;
@@ -157,7 +182,7 @@ impl Offers {
             }
             // It stays, as the dropped answer says; others may be smaller, or find room.
             Ok(Err(ChannelError::TooLarge(_) | ChannelError::DescriptorsInFlight)) => {
-                self.refused += 1;
+                count(&self.tally.refused);
                 Ok(())
             }
             Ok(Err(error)) => Err(error.into()),
@@ -170,6 +195,7 @@ impl Offers {
             Body::Accept(accept) => {
                 // One that was withdrawn is not pending any more: too late.
                 let Some(pending) = self.pending.remove(&accept.id) else { return Ok(()) };
+                self.promised += 1;
                 let receipt = Receipt::new(accept.id, self.answers.clone());
                 // If the connection has ended meanwhile, the receipt comes back unused and says so itself.
                 drop(pending.answer.send(receipt));
@@ -177,7 +203,7 @@ impl Offers {
             }
             Body::Refuse(refuse) => {
                 if self.pending.remove(&refuse.id).is_some() {
-                    self.refused += 1;
+                    count(&self.tally.refused);
                     debug!(target: "restart", reason = %refuse.text, "a connection stays");
                 }
                 Ok(())
@@ -189,12 +215,13 @@ impl Offers {
     /// What a worker did with an accepted connection.
     async fn give(&mut self, given: Given) -> Result<(), TalkError> {
         let Given { id, released } = given;
+        self.promised -= 1;
         if released {
             fault::at(Place::ParentBeforeRelease);
-            self.moved += 1;
+            count(&self.tally.moved);
             return say(&self.channel, Body::Release(Release { id })).await;
         }
-        self.withdrawn += 1;
+        count(&self.tally.withdrawn);
         say(&self.channel, Body::Withdraw(Withdraw { id })).await
     }
 
@@ -205,7 +232,7 @@ impl Offers {
             self.pending.iter().filter(|(_, pending)| pending.until <= now).map(|(id, _)| *id).collect();
         for id in late {
             self.silent = true;
-            self.withdrawn += 1;
+            count(&self.tally.withdrawn);
             // From here on an Accept comes too late. The connection goes on when the child has been told: if this process
             // dies, the child goes on with what it knows of all others.
             let pending = self.pending.remove(&id);
@@ -215,6 +242,10 @@ impl Offers {
         }
         Ok(())
     }
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
 }
 
 /// For the child to answer an offer; a connection is still meanwhile.

@@ -178,17 +178,21 @@ impl Successors {
             return Some((Reason::Busy, "another restart is under way".to_owned()));
         }
         if let Some(epoch) = hello.epoch
-            && epoch != self.state.epoch.wrapping_add(1)
+            && epoch != self.next_epoch()
         {
             let text = format!(
                 "the running process has restart epoch {}, so the next one is {}",
-                self.state.epoch,
-                self.state.epoch.wrapping_add(1)
+                self.state.epoch.get(),
+                self.next_epoch()
             );
             return Some((Reason::Epoch, text));
         }
         let text = || "this process is about to end".to_owned();
         self.state.ending.get().then(|| (Reason::Ending, text()))
+    }
+
+    fn next_epoch(&self) -> u32 {
+        self.state.epoch.get().wrapping_add(1)
     }
 
     /// From Welcome to Confirm. `paused` says how far it got: whether workers were told to stop accepting.
@@ -197,7 +201,7 @@ impl Successors {
             self.state.first_started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let welcome = Welcome {
             generation: self.generation.0,
-            epoch: self.state.epoch.wrapping_add(1),
+            epoch: self.next_epoch(),
             first_started_ms,
             segment: self.leadership.segment(),
             turn: self.leadership.turn(),

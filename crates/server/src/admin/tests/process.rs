@@ -7,14 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use proxy_config::settings::{
     CircuitBreaker, EndpointHealth, HistogramBuckets, Node, SocketAddress, StringMatcher, StringPattern,
 };
 use proxy_control::BaseId;
+use proxy_control::restart::{Standing, Status};
 use proxy_stats::{Histogram, ImportMode, Scope, Store, StoreOptions, TagExtractor, ThreadIndex};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::super::state::*;
+use crate::invocation::Invocation;
 use crate::logging::{Log, LogGuard, LogOptions};
 use crate::options::{Allocator, ConfigSource, Mode, NodeOptions, Options, RestartOptions};
 
@@ -89,6 +93,9 @@ fn record(histogram: Histogram, totals: &str, last: &str, interval: usize) {
 
 pub(super) fn options() -> Options {
     Options {
+        invocation: Invocation { program: "/usr/bin/proxyd".into(), arguments: vec!["run".into()] },
+        dynamic_base_id: false,
+        base_id_path: None,
         restart: RestartOptions::default(),
         config: ConfigSource::File { path: "basic.yaml".into(), overlay: None },
         mode: Mode::Serve,
@@ -156,6 +163,8 @@ impl AdminState for Process {
             state: if self.healthy.get() { ServerState::Live } else { ServerState::Draining },
             uptime: Duration::from_millis(3900),
             uptime_all_epochs: Duration::from_secs(65),
+            epoch: 3,
+            hot_restart_initializing: false,
             node: Node {
                 id: "test-id".into(),
                 cluster: "test-cluster".into(),
@@ -253,6 +262,31 @@ impl AdminState for Process {
 
     fn reopen_logs(&self) {
         self.asked.borrow_mut().push("ReopenLogs".to_owned());
+    }
+
+    fn generation(&self) -> Status {
+        Status {
+            state: Standing::Leads,
+            epoch: 3,
+            version: "0.1.0".to_owned(),
+            pid: 42,
+            connections: 5,
+            age_ms: 3900,
+        }
+    }
+
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+        self.asked.borrow_mut().push(format!("{request:?}"));
+        let (tell, lines) = mpsc::channel(2);
+        for line in ["{\"step\":\"validated\",\"elapsed_ms\":1}\n", "{\"step\":\"leads\",\"elapsed_ms\":2}\n"]
+        {
+            tell.try_send(line.into()).unwrap();
+        }
+        Ok(lines)
+    }
+
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+        Err(RestartRefusal::Busy("another restart is under way"))
     }
 
     fn shut_down(&self, how: ShutDown) {

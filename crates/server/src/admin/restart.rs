@@ -1,0 +1,54 @@
+//! Hot restart for the operator: who leads, and how another process comes to. All but `/hot_restart_version` is ours.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::StatusCode;
+use proxy_control::restart::PROTOCOL;
+use tokio::sync::mpsc;
+
+use super::answer::Answer;
+use super::query::Query;
+use super::routes::Context;
+use super::state::{RestartRefusal, RestartRequest};
+use crate::options::Options;
+
+pub(super) fn restart(context: &Context, query: &Query) -> Answer {
+    let path = |name| query.value(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    progress(context.state.restart(RestartRequest {
+        binary: path("binary"),
+        config: path("config"),
+        dry_run: query.has("dry_run"),
+    }))
+}
+
+pub(super) fn rollback(context: &Context, _: &Query) -> Answer {
+    progress(context.state.roll_back())
+}
+
+pub(super) fn generation(context: &Context, _: &Query) -> Answer {
+    Answer::json(&context.state.generation())
+}
+
+pub(super) fn hot_restart_version(context: &Context, _: &Query) -> Answer {
+    Answer::text(version(&context.options))
+}
+
+/// Which processes can take over from this one.
+pub(super) fn version(options: &Options) -> String {
+    if options.restart.disabled { "disabled".to_owned() } else { PROTOCOL.to_string() }
+}
+
+/// Lines as they come, until it is over.
+fn progress(begun: Result<mpsc::Receiver<Bytes>, RestartRefusal>) -> Answer {
+    match begun {
+        Ok(lines) => Answer::json_lines(lines),
+        Err(refusal) => {
+            let status = match refusal {
+                RestartRefusal::Busy(_) => StatusCode::CONFLICT,
+                RestartRefusal::Never(_) => StatusCode::FORBIDDEN,
+            };
+            Answer::error(status, format!("{refusal}\n"))
+        }
+    }
+}
