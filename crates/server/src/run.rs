@@ -201,6 +201,7 @@ async fn start(
         listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone()),
         files,
         store,
+        segment: Rc::downgrade(&segment),
         stats,
         allocator: options.allocator,
         tags,

@@ -51,6 +51,11 @@ impl Segment {
         self.lineage.store()
     }
 
+    /// Stats are about to be shown: also what other generations that live have counted.
+    pub(crate) fn look(&self) {
+        tell(&self.lineage.look());
+    }
+
     /// The configuration's clusters and listeners are there; from now on the lineage is kept in order.
     pub(crate) fn serve(self: &Rc<Self>) {
         self.lineage.settle();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -28,6 +28,7 @@ use crate::memory;
 use crate::options::Allocator;
 use crate::resources::Resources;
 use crate::restart::{Leadership, Restarts};
+use crate::segment::Segment;
 use crate::server_stats::ServerStats;
 
 /// What main holds together.
@@ -36,6 +37,8 @@ pub(crate) struct State {
     pub listeners: Rc<ListenerManager>,
     pub flusher: Rc<Flusher>,
     pub store: Store,
+    /// Gone when the process is about to end.
+    pub segment: Weak<Segment>,
     pub stats: ServerStats,
     pub allocator: Allocator,
     pub tags: Arc<TagExtractor>,
@@ -141,6 +144,9 @@ impl AdminState for State {
 
     fn stats(&self) -> Stats {
         self.refresh_stats();
+        if let Some(segment) = self.segment.upgrade() {
+            segment.look();
+        }
         self.flusher.asked_by_admin();
         let (tags, buckets) = (Arc::clone(&self.tags), Arc::clone(&self.histogram_buckets));
         Stats { store: self.store.clone(), tags, buckets }

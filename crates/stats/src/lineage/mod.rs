@@ -47,6 +47,8 @@ pub struct Lineage {
     control: Option<Control>,
     /// Whether this process has served: then its end is the end of what it counted.
     settled: Cell<bool>,
+    /// What is shown has something of others that lived.
+    looked: Cell<bool>,
 }
 
 impl Lineage {
@@ -90,7 +92,8 @@ impl Lineage {
                 (None, Store::create(StoreOptions { path: None, threads, generation, base_id })?, generation)
             }
         };
-        Ok((Lineage { path, generation, store, control, settled: Cell::new(false) }, warnings))
+        let (settled, looked) = (Cell::new(false), Cell::new(true));
+        Ok((Lineage { path, generation, store, control, settled, looked }, warnings))
     }
 
     fn enter(
@@ -106,8 +109,11 @@ impl Lineage {
         fold::recover(path, &changing)?;
         let lead = control.lead();
         let leads = lead.leader == 0 || !fold::lives(path, lead.leader)?;
-        let past =
-            if leads { take_stock(path, &changing, warnings)? } else { look_on(path, &changing, warnings)? };
+        let past = if leads {
+            take_stock(path, &changing, warnings)?
+        } else {
+            look_on(path, &changing, 0, warnings)?
+        };
         let newest = path.segments()?.into_iter().max().unwrap_or(0);
         let generation = options.generation.max(newest + 1);
         let store = Store::create(StoreOptions {
@@ -222,6 +228,40 @@ impl Lineage {
         Ok(())
     }
 
+    /// To be called before stats are shown: of others that live, what they have counted by now. Costs next to nothing when
+    /// there are none.
+    pub fn look(&self) -> Vec<LineageWarning> {
+        let mut warnings = Vec::new();
+        if let Some(control) = &self.control
+            && let Err(error) = self.look_at_others(control, &mut warnings)
+        {
+            warnings.push(LineageWarning::NotFolded(error));
+        }
+        warnings
+    }
+
+    fn look_at_others(&self, control: &Control, warnings: &mut Vec<LineageWarning>) -> io::Result<()> {
+        let mut others = Members::of(&self.path, &control.snapshot())?.living;
+        others.retain(|generation| *generation != self.generation);
+        let had_others = self.looked.replace(!others.is_empty());
+        if others.is_empty() && !had_others {
+            return Ok(());
+        }
+        // Whoever has the lock is joining or leaving; what was seen last will do.
+        let Some(changing) = control.try_change()? else { return Ok(()) };
+        let past = if self.leads() {
+            let mut past = take_stock(&self.path, &changing, warnings)?;
+            fold::add_others(&self.path, &others, &mut past.totals)?;
+            past
+        } else {
+            look_on(&self.path, &changing, self.generation, warnings)?
+        };
+        drop(changing);
+        self.store.inherit(past.totals, past.marks);
+        self.store.claim_inherited();
+        Ok(())
+    }
+
     /// An orderly end. The last process takes everything with it; others leave what they have counted to who leads.
     /// One that never [settled](Lineage::settle) has counted nothing that matters, and leaves things as they were.
     pub fn leave(&self) -> io::Result<()> {
@@ -303,13 +343,15 @@ fn take_stock(
     }
 }
 
-/// What everybody else has counted, for a process that does not lead: it flushes none of that, and drops none.
+/// What everybody but `own` has counted, for a process that does not lead: it flushes none of that, and drops none.
 fn look_on(
     path: &LineagePath,
     changing: &Changing<'_>,
+    own: u64,
     warnings: &mut Vec<LineageWarning>,
 ) -> io::Result<Past> {
-    let snapshot = changing.snapshot();
+    let mut snapshot = changing.snapshot();
+    snapshot.generations.retain(|generation| *generation != own);
     let mut totals = match fold::open_base(path, &snapshot, warnings)? {
         Some(base) => base.totals().map_err(io::Error::other)?,
         None => Totals::default(),

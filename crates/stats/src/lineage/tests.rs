@@ -277,6 +277,40 @@ fn a_reset_holds_for_those_who_come_later() {
 }
 
 #[test]
+fn what_others_count_shows_at_a_look() {
+    let directory = TempDir::new().unwrap();
+    let path = place(&directory);
+    let parent = join(&path, 1);
+    count(&parent, 5);
+    send(&parent);
+    let child = join(&path, 2);
+    for (of_parent, of_child) in [(1, 7), (2, 0), (0, 3)] {
+        count(&parent, of_parent);
+        count(&child, of_child);
+        for one in [&parent, &child] {
+            assert!(one.look().is_empty());
+            let (mut shown, mut read) = (shown(one), read(&path));
+            // A gauge shows what this process holds.
+            assert!(shown.remove("cluster.a.g") <= read.remove("cluster.a.g"));
+            assert_eq!(shown, read);
+        }
+    }
+    assert_eq!(unsent(&parent)["cluster.a.x"], 3, "what it only looks at is not its to send");
+    assert_eq!(unsent(&child)["cluster.a.x"], 10);
+    assert!(child.take_over(1, parent.turn()));
+    count(&parent, 4);
+    parent.leave().unwrap();
+    drop(parent);
+    for _ in 0..2 {
+        assert!(child.look().is_empty());
+        assert_eq!(shown(&child)["cluster.a.x"], 22);
+        assert_eq!(unsent(&child)["cluster.a.x"], 17, "what the parent has left to send is");
+    }
+    child.leave().unwrap();
+    assert_eq!(files(&path), [""; 0]);
+}
+
+#[test]
 fn three_generations_and_their_hand_overs() {
     let directory = TempDir::new().unwrap();
     let path = place(&directory);
