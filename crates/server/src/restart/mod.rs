@@ -33,8 +33,10 @@ pub(crate) use sockets::Inherited;
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How often a child says that it is there, until it leads.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// A child that has said nothing for this long is dead, or might as well be.
+/// A child that has said nothing for this long is dead, or might as well be: clients may be waiting for it.
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
+/// The same, while the parent accepts and nobody waits.
+const BUILD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a conversation between generations broke off.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,9 @@ use tracing::{debug, error, info, warn};
 
 use super::fault::{self, Place};
 use super::reserve::Reserve;
-use super::{ANSWER_LIMIT, Leadership, Name, SILENCE_LIMIT, TalkError, called, next, say, sockets};
+use super::{
+    ANSWER_LIMIT, BUILD_LIMIT, Leadership, Name, SILENCE_LIMIT, TalkError, called, next, say, sockets,
+};
 use crate::state::State;
 
 /// Waits for successors and talks to one at a time.
@@ -208,7 +210,7 @@ impl Successors {
         };
         fault::at(Place::ParentAfterHello);
         say(channel, Body::Welcome(welcome)).await?;
-        let wanted = match self.hear(channel).await? {
+        let wanted = match self.hear(channel, BUILD_LIMIT).await? {
             Body::SocketsWanted(wanted) => wanted,
             other => return Err(TalkError::Unexpected(called(&other)).into()),
         };
@@ -216,7 +218,7 @@ impl Successors {
         let sockets = sockets::give(channel, &wanted, &state.listeners, state.admin_port.get()).await?;
         fault::at(Place::ParentAfterSockets);
         self.tell(Event::SocketsPassed { sockets });
-        match self.hear(channel).await? {
+        match self.hear(channel, BUILD_LIMIT).await? {
             Body::Serving(_) => {}
             other => return Err(TalkError::Unexpected(called(&other)).into()),
         }
@@ -230,7 +232,7 @@ impl Successors {
         fault::at(Place::ParentBeforeStopped);
         say(channel, Body::Stopped(Stopped {})).await?;
         self.tell(Event::Serving);
-        match self.hear(channel).await? {
+        match self.hear(channel, SILENCE_LIMIT).await? {
             Body::Confirm(_) => {
                 fault::at(Place::ParentAfterConfirm);
                 Ok(())
@@ -240,9 +242,9 @@ impl Successors {
     }
 
     /// The next message that is no sign of life. A child that says nothing is given up.
-    async fn hear(&self, channel: &Channel) -> Result<Body, MeetError> {
+    async fn hear(&self, channel: &Channel, limit: Duration) -> Result<Body, MeetError> {
         loop {
-            match next(channel, SILENCE_LIMIT).await?.body {
+            match next(channel, limit).await?.body {
                 Body::Heartbeat(_) => {}
                 Body::GiveUp(why) => return Err(MeetError::GivenUp(why.text)),
                 other => return Ok(other),
