@@ -35,13 +35,13 @@ stats_block! {
 }
 
 impl ServerStats {
-    /// Says what does not change.
     /// This process is the one after others.
     pub(crate) fn restarted(&self, epoch: u32, generation: proxy_control::Generation) {
         self.hot_restart_epoch.set(epoch.into());
         self.hot_restart_generation.set(generation.0);
     }
 
+    /// Says what does not change.
     pub(crate) fn start(
         root: &Scope,
         concurrency: usize,
