@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 use std::io::Write as _;
 
-use proxy_stats::{HistogramValue, MetricKind, Value};
+use proxy_stats::{MetricKind, Value};
 
 use super::families::Family;
 use super::help;
-use super::histogram::{Buckets, counts, quantiles};
+use super::histogram::Buckets;
 use super::number::Canonical;
-use super::prometheus::{Series, escaped, metric_name};
+use super::prometheus::{Series, escaped, metric_name, write_histogram, write_summary};
 use super::selection::{Request, is_counter, is_gauge, is_histogram, is_text_readout};
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::state::Stats;
@@ -63,33 +63,15 @@ fn write_type(
                 Value::Number(number) => series.line("", None, number),
                 Value::Text(text) => series.line("_info", Some(("text_value", &escaped(text))), 1),
                 Value::Histogram(histogram) if of_type == Type::Summary => {
-                    write_summary(&mut series, histogram)
+                    write_summary(&mut series, histogram, Canonical, Canonical)
                 }
                 Value::Histogram(histogram) => {
-                    write_histogram(&mut series, histogram, stats.bounds(metric.name));
+                    write_histogram(&mut series, histogram, stats.bounds(metric.name), Canonical);
                 }
             }
         })?;
     }
     Ok(())
-}
-
-fn write_histogram(series: &mut Series<'_>, histogram: HistogramValue<'_>, bounds: &[f64]) {
-    for (bound, _, count) in counts(histogram, bounds, false) {
-        series.line("_bucket", Some(("le", &Canonical(bound))), count);
-    }
-    let distribution = histogram.cumulative;
-    series.line("_bucket", Some(("le", &"+Inf")), distribution.count());
-    series.line("_sum", None, Canonical(distribution.sum()));
-    series.line("_count", None, distribution.count());
-}
-
-fn write_summary(series: &mut Series<'_>, histogram: HistogramValue<'_>) {
-    for (quantile, value) in quantiles(histogram.interval) {
-        series.line("", Some(("quantile", &Canonical(quantile))), Canonical(value));
-    }
-    series.line("_sum", None, Canonical(histogram.interval.sum()));
-    series.line("_count", None, histogram.interval.count());
 }
 
 /// The names that are taken, with all endings that lines of their families have: none may be another's.

@@ -40,10 +40,10 @@ fn write_kind(
                 Value::Number(number) => series.line("", None, number),
                 Value::Text(text) => series.line("", Some(("text_value", &escaped(text))), 0),
                 Value::Histogram(histogram) if request.buckets == Buckets::Summary => {
-                    write_summary(&mut series, histogram);
+                    write_summary(&mut series, histogram, Shortest, exact);
                 }
                 Value::Histogram(histogram) => {
-                    write_histogram(&mut series, histogram, stats.bounds(metric.name));
+                    write_histogram(&mut series, histogram, stats.bounds(metric.name), exact);
                 }
             }
         })?;
@@ -51,22 +51,33 @@ fn write_kind(
     Ok(())
 }
 
-fn write_histogram(series: &mut Series<'_>, histogram: HistogramValue<'_>, bounds: &[f64]) {
+/// `number` writes a bound or a sum.
+pub(super) fn write_histogram<N: Display>(
+    series: &mut Series<'_>,
+    histogram: HistogramValue<'_>,
+    bounds: &[f64],
+    number: impl Fn(f64) -> N,
+) {
     for (bound, _, count) in counts(histogram, bounds, false) {
-        series.line("_bucket", Some(("le", &exact(bound))), count);
+        series.line("_bucket", Some(("le", &number(bound))), count);
     }
     let distribution = histogram.cumulative;
     series.line("_bucket", Some(("le", &"+Inf")), distribution.count());
-    series.line("_sum", None, exact(distribution.sum()));
+    series.line("_sum", None, number(distribution.sum()));
     series.line("_count", None, distribution.count());
 }
 
-/// Of the last interval, as in Envoy.
-fn write_summary(series: &mut Series<'_>, histogram: HistogramValue<'_>) {
-    for (quantile, value) in quantiles(histogram.interval) {
-        series.line("", Some(("quantile", &Shortest(quantile))), exact(value));
+/// Of the last interval, as in Envoy. `quantile` and `number` write these.
+pub(super) fn write_summary<Q: Display, N: Display>(
+    series: &mut Series<'_>,
+    histogram: HistogramValue<'_>,
+    quantile: impl Fn(f64) -> Q,
+    number: impl Fn(f64) -> N,
+) {
+    for (of, value) in quantiles(histogram.interval) {
+        series.line("", Some(("quantile", &quantile(of))), number(value));
     }
-    series.line("_sum", None, exact(histogram.interval.sum()));
+    series.line("_sum", None, number(histogram.interval.sum()));
     series.line("_count", None, histogram.interval.count());
 }
 
