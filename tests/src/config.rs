@@ -125,6 +125,24 @@ impl Bootstrap {
         self
     }
 
+    /// Puts an HTTP filter before the router: `fields` are what its `typed_config` of the type
+    /// `envoy.extensions.filters.http.<type_name>` holds.
+    #[must_use]
+    pub fn http_filter(self, name: &str, type_name: &str, fields: &str) -> Self {
+        let mut config =
+            json!({"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{type_name}")});
+        merge(&mut config, yaml(fields));
+        self.http_filter_entry(json!({"name": name, "typed_config": config}))
+    }
+
+    /// Puts this entry of `http_filters` before the router.
+    #[must_use]
+    pub fn http_filter_entry(mut self, entry: Value) -> Self {
+        let filters = self.filter()["http_filters"].as_array_mut().unwrap();
+        filters.insert(filters.len() - 1, entry);
+        self
+    }
+
     /// Replaces the routes of the only virtual host.
     #[must_use]
     pub fn routes(mut self, routes: &str) -> Self {

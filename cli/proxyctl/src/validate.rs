@@ -10,7 +10,7 @@ use crate::output::Output;
 
 /// 0: all can be run; 1: some have errors; 2: some cannot be read.
 pub(crate) fn config(arguments: &ValidateConfig, output: &mut Output) -> ExitCode {
-    let options = LoadOptions { allow_unsupported: arguments.allow_unsupported };
+    let options = LoadOptions { allow_unsupported: arguments.allow_unsupported, ..LoadOptions::default() };
     let reports = proxy_config::validate(&arguments.files, &options);
     if arguments.json {
         output.json(&reports.iter().map(report_json).collect());

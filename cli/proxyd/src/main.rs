@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use proxy_control::supervise;
+use proxy_filters::Extensions;
 use proxy_server::options::Mode;
 use proxy_server::run::{RunError, run};
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
             if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Ok(Task::Run(options)) if supervise && options.mode == Mode::Serve => supervise_this(),
-        Ok(Task::Run(options)) => run(*options).unwrap_or_else(|error| {
+        Ok(Task::Run(options)) => run(*options, Extensions::default()).unwrap_or_else(|error| {
             // Every finding has been printed with its place.
             if !matches!(error, RunError::Config) {
                 tell(&error);

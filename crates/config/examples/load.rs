@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let allow_unsupported = std::env::args().any(|argument| argument == "--allow-unsupported");
     let mut exit = ExitCode::SUCCESS;
     for file in std::env::args().skip(1).filter(|argument| !argument.starts_with("--")) {
-        let options = LoadOptions { allow_unsupported };
+        let options = LoadOptions { allow_unsupported, ..Default::default() };
         let inputs = LoadInputs { file: Some(file.into()), yaml_override: None, options };
         let start = Instant::now();
         let loaded = load(&inputs, &LowerOptions::default());

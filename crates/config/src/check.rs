@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use crate::LoadOptions;
 use crate::constraint::{Constraint, Rule};
+use crate::extension::{self, ExtensionTypes, TypedStruct};
 use crate::finding::{Code, Findings, Path, Severity};
 use crate::rules::{self, Shown};
 use crate::schema::{self, Field, FieldKind, Form, Message, Shape};
@@ -22,12 +23,14 @@ pub(crate) fn check(
     findings: &mut Findings,
 ) {
     let unsupported = if options.allow_unsupported { Severity::Warning } else { Severity::Error };
-    let mut checker = Checker { findings, unsupported, depth: 0, secret: false };
+    let mut checker =
+        Checker { findings, extensions: &options.extensions, unsupported, depth: 0, secret: false };
     checker.message(message, bytes, path, true);
 }
 
 struct Checker<'f> {
     findings: &'f mut Findings,
+    extensions: &'f ExtensionTypes,
     unsupported: Severity,
     depth: usize,
     /// Inside a sensitive field: no value may be shown.
@@ -285,7 +288,14 @@ impl Checker<'_> {
         if url.is_empty() {
             return;
         }
-        let name = url.rsplit('/').next().unwrap_or_default();
+        // What its type says of it is found out when it is lowered.
+        if extension::is_typed_struct(&url)
+            && let Ok(settings) = TypedStruct::decode(of(1))
+            && self.extensions.knows(extension::name_of(&settings.type_url))
+        {
+            return;
+        }
+        let name = extension::name_of(&url);
         let at = path.field("@type");
         let Some(message) = schema::message(name) else {
             let shown: String = name.chars().take(200).collect();

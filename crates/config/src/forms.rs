@@ -20,7 +20,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Me
         }
         Form::FieldMask => field_mask(reader, node, path),
         Form::Wrapper => wrapper(reader, node, message, path),
-        Form::Struct => structure(reader, node, path),
+        Form::Struct => structure(reader, node, path, false),
         Form::Value => value(reader, node, path),
         Form::ListValue => list(reader, node, path),
         // The reader deals with these itself.
@@ -166,11 +166,12 @@ fn wrapper(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Message, p
     }
 }
 
-fn structure(reader: &mut Reader<'_>, node: Node<'_>, path: &Path<'_>) {
+/// `google.protobuf.Struct`; `typed` if `@type` stands among the fields and is none.
+pub(crate) fn structure(reader: &mut Reader<'_>, node: Node<'_>, path: &Path<'_>, typed: bool) {
     match node.kind() {
         Kind::Null => {}
         Kind::Mapping => {
-            for (key, inner) in node.entries() {
+            for (key, inner) in node.entries().filter(|(key, _)| !typed || key.text() != "@type") {
                 delimited(reader, 1, |reader| {
                     reader.out.slice(1, key.text().as_bytes());
                     delimited(reader, 2, |reader| value(reader, inner, &path.key(key.text())));
@@ -204,7 +205,7 @@ fn value(reader: &mut Reader<'_>, node: Node<'_>, path: &Path<'_>) {
             reader.out.key(1, crate::wire::WireType::Varint);
             reader.out.varint(0);
         }
-        Kind::Mapping => delimited(reader, 5, |reader| structure(reader, node, path)),
+        Kind::Mapping => delimited(reader, 5, |reader| structure(reader, node, path, false)),
         Kind::Sequence => delimited(reader, 6, |reader| list(reader, node, path)),
         Kind::Quoted => reader.out.slice(3, node.text().as_bytes()),
         Kind::Plain => match Scalar::of(node) {

@@ -2,6 +2,7 @@
 
 mod check;
 mod constraint;
+mod extension;
 mod finding;
 mod forms;
 mod json;
@@ -19,6 +20,7 @@ mod tree;
 mod wire;
 mod yaml;
 
+pub use extension::{Extension, ExtensionKind, ExtensionTypes};
 pub use finding::{Code, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
 pub use load::{
     Configuration, FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load,

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
 use prost::Message as _;
 
 use crate::check;
+use crate::extension::ExtensionTypes;
 use crate::finding::{Code, Finding, Findings, Path, Place, Severity};
 use crate::locate::Locator;
 use crate::lower::{self, LowerOptions};
@@ -33,6 +34,8 @@ pub struct LoadInputs {
 pub struct LoadOptions {
     /// What proxyd does not implement is a warning instead of an error, and left out.
     pub allow_unsupported: bool,
+    /// Types of filters that the program has besides proxyd's.
+    pub extensions: Arc<ExtensionTypes>,
 }
 
 /// A bootstrap that can be run.
@@ -111,7 +114,9 @@ fn lower_readable(
         return None;
     }
     let allow_unsupported = options.allow_unsupported || lowering.allow_unsupported;
-    lower::bootstrap(bootstrap, &LowerOptions { allow_unsupported, ..lowering.clone() }, findings)
+    let extensions = Arc::clone(&options.extensions);
+    let lowering = LowerOptions { allow_unsupported, extensions, ..lowering.clone() };
+    lower::bootstrap(bootstrap, &lowering, findings)
 }
 
 /// Whether there is a message to go on with.
@@ -142,7 +147,12 @@ pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
             Ok(Source::Tree(tree, problems)) => {
                 problems.into_iter().for_each(|problem| findings.push(problem));
                 if let Some(tree) = tree {
-                    bytes.extend_from_slice(&reader::read(tree.root(), message, &mut findings));
+                    bytes.extend_from_slice(&reader::read(
+                        tree.root(),
+                        message,
+                        &inputs.options.extensions,
+                        &mut findings,
+                    ));
                     trees.push(Arc::new(tree));
                 }
             }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use crate::extension::{self, ExtensionTypes};
 use crate::finding::{Code, Finding, Findings, Path, Severity};
 use crate::forms;
 use crate::scalar::{self, Scalar};
@@ -16,8 +17,13 @@ use crate::tree::{Kind, Node};
 use crate::wire::{WireType, Writer, delimited};
 
 /// Reads `node` as a message of type `message`; what cannot be read is left out and reported.
-pub(crate) fn read(node: Node<'_>, message: &'static Message, findings: &mut Findings) -> Vec<u8> {
-    let mut reader = Reader { out: Writer::default(), findings, secret: false };
+pub(crate) fn read(
+    node: Node<'_>,
+    message: &'static Message,
+    extensions: &ExtensionTypes,
+    findings: &mut Findings,
+) -> Vec<u8> {
+    let mut reader = Reader { out: Writer::default(), findings, extensions, secret: false };
     if node.kind() == Kind::Null {
         reader.mismatch(node, &Path::root(), format_args!("a mapping ({})", message.name));
     }
@@ -28,6 +34,7 @@ pub(crate) fn read(node: Node<'_>, message: &'static Message, findings: &mut Fin
 pub(crate) struct Reader<'f> {
     pub(crate) out: Writer,
     findings: &'f mut Findings,
+    extensions: &'f ExtensionTypes,
     /// Inside a sensitive field: no value may be shown.
     secret: bool,
 }
@@ -341,11 +348,11 @@ impl Reader<'_> {
             }
             return;
         };
-        if ["/xds.type.v3.TypedStruct", "/udpa.type.v1.TypedStruct"]
-            .iter()
-            .any(|name| url.text().ends_with(name))
-        {
+        if extension::is_typed_struct(url.text()) {
             return self.typed_struct(node, path);
+        }
+        if self.extensions.knows(extension::name_of(url.text())) {
+            return self.extension(url.text(), |reader| forms::structure(reader, node, path, true));
         }
         let Some((url_text, message)) = self.type_of(url, &path.field("@type")) else { return };
         self.out.slice(1, url_text.as_bytes());
@@ -399,11 +406,27 @@ impl Reader<'_> {
         let Some(url) = url else {
             return self.error(node, path, Code::MISSING_TYPE, "`type_url` is missing");
         };
+        if self.extensions.knows(extension::name_of(url.text())) {
+            return self.extension(url.text(), |reader| {
+                if let Some(value) = value {
+                    forms::structure(reader, value, &path.field("value"), false);
+                }
+            });
+        }
         let Some((text, inner)) = self.type_of(url, &path.field("type_url")) else { return };
         self.out.slice(1, text.as_bytes());
         if let Some(value) = value {
             delimited(self, 2, |reader| reader.message(value, inner, &path.field("value")));
         }
+    }
+
+    /// An Any with settings of a type that is not Envoy's.
+    fn extension(&mut self, url: &str, fields: impl FnOnce(&mut Self)) {
+        self.out.slice(1, extension::TYPED_STRUCT.as_bytes());
+        delimited(self, 2, |reader| {
+            reader.out.slice(1, url.as_bytes());
+            delimited(reader, 2, fields);
+        });
     }
 
     pub(crate) fn mismatch(&mut self, node: Node<'_>, path: &Path<'_>, expected: impl fmt::Display) {

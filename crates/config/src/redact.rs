@@ -1,8 +1,10 @@
 //! A message as JSON for people to see (`/config_dump`): proto3 JSON with proto field names, `Any`
 //! written out, and nothing left of fields that the API marks sensitive.
 
+use prost::Message as _;
 use serde_json::{Map, Value as Json};
 
+use crate::extension::{self, TypedStruct};
 use crate::schema::{self, Field, FieldKind, Form, Message, Shape};
 use crate::tree::MAX_DEPTH;
 use crate::wire::{Value, View};
@@ -155,7 +157,12 @@ fn write_any(view: &View<'_>, limits: Limits) -> Json {
     let mut object = Map::new();
     object.insert("@type".to_owned(), Json::from(url.as_ref()));
     let name = url.rsplit('/').next().unwrap_or_default();
-    if let Some(message) = schema::message(name) {
+    if extension::is_typed_struct(&url) && !limits.secret {
+        if let Ok(settings) = TypedStruct::decode(of(1)) {
+            object.insert("value".to_owned(), settings.json());
+            object.insert("type_url".to_owned(), Json::from(settings.type_url));
+        }
+    } else if let Some(message) = schema::message(name) {
         match (message.form, write_message(message, of(1), limits)) {
             (Form::Plain, Json::Object(fields)) => object.extend(fields),
             (_, json) => {
@@ -224,8 +231,12 @@ mod tests {
     fn as_json(type_name: &str, yaml: &str) -> Json {
         let (tree, _) = crate::yaml::parse("test.yaml".into(), yaml);
         let mut findings = crate::Findings::default();
-        let bytes =
-            crate::reader::read(tree.unwrap().root(), schema::message(type_name).unwrap(), &mut findings);
+        let bytes = crate::reader::read(
+            tree.unwrap().root(),
+            schema::message(type_name).unwrap(),
+            &Default::default(),
+            &mut findings,
+        );
         assert!(findings.is_empty(), "{findings:?}");
         redacted(type_name, &bytes)
     }

@@ -7,7 +7,9 @@ use prost::Message;
 use proxy_config::{Code, LoadInputs, LoadOptions, load_bootstrap, validate};
 use tempfile::TempDir;
 
-const LENIENT: LoadOptions = LoadOptions { allow_unsupported: true };
+fn lenient() -> LoadOptions {
+    LoadOptions { allow_unsupported: true, ..LoadOptions::default() }
+}
 
 #[allow(clippy::unwrap_used)]
 fn write(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -17,7 +19,7 @@ fn write(dir: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn load(file: Option<PathBuf>, yaml_override: Option<&str>) -> proxy_config::Loaded {
-    load_bootstrap(&LoadInputs { file, yaml_override: yaml_override.map(str::to_owned), options: LENIENT })
+    load_bootstrap(&LoadInputs { file, yaml_override: yaml_override.map(str::to_owned), options: lenient() })
 }
 
 #[test]
@@ -114,7 +116,8 @@ fn reports_say_which_files_cannot_be_read() {
     let good = write(&dir, "good.yaml", "{}");
     let bad = write(&dir, "bad.yaml", b"a: \n \xff");
     let text = write(&dir, "a.pb_text", "");
-    let reports = validate(&[good, bad, text, dir.path().join("none.yaml"), dir.path().to_owned()], &LENIENT);
+    let reports =
+        validate(&[good, bad, text, dir.path().join("none.yaml"), dir.path().to_owned()], &lenient());
     let unreadable: Vec<bool> = reports.iter().map(|report| report.unreadable).collect();
     assert_eq!(unreadable, [false, false, true, true, true]);
     let errors: Vec<bool> = reports.iter().map(|report| report.has_errors()).collect();

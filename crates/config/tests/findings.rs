@@ -4,7 +4,7 @@ use proxy_config::{Finding, LoadInputs, LoadOptions, load_bootstrap};
 
 /// What is found in YAML text, without what proxyd does not support yet.
 fn findings(yaml: &str) -> Vec<Finding> {
-    let options = LoadOptions { allow_unsupported: true };
+    let options = LoadOptions { allow_unsupported: true, ..Default::default() };
     let inputs = LoadInputs { file: None, yaml_override: Some(yaml.to_owned()), options };
     let all = load_bootstrap(&inputs).findings.into_vec();
     all.into_iter().filter(|finding| !finding.code.0.starts_with("unsupported")).collect()

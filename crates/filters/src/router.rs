@@ -8,11 +8,11 @@ use std::time::Instant;
 use proxy_config::settings::{self, HostRewrite, Priority, RouteAction};
 use proxy_http::filter::{Filtered, Reset, TerminalFilter};
 use proxy_http::forwarding::{remove_router_headers, take_timeouts};
-use proxy_http::h1::head::{HeadError, ResponseHead};
+use proxy_http::h1::head::ResponseHead;
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
-use proxy_http::{BodyError, Request, Response, ResponseFlags, StreamInfo, StreamTimer};
+use proxy_http::{Request, Response, ResponseFlags, StreamInfo, StreamTimer};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
@@ -97,7 +97,7 @@ impl Router {
     ) -> Result<Response, Reset> {
         let chosen = entry.chosen();
         let Some(forward) = chosen.forward() else { return Err(Reset) };
-        let Some(selected) = chosen.select_cluster(request, fastrand::u64(..)) else { return Err(Reset) };
+        let Some(selected) = chosen.select_cluster(request, entry.weighted) else { return Err(Reset) };
         let weighted = selected.weighted;
         let cluster = match selected.cluster {
             SelectedCluster::Id(id) => self.clusters.get(id),
@@ -256,11 +256,9 @@ fn exchange_failure(error: ExchangeError) -> Failure {
         ExchangeError::Reset(_) | ExchangeError::Refused => Failure::Reply(LocalReply::UpstreamReset),
         ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
         ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),
-        ExchangeError::RequestBody(BodyError::Malformed(what)) => {
-            Failure::Downstream(LocalReply::Downstream(HeadError::Malformed(what)))
+        ExchangeError::RequestBody(error) => {
+            LocalReply::of_request_body(&error).map_or(Failure::ClientGone, Failure::Downstream)
         }
-        ExchangeError::RequestBody(BodyError::TooLarge) => Failure::Downstream(LocalReply::RequestTooLarge),
-        ExchangeError::RequestBody(_) => Failure::ClientGone,
     }
 }
 

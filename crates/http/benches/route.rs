@@ -29,6 +29,7 @@ fn route(path: PathMatch) -> Arc<Route> {
         action: RouteAction::Direct(direct),
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        filters: Vec::new(),
     })
 }
 
@@ -40,6 +41,7 @@ fn table(domains: Vec<Domain>, routes: Vec<Arc<Route>>) -> RouteTable {
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         require_tls: RequireTls::None,
+        filters: Vec::new(),
     };
     let configuration = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };
     RouteTable::new(Arc::new(configuration), &mut |_| ClusterId(0))

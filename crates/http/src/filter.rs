@@ -1,7 +1,8 @@
 //! The contract of HTTP filters.
 //!
-//! A chain is built once from configuration and shared by all streams of a worker. `request` runs in order,
-//! `response` over all filters in reverse, also for a reply made by one of them, as Envoy does.
+//! A chain is built once from configuration and shared by all streams of a worker, so a filter keeps what it knows of one
+//! stream in that stream ([`StreamInfo::filter_local`]). `request` runs in order, `response` over all filters in reverse, also
+//! for a reply made by one of them, as Envoy does.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +10,14 @@ use std::rc::Rc;
 
 use crate::message::{Request, Response};
 use crate::stream::StreamInfo;
+
+/// A filter's place in its chain: by it settings of routes and what is kept for a stream are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterIndex(pub u8);
+
+/// Some filters of a chain, which has at most [`MAX_HTTP_FILTERS`](proxy_config::settings::MAX_HTTP_FILTERS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilterSet(u64);
 
 /// What a filter gives back: at once, or after waiting. Only waiting allocates.
 pub enum Filtered<'a, T> {
@@ -27,9 +36,10 @@ pub enum Flow {
 #[derive(Debug)]
 pub struct Reset;
 
-/// A filter between the connection manager and the router.
+/// A filter between the connection manager and the router. Requests whose route disables it never come to it.
 pub trait HttpFilter {
-    /// Sees the request; may change head, body (by wrapping it) and stream state.
+    /// Sees the request; may change head, body (by wrapping it) and stream state, and have the route found anew
+    /// ([`StreamInfo::clear_route`]).
     fn request<'a>(
         &'a self,
         _stream: &'a Rc<StreamInfo>,
@@ -38,7 +48,8 @@ pub trait HttpFilter {
         Filtered::Now(Ok(Flow::Continue))
     }
 
-    /// Sees the response; may change head and body (by wrapping it).
+    /// Sees the response; may change head and body (by wrapping it), or put another in its place. It may not have seen the
+    /// request: an earlier filter, or the connection manager, may have answered that.
     fn response<'a>(
         &'a self,
         _stream: &'a Rc<StreamInfo>,
@@ -59,4 +70,28 @@ pub trait TerminalFilter {
         stream: &'a Rc<StreamInfo>,
         request: &'a mut Request,
     ) -> Filtered<'a, Result<Response, Reset>>;
+}
+
+impl FilterSet {
+    pub fn insert(&mut self, filter: FilterIndex) {
+        self.0 |= 1 << (filter.0 & 63);
+    }
+
+    pub fn contains(self, filter: FilterIndex) -> bool {
+        self.0 & (1 << (filter.0 & 63)) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[must_use]
+    pub fn with(self, others: FilterSet) -> FilterSet {
+        FilterSet(self.0 | others.0)
+    }
+
+    #[must_use]
+    pub fn without(self, others: FilterSet) -> FilterSet {
+        FilterSet(self.0 & !others.0)
+    }
 }

@@ -1,7 +1,7 @@
 //! Answers made by the proxy itself, in Envoy's words; the one place that maps an error to a status, a body
 //! text and a response flag.
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 use crate::h1::head::HeadError;
 use crate::h1::write::set_content_length;
 use crate::headers::Headers;
@@ -44,6 +44,15 @@ pub enum LocalReply {
 }
 
 impl LocalReply {
+    /// What a client is told whose request's body broke off; `None` if it is gone.
+    pub fn of_request_body(error: &BodyError) -> Option<LocalReply> {
+        match error {
+            BodyError::Malformed(what) => Some(LocalReply::Downstream(HeadError::Malformed(what))),
+            BodyError::TooLarge => Some(LocalReply::RequestTooLarge),
+            BodyError::Closed | BodyError::Io(_) | BodyError::Reset(_) | BodyError::TimedOut => None,
+        }
+    }
+
     pub fn status(self) -> u16 {
         use LocalReply::*;
         match self {

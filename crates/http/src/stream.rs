@@ -3,7 +3,9 @@
 //! Lives on one worker, so everything is a `Cell` or `RefCell`. The cause of an early end is set before
 //! anything is dropped, so that guards and, later, access logs find it.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use proxy_config::settings::{Cluster, LogNeeds};
 use proxy_net::{Address, ConnectionInfo, StreamRecord};
 use proxy_runtime::Deadlines;
 
+use crate::filter::{FilterIndex, FilterSet};
 use crate::headers::Headers;
 use crate::message::{Request, Version};
 use crate::route::RouteEntry;
@@ -59,6 +62,10 @@ pub struct StreamInfo {
     idle_timeout: Cell<Option<Duration>>,
     response_timeout: Cell<Option<Duration>>,
     route: RefCell<Option<RouteEntry>>,
+    route_cleared: Cell<bool>,
+    /// HTTP filters that it passes by.
+    disabled_filters: Cell<FilterSet>,
+    shared: OnceCell<Box<FilterData>>,
     /// Where the request came from, after `x-forwarded-for` has been trusted or not.
     client: Cell<Option<IpAddr>>,
     internal: Cell<bool>,
@@ -68,6 +75,16 @@ pub struct StreamInfo {
     /// What is to be kept of its messages for access logs.
     needs: LogNeeds,
     kept: RefCell<KeptMessages>,
+}
+
+/// What filters keep of a stream, for themselves and for each other. There is none until one asks.
+#[derive(Default)]
+pub struct FilterData {
+    locals: RefCell<Vec<(FilterIndex, Rc<dyn Any>)>>,
+    /// `filter_state`: objects by name, for whoever knows their type.
+    pub state: RefCell<HashMap<Box<str>, Rc<dyn Any>>>,
+    /// `dynamic_metadata`: a JSON object by namespace.
+    pub metadata: RefCell<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Heads and trailers that outlive their messages, where an access log tells of them.
@@ -99,6 +116,9 @@ impl StreamInfo {
             idle_timeout: Cell::new(None),
             response_timeout: Cell::new(None),
             route: RefCell::new(None),
+            route_cleared: Cell::new(false),
+            disabled_filters: Cell::default(),
+            shared: OnceCell::new(),
             client: Cell::new(None),
             internal: Cell::new(false),
             grpc: Cell::new(false),
@@ -186,6 +206,43 @@ impl StreamInfo {
 
     pub fn set_route(&self, route: Option<RouteEntry>) {
         *self.route.borrow_mut() = route;
+    }
+
+    /// Has the route found anew before the next filter, because what it depends on has changed.
+    pub fn clear_route(&self) {
+        self.route_cleared.set(true);
+    }
+
+    /// Whether the route is to be found anew; asked once.
+    pub fn take_route_cleared(&self) -> bool {
+        self.route_cleared.replace(false)
+    }
+
+    pub fn disabled_filters(&self) -> FilterSet {
+        self.disabled_filters.get()
+    }
+
+    pub fn set_disabled_filters(&self, filters: FilterSet) {
+        self.disabled_filters.set(filters);
+    }
+
+    /// Keeps what a filter knows of this stream, in place of what it kept before.
+    pub fn set_filter_local<T: 'static>(&self, filter: FilterIndex, value: T) {
+        let mut locals = self.filter_data().locals.borrow_mut();
+        locals.retain(|(index, _)| *index != filter);
+        locals.push((filter, Rc::new(value)));
+    }
+
+    /// What a filter has kept.
+    pub fn filter_local<T: 'static>(&self, filter: FilterIndex) -> Option<Rc<T>> {
+        let locals = self.shared.get()?.locals.borrow();
+        let (_, value) = locals.iter().find(|(index, _)| *index == filter)?;
+        Rc::clone(value).downcast().ok()
+    }
+
+    /// Filter state and dynamic metadata.
+    pub fn filter_data(&self) -> &FilterData {
+        self.shared.get_or_init(Box::default)
     }
 
     pub fn cluster(&self) -> Option<Arc<Cluster>> {

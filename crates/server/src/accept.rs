@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use proxy_config::settings;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
+use proxy_filters::http::FilterChain;
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
@@ -63,6 +64,7 @@ pub(crate) enum FilterPlan {
     },
     Http {
         settings: Arc<settings::HttpConnectionManager>,
+        filters: Arc<FilterChain>,
         routes: SlotReader<RouteTable>,
         stats: Arc<HttpStats>,
         logs: AccessLogPlan,
@@ -239,7 +241,7 @@ fn build_filter(
             },
             Rc::clone(handover),
         )),
-        FilterPlan::Http { settings, routes, stats, logs, upstream_logs } => {
+        FilterPlan::Http { settings, filters, routes, stats, logs, upstream_logs } => {
             let context = ManagerContext {
                 clusters: Rc::clone(clusters),
                 routes: routes.clone(),
@@ -256,7 +258,7 @@ fn build_filter(
                 closing: closing.clone(),
                 handover: Rc::clone(handover),
             };
-            Rc::new(HttpConnectionManager::new(Arc::clone(settings), context))
+            Rc::new(HttpConnectionManager::new(Arc::clone(settings), filters, context))
         }
     }
 }

@@ -8,8 +8,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_config::settings::{self, HttpFilterConfig, LogTarget, NetworkFilterConfig};
+use proxy_config::settings::{self, LogTarget, NetworkFilterConfig};
+use proxy_filters::Extensions;
+use proxy_filters::extensions::PlanError;
 use proxy_filters::hcm::HttpStats;
+use proxy_filters::http::FilterChain;
 use proxy_filters::tcp_proxy::TcpStats;
 use proxy_http::access_log::AccessLogPlan;
 use proxy_http::route::RouteTable;
@@ -50,6 +53,7 @@ pub struct ListenerManager {
     stats: ListenerManagerStats,
     connections: ConnectionStats,
     names: ClusterNames,
+    extensions: Extensions,
     local_address: Option<IpAddr>,
     reclaimer: Reclaimer,
     files: LogFiles,
@@ -69,13 +73,20 @@ struct Entry {
     /// Duplicates of the workers' sockets, in their order: for updates, and to open before the workers start.
     sockets: Vec<ListenSocket>,
     plan: Arc<ListenerPlan>,
-    routes: Vec<(String, Slot<RouteTable>)>,
+    routes: Vec<Routes>,
 }
 
 /// What connections of a listener that is gone still need: their routes, which go on being updated.
 struct Retired {
     id: ListenerId,
-    routes: Vec<(String, Slot<RouteTable>)>,
+    routes: Vec<Routes>,
+}
+
+/// The route configuration that a connection manager uses, and the filters that it is made ready for.
+struct Routes {
+    name: String,
+    slot: Slot<RouteTable>,
+    filters: Arc<FilterChain>,
 }
 
 /// Why a listener could not be added or updated.
@@ -93,10 +104,18 @@ enum BuildError {
     Bind(#[from] BindError),
     #[error("access log: {0}")]
     Log(#[from] OpenError),
+    #[error("filter {0}")]
+    Filter(#[from] PlanError),
 }
 
 impl ListenerManager {
-    pub fn new(workers: Rc<Workers>, store: Store, names: ClusterNames, files: LogFiles) -> Rc<Self> {
+    pub fn new(
+        workers: Rc<Workers>,
+        store: Store,
+        names: ClusterNames,
+        files: LogFiles,
+        extensions: Extensions,
+    ) -> Rc<Self> {
         let root = store.root();
         let scope = root.scope("listener_manager.");
         Rc::new(ListenerManager {
@@ -106,6 +125,7 @@ impl ListenerManager {
             connections: ConnectionStats::new(&root.scope("server.")),
             root,
             names,
+            extensions,
             local_address: local_address(),
             files,
             listeners: RefCell::default(),
@@ -178,13 +198,13 @@ impl ListenerManager {
     /// Replaces a route configuration of that name wherever a connection manager uses it. Resolves when every worker
     /// routes by it; `None` when nobody uses it.
     pub fn update_routes(&self, routes: Arc<settings::RouteConfiguration>) -> Option<OnAllWorkers> {
-        let table = Arc::new(RouteTable::new(Arc::clone(&routes), &mut |name| self.names.id(name)));
         let (listeners, retired) = (self.listeners.borrow(), self.retired.borrow());
         let used =
             listeners.iter().map(|entry| &entry.routes).chain(retired.iter().map(|retired| &retired.routes));
         let mut last = None;
-        for (_, slot) in used.flatten().filter(|(name, _)| *name == routes.name) {
-            last = Some(slot.publish(Arc::clone(&table)));
+        for used in used.flatten().filter(|used| used.name == routes.name) {
+            let table = used.filters.route_table(Arc::clone(&routes), &self.names);
+            last = Some(used.slot.publish(Arc::new(table)));
         }
         // Mail is read in order: who has the last has them all.
         last
@@ -296,8 +316,8 @@ impl ListenerManager {
         filter: &settings::NetworkFilter,
         root: &Scope,
         listener: &Scope,
-        routes: &mut Vec<(String, Slot<RouteTable>)>,
-    ) -> Result<FilterPlan, OpenError> {
+        routes: &mut Vec<Routes>,
+    ) -> Result<FilterPlan, BuildError> {
         Ok(match &filter.config {
             NetworkFilterConfig::TcpProxy(settings) => FilterPlan::TcpProxy {
                 stats: Arc::new(TcpStats::new(root, &settings.stat_prefix)),
@@ -306,17 +326,19 @@ impl ListenerManager {
                 settings: Arc::clone(settings),
             },
             NetworkFilterConfig::HttpConnectionManager(settings) => {
-                let table = RouteTable::new(Arc::clone(&settings.routes), &mut |name| self.names.id(name));
+                let stats = Arc::new(HttpStats::new(root, listener, &settings.stat_prefix));
+                let filters = FilterChain::new(settings, root, &stats, &self.names, &self.extensions)?;
+                let table = filters.route_table(Arc::clone(&settings.routes), &self.names);
                 let slot = Slot::new(&self.workers, Arc::new(table));
                 let reader = slot.reader();
-                routes.push((settings.routes.name.clone(), slot));
-                let mut upstream = settings.filters.iter().map(|filter| match &filter.config {
-                    HttpFilterConfig::Router(router) => Arc::clone(&router.upstream_logs),
-                });
+                let filters = Arc::new(filters);
+                let name = settings.routes.name.clone();
+                routes.push(Routes { name, slot, filters: Arc::clone(&filters) });
                 FilterPlan::Http {
                     logs: self.open_logs(&settings.access_logs)?,
-                    upstream_logs: self.open_logs(&upstream.next_back().unwrap_or_default())?,
-                    stats: Arc::new(HttpStats::new(root, listener, &settings.stat_prefix)),
+                    upstream_logs: self.open_logs(&filters.router().upstream_logs)?,
+                    stats,
+                    filters,
                     routes: reader,
                     settings: Arc::clone(settings),
                 }

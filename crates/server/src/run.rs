@@ -12,6 +12,7 @@ use proxy_config::lower::LowerOptions;
 use proxy_config::lower::format::FormatFacts;
 use proxy_config::settings::Watchdogs;
 use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
+use proxy_filters::Extensions;
 use proxy_net::{ConnectionIds, Handover};
 use proxy_runtime::log_file::LogFiles;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
@@ -64,12 +65,12 @@ pub enum RunError {
     Loop(#[from] std::io::Error),
 }
 
-/// Runs until told to end.
+/// Runs until told to end. `extensions`: filters that the program has besides proxyd's.
 ///
 /// # Errors
 /// When it cannot start. What was wrong with the configuration has been printed then.
-pub fn run(mut options: Options) -> Result<ExitCode, RunError> {
-    let configuration = load(&options)?;
+pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, RunError> {
+    let configuration = load(&options, &extensions)?;
     if options.mode == Mode::Validate {
         return Ok(ExitCode::SUCCESS);
     }
@@ -84,7 +85,7 @@ pub fn run(mut options: Options) -> Result<ExitCode, RunError> {
         let signals = Signals::new()?;
         let control = ControlSocket::claim_as_asked(&mut options)?;
         let options = Rc::new(options);
-        let (running, predecessor) = start(&options, control, configuration, &log).await?;
+        let (running, predecessor) = start(&options, control, configuration, extensions, &log).await?;
         files = Some(running.state.files.clone());
         running.serve(&options, predecessor, &log, signals).await
     });
@@ -96,7 +97,7 @@ pub fn run(mut options: Options) -> Result<ExitCode, RunError> {
     result
 }
 
-fn load(options: &Options) -> Result<Configuration, RunError> {
+fn load(options: &Options, extensions: &Extensions) -> Result<Configuration, RunError> {
     let (file, yaml_override) = match &options.config {
         ConfigSource::File { path, overlay } => (Some(path.clone()), overlay.clone()),
         ConfigSource::Inline { yaml } | ConfigSource::Built { yaml } => (None, Some(yaml.clone())),
@@ -104,7 +105,7 @@ fn load(options: &Options) -> Result<Configuration, RunError> {
     let inputs = LoadInputs {
         file,
         yaml_override,
-        options: LoadOptions { allow_unsupported: options.allow_unsupported },
+        options: LoadOptions { allow_unsupported: options.allow_unsupported, extensions: extensions.types() },
     };
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let lowering = LowerOptions {
@@ -152,6 +153,7 @@ async fn start(
     options: &Rc<Options>,
     mut control: ControlSocket,
     configuration: Configuration,
+    extensions: Extensions,
     log: &Log,
 ) -> Result<(Running, Option<Predecessor>), RunError> {
     let started = Instant::now();
@@ -198,7 +200,7 @@ async fn start(
     let state = Rc::new(State {
         clusters,
         flusher,
-        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone()),
+        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone(), extensions),
         files,
         store,
         segment: Rc::downgrade(&segment),

@@ -8,7 +8,7 @@ use proxy_config::{LoadInputs, LoadOptions, load, redacted};
 
 fuzz_target!(|data: &[u8]| {
     let Some((form, bytes)) = data.split_first() else { return };
-    let options = LoadOptions { allow_unsupported: true };
+    let options = LoadOptions { allow_unsupported: true, ..Default::default() };
     let mut inputs = LoadInputs { file: None, yaml_override: None, options };
     if form % 4 < 2 {
         // Text needs no file.

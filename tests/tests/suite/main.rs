@@ -16,6 +16,7 @@ mod headers;
 mod http1;
 mod http2;
 mod http2_framing;
+mod http_filters;
 mod listeners;
 mod local_replies;
 mod readme;

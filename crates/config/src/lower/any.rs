@@ -4,7 +4,8 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
 use super::Context;
-use crate::{Code, Path};
+use crate::extension::{self, TypedStruct};
+use crate::{Code, Extension, ExtensionKind, Path};
 
 /// The full name of the message in `any`.
 pub(super) fn type_name(any: &Any) -> &str {
@@ -32,4 +33,23 @@ pub(super) fn decode<M: Message + Default>(
             None
         }
     }
+}
+
+/// The settings in `any`, if they are of a type that the program added to Envoy's for this kind of filter. `Some(None)`: of
+/// such a type, but wrong.
+pub(super) fn extension(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    any: &Any,
+    kind: ExtensionKind,
+) -> Option<Option<Extension>> {
+    if !extension::is_typed_struct(&any.type_url) {
+        return None;
+    }
+    let settings = TypedStruct::decode(any.value.as_slice()).ok()?;
+    let extensions = std::sync::Arc::clone(&context.options.extensions);
+    let name = extension::name_of(&settings.type_url);
+    extensions.read(kind, name, &settings.json(), path, |path, message| {
+        context.error(path, Code::INVALID, message);
+    })
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 
-use super::{Context, FILTER_ORDER, access_log, address, any, header, protocol, route, value};
+use super::{Context, access_log, address, header, http_filter, protocol, route, value};
 use crate::settings::{
-    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, HttpFilter, HttpFilterConfig,
-    PathNormalization, RouteConfiguration, Router, ServerHeader, ServerHeaderMode,
+    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization,
+    RouteConfiguration, ServerHeader, ServerHeaderMode,
 };
 use crate::{Code, Path};
 
@@ -44,7 +43,7 @@ pub(super) fn lower(
         codec: codec(context, &path.field("codec_type"), message.codec_type),
         http1: protocol::http1(context, &http1_path, message.http_protocol_options.as_ref()),
         http2: protocol::http2(context, &http2_path, message.http2_protocol_options.as_ref()),
-        filters: http_filters(context, &path.field("http_filters"), &message.http_filters),
+        filters: http_filter::chain(context, &path.field("http_filters"), &message.http_filters),
         server: server_header(context, path, message),
         use_remote_address: value::flag(message.use_remote_address.as_ref(), false),
         xff_trusted_hops: message.xff_num_trusted_hops,
@@ -165,81 +164,5 @@ fn normalization(
         normalize: value::flag(message.normalize_path.as_ref(), false),
         merge_slashes: message.merge_slashes,
         escaped_slashes,
-    }
-}
-
-/// The filters in order. The router must be the last one: Envoy accepts a chain without, and then no
-/// request is ever answered.
-fn http_filters(
-    context: &mut Context<'_>,
-    path: &Path<'_>,
-    messages: &[manager_v3::HttpFilter],
-) -> Vec<HttpFilter> {
-    let mut lowered = Vec::with_capacity(messages.len());
-    let mut skipped_last = false;
-    for (index, message) in messages.iter().enumerate() {
-        let here = path.index(index);
-        let last = index + 1 == messages.len();
-        let filter = http_filter(context, &here, message);
-        match &filter {
-            Some(HttpFilter { config: HttpFilterConfig::Router(_), disabled, .. }) => {
-                if !last {
-                    context.error(&here, FILTER_ORDER, "the router must be the last HTTP filter");
-                }
-                if *disabled {
-                    let message = "the router cannot be disabled";
-                    context.error(&here.field("disabled"), Code::INVALID, message);
-                }
-            }
-            None => skipped_last = last && !context.options.allow_unsupported,
-        }
-        lowered.extend(filter);
-    }
-    let router = lowered.iter().any(|filter| matches!(filter.config, HttpFilterConfig::Router(_)));
-    if !router && !skipped_last {
-        let message = "envoy.filters.http.router must be the last HTTP filter; no request would be answered";
-        context.error(path, FILTER_ORDER, message);
-    }
-    lowered
-}
-
-fn http_filter(
-    context: &mut Context<'_>,
-    path: &Path<'_>,
-    message: &manager_v3::HttpFilter,
-) -> Option<HttpFilter> {
-    use manager_v3::http_filter::ConfigType;
-    let here = path.field("typed_config");
-    let config = match &message.config_type {
-        Some(ConfigType::TypedConfig(any)) if any::holds::<router_v3::Router>(any) => {
-            let message = any::decode(context, &here, any)?;
-            HttpFilterConfig::Router(Arc::new(router(context, &here, &message)))
-        }
-        Some(ConfigType::TypedConfig(any)) => {
-            let name = any::type_name(any);
-            context.unsupported_type(&here, format_args!("the HTTP filter {name} is not supported"));
-            return None;
-        }
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            context.unsupported(&path.field("config_discovery"), "discovery of a filter's configuration");
-            return None;
-        }
-        None => {
-            context.missing(path, "typed_config is required");
-            return None;
-        }
-    };
-    Some(HttpFilter { name: message.name.clone(), disabled: message.disabled, config })
-}
-
-fn router(context: &mut Context<'_>, path: &Path<'_>, message: &router_v3::Router) -> Router {
-    if !value::flag(message.dynamic_stats.as_ref(), true) {
-        let here = path.field("dynamic_stats");
-        context.error(&here, Code::UNSUPPORTED_VALUE, "dynamic_stats cannot be switched off");
-    }
-    Router {
-        suppress_envoy_headers: message.suppress_envoy_headers,
-        respect_expected_timeout: message.respect_expected_rq_timeout,
-        upstream_logs: access_log::lower(context, &path.field("upstream_log"), &message.upstream_log).into(),
     }
 }

@@ -16,6 +16,7 @@ mod data_source;
 mod endpoint;
 pub mod format;
 mod header;
+mod http_filter;
 mod http_manager;
 mod listener;
 mod log_filter;
@@ -41,6 +42,7 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use self::format::FormatFacts;
+use crate::extension::ExtensionTypes;
 use crate::settings;
 use crate::{Code, Finding, Findings, Path, Severity};
 
@@ -55,6 +57,8 @@ pub struct LowerOptions {
     pub read_files: bool,
     /// A typed config of an unsupported type is left out with a warning instead of refused.
     pub allow_unsupported: bool,
+    /// Types of filters that the program has besides proxyd's.
+    pub extensions: Arc<ExtensionTypes>,
     /// What formats say about the process.
     pub facts: FormatFacts,
 }
@@ -67,6 +71,7 @@ impl Default for LowerOptions {
             service_zone: None,
             read_files: true,
             allow_unsupported: false,
+            extensions: Arc::default(),
             facts: FormatFacts::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
-use super::{Context, header, matcher, regex, route_action, value, virtual_host};
+use super::{Context, header, http_filter, matcher, regex, route_action, value, virtual_host};
 use crate::settings::{PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch};
 use crate::{Code, Path};
 
@@ -45,6 +45,7 @@ pub(super) fn lower(
         response_headers,
         most_specific_wins: message.most_specific_header_mutations_wins,
         ignore_port: message.ignore_port_in_host_matching,
+        filters: http_filter::of_route(context, path, &message.typed_per_filter_config),
     }
 }
 
@@ -78,12 +79,14 @@ fn route(
     let request_headers = header::request(context, path, add, remove);
     let (add, remove) = (&message.response_headers_to_add, &message.response_headers_to_remove);
     let response_headers = header::response(context, path, add, remove);
+    let filters = http_filter::of_route(context, path, &message.typed_per_filter_config);
     Some(Route {
         name: message.name.clone(),
         matches: matches?,
         action: action?,
         request_headers,
         response_headers,
+        filters,
     })
 }
 

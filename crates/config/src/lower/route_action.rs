@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use super::data_source::{self, Limit};
 use super::route::RouteScope;
-use super::{Context, header, regex, value};
+use super::{Context, header, http_filter, regex, value};
 use crate::settings::{
     ClusterTarget, DirectResponse, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath,
     RedirectScheme, WeightedCluster, WeightedClusters,
@@ -146,6 +146,7 @@ fn weighted_cluster(
             let HostRewriteSpecifier::HostRewriteLiteral(host) = specifier;
             header::header_value(context, &path.field("host_rewrite_literal"), host)
         }),
+        filters: http_filter::of_route(context, path, &message.typed_per_filter_config),
     }
 }
 

@@ -242,7 +242,7 @@ fn an_unsupported_filter_is_refused_once_or_left_out() {
     refused(&yaml, &[("unsupported-type", "http_filters[0].typed_config.@type")]);
     let inputs = LoadInputs {
         yaml_override: Some(yaml),
-        options: crate::LoadOptions { allow_unsupported: true },
+        options: crate::LoadOptions { allow_unsupported: true, ..Default::default() },
         ..LoadInputs::default()
     };
     let Loaded { bootstrap, mut findings, .. } = load_bootstrap(&inputs);

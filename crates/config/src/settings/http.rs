@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AccessLog, AccessLogOptions, Cidr, RouteConfiguration};
+use super::{AccessLog, AccessLogOptions, Cidr, HttpFilter, RouteConfiguration};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -151,27 +151,4 @@ pub struct Http2Keepalive {
     pub interval_jitter_percent: f64,
     /// Ping before the first stream after this long without one.
     pub idle_interval: Option<Duration>,
-}
-
-/// One entry of `http_filters`.
-#[derive(Debug)]
-pub struct HttpFilter {
-    pub name: String,
-    pub disabled: bool,
-    pub config: HttpFilterConfig,
-}
-
-#[derive(Debug)]
-pub enum HttpFilterConfig {
-    Router(Arc<Router>),
-}
-
-/// `envoy.extensions.filters.http.router.v3.Router`.
-#[derive(Debug, Default)]
-pub struct Router {
-    pub suppress_envoy_headers: bool,
-    /// `respect_expected_rq_timeout`.
-    pub respect_expected_timeout: bool,
-    /// `upstream_log`: a line per attempt at a host.
-    pub upstream_logs: Arc<[AccessLog]>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regex::bytes::Regex;
 
-use super::{HeaderMatcher, QueryMatcher};
+use super::{HeaderMatcher, QueryMatcher, RouteFilter};
 
 /// `RouteConfiguration`.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub struct RouteConfiguration {
     pub most_specific_wins: bool,
     /// `ignore_port_in_host_matching`.
     pub ignore_port: bool,
+    /// `typed_per_filter_config`.
+    pub filters: Vec<RouteFilter>,
 }
 
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct VirtualHost {
     pub request_headers: HeaderMutations,
     pub response_headers: HeaderMutations,
     pub require_tls: RequireTls,
+    /// `typed_per_filter_config`.
+    pub filters: Vec<RouteFilter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +61,8 @@ pub struct Route {
     pub action: RouteAction,
     pub request_headers: HeaderMutations,
     pub response_headers: HeaderMutations,
+    /// `typed_per_filter_config`.
+    pub filters: Vec<RouteFilter>,
 }
 
 #[derive(Debug)]
@@ -141,6 +147,8 @@ pub struct WeightedCluster {
     pub request_headers: HeaderMutations,
     pub response_headers: HeaderMutations,
     pub host_rewrite: Option<Bytes>,
+    /// `typed_per_filter_config`.
+    pub filters: Vec<RouteFilter>,
 }
 
 /// A cluster and its weight, where nothing else hangs on the choice (`tcp_proxy`).

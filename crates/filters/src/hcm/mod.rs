@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::settings::{self, LogNeeds};
-use proxy_http::filter::HttpFilter;
+use proxy_http::filter::{FilterSet, HttpFilter};
 use proxy_http::route::RouteTable;
 use proxy_net::{
     CloseReason, Connection, Handover, LocalBoxFuture, MovedConnection, MovedKind, NetworkFilter, NextNetwork,
@@ -25,6 +25,7 @@ use proxy_net::{
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
+use crate::http::{FilterChain, FilterWorker};
 use crate::router::Router;
 use detect::Detected;
 pub use log::ManagerLogs;
@@ -60,6 +61,8 @@ pub struct HttpConnectionManager(Rc<Manager>);
 pub(crate) struct Manager {
     settings: Arc<settings::HttpConnectionManager>,
     filters: Vec<Box<dyn HttpFilter>>,
+    /// Those that only requests see whose route says so.
+    disabled_filters: FilterSet,
     router: Router,
     routes: SlotReader<RouteTable>,
     local_address: Option<IpAddr>,
@@ -75,20 +78,19 @@ pub(crate) struct Manager {
 impl HttpConnectionManager {
     pub fn new(
         settings: Arc<settings::HttpConnectionManager>,
+        filters: &FilterChain,
         context: ManagerContext,
     ) -> HttpConnectionManager {
-        let router_settings = settings.filters.iter().rev().map(|f| match &f.config {
-            settings::HttpFilterConfig::Router(router) => Arc::clone(router),
-        });
-        let router_settings = router_settings.into_iter().next().unwrap_or_default();
+        let built = filters.build(&FilterWorker { clusters: Rc::clone(&context.clusters) });
         HttpConnectionManager(Rc::new(Manager {
             router: Router::new(
-                router_settings,
+                filters.router(),
                 context.clusters,
                 Arc::clone(&context.stats),
                 context.logs.need_upstream_response(),
             ),
-            filters: Vec::new(),
+            filters: built,
+            disabled_filters: filters.disabled_by_default(),
             settings,
             routes: context.routes,
             local_address: context.local_address,

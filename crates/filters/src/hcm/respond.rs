@@ -4,17 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_http::filter::{Filtered, Flow, Reset, TerminalFilter};
+use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
 use proxy_http::forwarding::{ForwardingContext, prepare_request};
 use proxy_http::h1::head::HeadError;
 use proxy_http::path::{PathAction, normalize_path};
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
-use proxy_http::route::{LookupContext, RouteEntry};
+use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
 use proxy_http::{
     BodyError, HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version,
 };
-use proxy_runtime::clock;
+use proxy_runtime::{Snapshot, clock};
 use proxy_stats::GaugeGuard;
 
 use super::kept::{HeldRequest, watch_trailers};
@@ -95,12 +95,29 @@ impl Manager {
         if let Some(redirect) = table.tls_redirect(request) {
             return Some(redirect);
         }
-        let lookup = LookupContext { random: fastrand::u64(..) };
-        if let Some((virtual_host, route)) = table.find(request, &lookup) {
-            stream.set_route(Some(RouteEntry { table, virtual_host, route }));
+        self.select_route(stream, request, table);
+        if let Some(disabled) = stream.route().and_then(|route| route.disabled_filters()) {
+            stream.set_disabled_filters(disabled);
         }
         self.logs.stream_started(stream, request);
         None
+    }
+
+    fn select_route(&self, stream: &StreamInfo, request: &Request, table: Snapshot<RouteTable>) {
+        let random = fastrand::u64(..);
+        let found = table.find(request, &LookupContext { random });
+        stream.set_route(found.map(|(virtual_host, route)| {
+            let weighted = table.chosen(virtual_host, route).select_weighted(request, random);
+            RouteEntry { table, virtual_host, route, weighted }
+        }));
+    }
+
+    /// The filters that see this stream.
+    fn filters_of(&self, stream: &StreamInfo) -> impl DoubleEndedIterator<Item = &dyn HttpFilter> {
+        let disabled = stream.disabled_filters();
+        let all = self.filters.iter().enumerate();
+        let enabled = all.filter(move |(index, _)| !disabled.contains(FilterIndex(*index as u8)));
+        enabled.map(|(_, filter)| &**filter)
     }
 
     async fn filter_request(
@@ -108,9 +125,12 @@ impl Manager {
         stream: &Rc<StreamInfo>,
         request: &mut Request,
     ) -> Result<Option<Response>, Reset> {
-        for filter in &self.filters {
+        for filter in self.filters_of(stream) {
             if let Flow::Reply(response) = wait(filter.request(stream, request)).await? {
                 return Ok(Some(response));
+            }
+            if stream.take_route_cleared() {
+                self.select_route(stream, request, self.routes.get());
             }
         }
         Ok(None)
@@ -118,7 +138,7 @@ impl Manager {
 
     /// Runs the response through all filters in reverse and puts in what the connection manager adds.
     pub(super) async fn finish(&self, stream: &Rc<StreamInfo>, mut response: Response) -> Response {
-        for filter in self.filters.iter().rev() {
+        for filter in self.filters_of(stream).rev() {
             if wait(filter.response(stream, &mut response)).await.is_err() {
                 response = LocalReply::UpstreamReset.response(stream);
             }
@@ -209,6 +229,7 @@ enum End {
 impl StreamGuard {
     pub(super) fn new(manager: &Rc<Manager>, stream: &Rc<StreamInfo>) -> StreamGuard {
         let stats = &manager.stats.manager;
+        stream.set_disabled_filters(manager.disabled_filters);
         stats.downstream_rq_total.inc();
         match stream.version {
             Version::Http2 => stats.downstream_rq_http2_total.inc(),
@@ -293,7 +314,7 @@ impl Drop for StreamGuard {
         if self.end != End::Completed || !self.stream.is_request_complete() {
             stats.downstream_rq_rx_reset.inc();
         }
-        for filter in &self.manager.filters {
+        for filter in self.manager.filters_of(&self.stream) {
             filter.end(&self.stream);
         }
         let record = &self.stream.record;

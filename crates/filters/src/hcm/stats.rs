@@ -22,7 +22,7 @@ stats_block! {
             downstream_rq_http2_total, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
             downstream_rq_non_relative_path, downstream_rq_redirected_with_normalized_path,
             downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
-            downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
+            downstream_rq_too_large, downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
         gauges: downstream_cx_active: Accumulate, downstream_cx_http1_active: Accumulate,
             downstream_cx_http2_active: Accumulate, downstream_cx_rx_bytes_buffered: Accumulate,
             downstream_cx_tx_bytes_buffered: Accumulate, downstream_rq_active: Accumulate;
@@ -66,7 +66,6 @@ const MANAGER_DECLARED: Declared = Declared {
         "downstream_rq_http3_total",
         "downstream_rq_overload_close",
         "downstream_rq_rejected_via_ip_detection",
-        "downstream_rq_too_large",
         "downstream_rq_too_many_premature_resets",
         "rs_too_large",
     ],
@@ -112,6 +111,7 @@ pub struct HttpStats {
     pub manager: Arc<ManagerStats>,
     pub router: RouterStats,
     pub listener: ListenerCodeStats,
+    http: Scope,
     root: Scope,
     http2: OnceLock<Http2Stats>,
 }
@@ -126,9 +126,15 @@ impl HttpStats {
             manager: Arc::new(ManagerStats::under(&http)),
             router: RouterStats::under(&http),
             listener: ListenerCodeStats::new(&of_listener),
+            http,
             root: root.clone(),
             http2: OnceLock::new(),
         }
+    }
+
+    /// `http.<stat_prefix>.`, where filters have theirs.
+    pub fn scope(&self) -> &Scope {
+        &self.http
     }
 
     /// `http2.*`, over all connection managers; there from the first connection of HTTP/2 on, as in Envoy.
@@ -226,6 +232,11 @@ impl ConnectionGuard {
     /// The peer ended the connection.
     pub fn closed_by_peer(&self) {
         self.by_peer.set(true);
+    }
+
+    /// Whether the peer did.
+    pub(super) fn is_closed_by_peer(&self) -> bool {
+        self.by_peer.get()
     }
 
     /// The connection goes on in another process.

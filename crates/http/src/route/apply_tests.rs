@@ -40,6 +40,7 @@ fn levels(most_specific_wins: bool) -> RouteTable {
             request_headers: level("wc"),
             response_headers: level("wc"),
             host_rewrite: Some(Bytes::from_static(b"wchost")),
+            filters: Vec::new(),
         }],
         total: 100,
         random_value_header: None,

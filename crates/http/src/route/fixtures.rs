@@ -22,6 +22,7 @@ pub(crate) fn host(routes: Vec<Route>) -> VirtualHost {
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         require_tls: RequireTls::None,
+        filters: Vec::new(),
     }
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn route(path: PathMatch, action: RouteAction) -> Route {
         action,
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        filters: Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::name::HeaderId;
 
 mod apply;
 mod domains;
+mod filter_config;
 mod index;
 pub(crate) mod joined;
 mod matching;
@@ -26,6 +27,8 @@ mod select;
 
 pub use apply::replace_host;
 use domains::Domains;
+use filter_config::FilterConfigs;
+pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
 pub(crate) use matching::header_matches;
 use rewrite::Text;
@@ -41,6 +44,8 @@ pub struct RouteEntry {
     pub table: Snapshot<RouteTable>,
     pub virtual_host: u32,
     pub route: u32,
+    /// Which of its weighted clusters, where it has some.
+    pub weighted: Option<u32>,
 }
 
 impl RouteEntry {
@@ -57,6 +62,7 @@ pub struct RouteTable {
     hosts: Vec<Host>,
     /// Whether any virtual host wants TLS; most tables are spared the question.
     requires_tls: bool,
+    filters: Option<Box<FilterConfigs>>,
 }
 
 /// What a virtual host adds to its settings.
@@ -97,7 +103,7 @@ impl RouteTable {
             })
             .collect();
         let requires_tls = configuration.virtual_hosts.iter().any(|h| h.require_tls != RequireTls::None);
-        RouteTable { configuration, domains, hosts, requires_tls }
+        RouteTable { configuration, domains, hosts, requires_tls, filters: None }
     }
 
     /// The virtual host and the route that `request` takes: the first one in order that matches.

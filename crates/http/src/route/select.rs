@@ -31,8 +31,19 @@ impl<'t> ChosenRoute<'t> {
         }
     }
 
-    /// Chooses the cluster; `None` where the route does not forward. `random` decides among weighted clusters.
-    pub fn select_cluster(self, request: &Request, random: u64) -> Option<Selected<'_>> {
+    /// Which of its weighted clusters a request goes to, if the route has some; `random` decides.
+    pub fn select_weighted(self, request: &Request, random: u64) -> Option<u32> {
+        let ClusterTarget::Weighted(weighted) = &self.forward()?.target else { return None };
+        let fixed = weighted.random_value_header.as_ref().and_then(|name| {
+            let mut values = request.headers.values(&**name);
+            let only = values.next().filter(|_| values.next().is_none())?;
+            std::str::from_utf8(only).ok()?.parse::<u64>().ok()
+        });
+        Some(weighted_index(&weighted.clusters, weighted.total, fixed.unwrap_or(random)) as u32)
+    }
+
+    /// The cluster; `None` where the route does not forward. `weighted` comes from [`ChosenRoute::select_weighted`].
+    pub fn select_cluster(self, request: &Request, weighted: Option<u32>) -> Option<Selected<'_>> {
         let cluster = |index: usize| SelectedCluster::Id(self.clusters()[index]);
         Some(match &self.forward()?.target {
             ClusterTarget::Cluster(_) => Selected { cluster: cluster(0), weighted: None },
@@ -40,15 +51,7 @@ impl<'t> ChosenRoute<'t> {
                 let name = request.value_or_pseudo(name).unwrap_or_default();
                 Selected { cluster: SelectedCluster::Name(name), weighted: None }
             }
-            ClusterTarget::Weighted(weighted) => {
-                let fixed = weighted.random_value_header.as_ref().and_then(|name| {
-                    let mut values = request.headers.values(&**name);
-                    let only = values.next().filter(|_| values.next().is_none())?;
-                    std::str::from_utf8(only).ok()?.parse::<u64>().ok()
-                });
-                let index = weighted_index(&weighted.clusters, weighted.total, fixed.unwrap_or(random));
-                Selected { cluster: cluster(index), weighted: Some(index as u32) }
-            }
+            ClusterTarget::Weighted(_) => Selected { cluster: cluster(weighted? as usize), weighted },
         })
     }
 

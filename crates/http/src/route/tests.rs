@@ -212,6 +212,7 @@ fn clusters_are_resolved_once_and_chosen_by_weight() {
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         host_rewrite: None,
+        filters: Vec::new(),
     };
     let target = ClusterTarget::Weighted(WeightedClusters {
         clusters: vec![weighted("w1", 1), weighted("w2", 0), weighted("w3", 3)],
@@ -225,7 +226,8 @@ fn clusters_are_resolved_once_and_chosen_by_weight() {
     ]);
     let select = |request: &Request, random| {
         let (host, route) = table.find(request, &CONTEXT).unwrap();
-        let selected = table.chosen(host, route).select_cluster(request, random).unwrap();
+        let chosen = table.chosen(host, route);
+        let selected = chosen.select_cluster(request, chosen.select_weighted(request, random)).unwrap();
         match selected.cluster {
             SelectedCluster::Id(id) => id.0.to_string(),
             SelectedCluster::Name(name) => text(name).to_owned(),

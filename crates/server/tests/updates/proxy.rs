@@ -9,6 +9,7 @@ use std::time::Duration;
 use proxy_config::lower::LowerOptions;
 use proxy_config::settings::{self, NetworkFilterConfig};
 use proxy_config::{LoadInputs, load};
+use proxy_filters::Extensions;
 use proxy_runtime::Workers;
 use proxy_runtime::log_file::{FlushOptions, LogFiles};
 use proxy_server::managers::{ClusterManager, ListenerManager, start_workers};
@@ -41,6 +42,7 @@ pub(crate) fn run(test: impl AsyncFnOnce(&Proxy)) {
                 store.clone(),
                 names,
                 LogFiles::new(&store.root(), FlushOptions::default()),
+                Extensions::default(),
             ),
             store,
             workers,
@@ -125,7 +127,7 @@ fn address(host: &str, port: u16) -> String {
 }
 
 fn of_bootstrap(yaml: &str) -> settings::Bootstrap {
-    let options = proxy_config::LoadOptions { allow_unsupported: true };
+    let options = proxy_config::LoadOptions { allow_unsupported: true, ..Default::default() };
     let inputs = LoadInputs { file: None, yaml_override: Some(yaml.to_owned()), options };
     load(&inputs, &LowerOptions::default()).unwrap().settings
 }

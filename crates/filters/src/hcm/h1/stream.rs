@@ -28,6 +28,8 @@ enum Outcome {
     TimedOut(StreamTimer),
     /// The client went away or broke the protocol; nothing can be sent.
     Gone,
+    /// The stream is to be reset.
+    Reset,
 }
 
 /// One request and its response. Gives whether another request may follow on the connection.
@@ -85,6 +87,10 @@ pub(super) async fn serve_stream(
             guard.reset_by_peer();
             return Ok(false);
         }
+        Outcome::Reset => {
+            guard.reset_by_us();
+            return Ok(false);
+        }
     };
     let max_requests = manager.settings.max_requests_per_connection;
     let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
@@ -112,7 +118,11 @@ async fn await_response(
     let mut respond = pin!(manager.respond(stream, request, arrival));
     poll_fn(|cx| {
         if let Poll::Ready(response) = respond.as_mut().poll(cx) {
-            return Poll::Ready(response.map_or(Outcome::Gone, Outcome::Response));
+            return Poll::Ready(match response {
+                Ok(response) => Outcome::Response(response),
+                Err(_) if downstream.guard.is_closed_by_peer() => Outcome::Gone,
+                Err(_) => Outcome::Reset,
+            });
         }
         while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
             match StreamTimer::from_index(index) {

@@ -1,0 +1,49 @@
+//! HTTP filters, and what routes say to them; each filter's settings are in a file of its own.
+
+use std::sync::Arc;
+
+use crate::Extension;
+
+mod buffer;
+mod router;
+
+pub use buffer::*;
+pub use router::*;
+
+/// One entry of `http_filters`.
+#[derive(Debug)]
+pub struct HttpFilter {
+    /// What `typed_per_filter_config` calls it.
+    pub name: String,
+    /// Only requests whose route says otherwise see it.
+    pub disabled: bool,
+    pub config: HttpFilterConfig,
+}
+
+/// An HTTP filter's settings.
+#[derive(Debug)]
+pub enum HttpFilterConfig {
+    Buffer(Arc<Buffer>),
+    Extension(Extension),
+    Router(Arc<Router>),
+}
+
+/// One entry of `typed_per_filter_config`, of whatever level of a route configuration.
+#[derive(Debug, Clone)]
+pub struct RouteFilter {
+    /// The filter it is for.
+    pub name: Box<str>,
+    /// `FilterConfig.disabled`: requests that take this route pass the filter by.
+    pub disabled: bool,
+    pub config: Option<RouteFilterConfig>,
+}
+
+/// What a route says to a filter. Of some filters these are other settings than the filter's own.
+#[derive(Debug, Clone)]
+pub enum RouteFilterConfig {
+    Buffer(Arc<BufferPerRoute>),
+    Extension(Extension),
+}
+
+/// HTTP filters of one connection manager, besides the router: a stream has a bit for each.
+pub const MAX_HTTP_FILTERS: usize = 64;

@@ -1,0 +1,139 @@
+//! HTTP filters between the connection manager and the router: each in a file of its own, and here how a chain of them is
+//! made: once on main with what workers share, then on each worker.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use proxy_config::settings::{
+    self, HttpFilterConfig, RouteConfiguration, RouteFilter, RouteFilterConfig, Router,
+};
+use proxy_http::filter::{FilterIndex, FilterSet, HttpFilter};
+use proxy_http::route::{RouteFilterValue, RouteFilters, RouteTable};
+use proxy_stats::Scope;
+use proxy_upstream::{ClusterMap, ClusterNames};
+
+use crate::extensions::{Extensions, PlanError};
+use crate::hcm::HttpStats;
+use buffer::Buffer;
+
+mod buffer;
+
+/// What a filter needs of main, where it is made for all workers.
+pub struct FilterContext<'a> {
+    pub index: FilterIndex,
+    /// Of all stats.
+    pub root: &'a Scope,
+    /// `http.<stat_prefix>.`.
+    pub scope: &'a Scope,
+    /// Of the connection manager.
+    pub manager: &'a Arc<HttpStats>,
+    pub clusters: &'a ClusterNames,
+}
+
+/// What a filter needs of its worker.
+pub struct FilterWorker {
+    pub clusters: Rc<ClusterMap>,
+}
+
+/// A filter as main makes it: with its stats, and all that workers share.
+pub trait HttpFilterPlan: Send + Sync {
+    /// A worker's instance.
+    fn build(&self, worker: &FilterWorker) -> Box<dyn HttpFilter>;
+
+    /// What the filter is to find as [`RouteEntry::filter_config`](proxy_http::route::RouteEntry::filter_config). `None` where
+    /// these are no settings of this filter's.
+    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
+        match settings {
+            RouteFilterConfig::Extension(extension) => Some(Arc::clone(&extension.settings)),
+            _ => None,
+        }
+    }
+}
+
+/// A filter that shares nothing but its stats is no more than the way it is built.
+impl<F: Fn(&FilterWorker) -> Box<dyn HttpFilter> + Send + Sync> HttpFilterPlan for F {
+    fn build(&self, worker: &FilterWorker) -> Box<dyn HttpFilter> {
+        self(worker)
+    }
+}
+
+/// The filters of a connection manager.
+pub struct FilterChain {
+    names: Vec<String>,
+    disabled: FilterSet,
+    plans: Vec<Box<dyn HttpFilterPlan>>,
+    router: Arc<Router>,
+}
+
+impl FilterChain {
+    /// The filters that `settings` name. `root` is the scope of all stats.
+    ///
+    /// # Errors
+    /// When a filter of `extensions` cannot be made.
+    pub fn new(
+        settings: &settings::HttpConnectionManager,
+        root: &Scope,
+        stats: &Arc<HttpStats>,
+        clusters: &ClusterNames,
+        extensions: &Extensions,
+    ) -> Result<FilterChain, PlanError> {
+        let mut chain = FilterChain {
+            names: Vec::new(),
+            disabled: FilterSet::default(),
+            plans: Vec::new(),
+            router: Arc::default(),
+        };
+        for filter in &settings.filters {
+            let index = FilterIndex(chain.plans.len() as u8);
+            let context = FilterContext { index, root, scope: stats.scope(), manager: stats, clusters };
+            let plan: Box<dyn HttpFilterPlan> = match &filter.config {
+                HttpFilterConfig::Router(router) => {
+                    chain.router = Arc::clone(router);
+                    continue;
+                }
+                HttpFilterConfig::Buffer(settings) => Box::new(Buffer::new(settings, &context)),
+                HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
+            };
+            if filter.disabled {
+                chain.disabled.insert(index);
+            }
+            chain.names.push(filter.name.clone());
+            chain.plans.push(plan);
+        }
+        Ok(chain)
+    }
+
+    /// A worker's instances, in order.
+    pub fn build(&self, worker: &FilterWorker) -> Vec<Box<dyn HttpFilter>> {
+        self.plans.iter().map(|plan| plan.build(worker)).collect()
+    }
+
+    /// Those that only requests see whose route says so.
+    pub fn disabled_by_default(&self) -> FilterSet {
+        self.disabled
+    }
+
+    /// The terminal filter's settings.
+    pub fn router(&self) -> Arc<Router> {
+        Arc::clone(&self.router)
+    }
+
+    /// A route configuration made ready for this chain.
+    pub fn route_table(&self, routes: Arc<RouteConfiguration>, clusters: &ClusterNames) -> RouteTable {
+        RouteTable::new(routes, &mut |name| clusters.id(name)).with_filters(self)
+    }
+}
+
+impl RouteFilters for FilterChain {
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn disabled(&self) -> FilterSet {
+        self.disabled
+    }
+
+    fn ready(&self, filter: FilterIndex, settings: &RouteFilter) -> Option<RouteFilterValue> {
+        self.plans.get(usize::from(filter.0))?.route_config(settings.config.as_ref()?)
+    }
+}
