@@ -193,8 +193,14 @@ async fn start(
     let files = LogFiles::new(&store.root(), options.file_flush);
     let clusters = ClusterManager::new(Rc::clone(&workers), store.clone(), names.clone(), resolver);
     let tags = Arc::new(tag_extractor(&bootstrap.stats.tags));
-    let flusher =
-        Flusher::start(&bootstrap.stats, store.clone(), Rc::clone(&workers), Rc::clone(&clusters), &tags);
+    let onlooker = segment.onlooker();
+    let flusher = Flusher::start(
+        &bootstrap.stats,
+        (store.clone(), onlooker.clone()),
+        Rc::clone(&workers),
+        Rc::clone(&clusters),
+        &tags,
+    );
     let generation = control.instance().generation();
     let service = Rc::new(ServiceManager::from_environment(format!("generation {generation}")));
     let state = Rc::new(State {
@@ -203,7 +209,7 @@ async fn start(
         listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone(), extensions),
         files,
         store,
-        segment: Rc::downgrade(&segment),
+        onlooker,
         stats,
         allocator: options.allocator,
         tags,

@@ -4,6 +4,7 @@
 //! same base-id and run directory.
 
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use proxy_control::{Instance, stats_prefix};
@@ -13,9 +14,34 @@ use crate::options::Options;
 
 /// The place of this process in its lineage. Lives on main, until nothing is counted any more.
 pub(crate) struct Segment {
-    lineage: Lineage,
+    lineage: Arc<Lineage>,
     /// Scopes that come with their first use. What was inherited under them would be gone after a life without.
     _first_used_later: Scope,
+}
+
+/// For those who show stats, on threads of their own. The default has none to look at.
+#[derive(Clone, Default)]
+pub struct Onlooker(Weak<Lineage>);
+
+impl Onlooker {
+    /// Stats are about to be shown: also what other generations that live have counted and hold. May read files of many
+    /// megabytes: not for main.
+    pub(crate) fn look(&self) {
+        if let Some(lineage) = self.0.upgrade() {
+            tell(&lineage.look());
+        }
+    }
+
+    /// Whether this process speaks for all that live.
+    pub(crate) fn leads(&self) -> bool {
+        self.0.upgrade().is_none_or(|lineage| !lineage.is_listed() || lineage.leads())
+    }
+}
+
+impl std::fmt::Debug for Onlooker {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Onlooker")
+    }
 }
 
 impl Segment {
@@ -40,7 +66,7 @@ impl Segment {
             tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
         }
         let _first_used_later = lineage.store().root().scope("http2.");
-        Ok(Rc::new(Segment { lineage, _first_used_later }))
+        Ok(Rc::new(Segment { lineage: Arc::new(lineage), _first_used_later }))
     }
 
     pub(crate) fn lineage(&self) -> &Lineage {
@@ -51,20 +77,22 @@ impl Segment {
         self.lineage.store()
     }
 
-    /// Stats are about to be shown: also what other generations that live have counted.
-    pub(crate) fn look(&self) {
-        tell(&self.lineage.look());
+    pub(crate) fn onlooker(&self) -> Onlooker {
+        Onlooker(Arc::downgrade(&self.lineage))
     }
 
     /// The configuration's clusters and listeners are there; from now on the lineage is kept in order.
     pub(crate) fn serve(self: &Rc<Self>) {
         self.lineage.settle();
-        let segment = Rc::downgrade(self);
+        let lineage = Arc::downgrade(&self.lineage);
         tokio::task::spawn_local(async move {
             loop {
                 tokio::time::sleep(INTERVAL).await;
-                let Some(segment) = segment.upgrade() else { break };
-                tell(&segment.lineage.tend());
+                let Some(lineage) = lineage.upgrade() else { break };
+                match tokio::task::spawn_blocking(move || lineage.tend()).await {
+                    Ok(warnings) => tell(&warnings),
+                    Err(error) => tracing::error!(target: "stats", %error, "stats of others are not kept"),
+                }
             }
         });
     }

@@ -12,8 +12,8 @@ use crate::state::State;
 
 stats_block! {
     /// `server.*`. Those of Envoy's that can only be 0 here are there for dashboards that expect them: there is no TLS
-    /// yet (the days and seconds are Envoy's own values for "no certificate"), no discovery, no parent process, and
-    /// no supported field is work in progress.
+    /// yet (the days and seconds are Envoy's own values for "no certificate"), no discovery, and no supported field is work
+    /// in progress. What the lineage knows of older processes shows as `parent_connections`.
     pub struct ServerStats {
         counters: debug_assertion_failures, dynamic_unknown_fields,
             /// Panics.
@@ -29,7 +29,8 @@ stats_block! {
             seconds_until_first_ocsp_response_expiring: NeverImport, state: NeverImport,
             /// Stats looked for by name, but for those that the thread remembered.
             stats_recent_lookups: NeverImport,
-            uptime: Accumulate, version: NeverImport;
+            /// Since the first process of this line of hot restarts began.
+            uptime: NeverImport, version: NeverImport;
         histograms: initialization_time_ms;
     }
 }
@@ -84,7 +85,7 @@ impl State {
             ServerState::PreInitializing => 2,
             ServerState::Initializing => 3,
         });
-        stats.uptime.set(server.uptime.as_secs());
+        stats.uptime.set(server.uptime_all_epochs.as_secs());
         stats.stats_recent_lookups.set(self.store.lookups());
         let memory = memory::read(self.allocator);
         stats.memory_allocated.set(memory.allocated);

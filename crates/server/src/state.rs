@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -28,7 +28,7 @@ use crate::memory;
 use crate::options::Allocator;
 use crate::resources::Resources;
 use crate::restart::{Leadership, Restarts};
-use crate::segment::Segment;
+use crate::segment::Onlooker;
 use crate::server_stats::ServerStats;
 
 /// What main holds together.
@@ -37,8 +37,7 @@ pub(crate) struct State {
     pub listeners: Rc<ListenerManager>,
     pub flusher: Rc<Flusher>,
     pub store: Store,
-    /// Gone when the process is about to end.
-    pub segment: Weak<Segment>,
+    pub onlooker: Onlooker,
     pub stats: ServerStats,
     pub allocator: Allocator,
     pub tags: Arc<TagExtractor>,
@@ -144,12 +143,10 @@ impl AdminState for State {
 
     fn stats(&self) -> Stats {
         self.refresh_stats();
-        if let Some(segment) = self.segment.upgrade() {
-            segment.look();
-        }
         self.flusher.asked_by_admin();
         let (tags, buckets) = (Arc::clone(&self.tags), Arc::clone(&self.histogram_buckets));
-        Stats { store: self.store.clone(), tags, buckets }
+        let others = self.onlooker.clone();
+        Stats { store: self.store.clone(), others, tags, buckets }
     }
 
     fn reset_counters(&self) {

@@ -55,6 +55,7 @@ fn count_and_die(directory: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let made = cpu_time()? - start;
     let start = cpu_time()?;
     lineage.settle();
+    lineage.look();
     println!(
         "generation {generation}: joined in {joined:?}, stats made in {made:?}, settled in {:?}",
         cpu_time()? - start

@@ -40,6 +40,8 @@ pub(crate) struct Directory {
     pub(crate) texts: HashMap<u32, Text>,
     histograms: HashMap<u32, Histogram>,
     pub(crate) inherited: Inherited,
+    /// What is to take the place of `inherited`, while it is made ready.
+    pub(crate) next: Option<Box<Inherited>>,
     /// Number of the flush interval that was begun last.
     interval: u64,
     /// Released, but perhaps still incremented by a thread; with the epoch of their release.
@@ -71,6 +73,7 @@ impl Directory {
             texts: HashMap::new(),
             histograms: HashMap::new(),
             inherited: Inherited::default(),
+            next: None,
             interval: 0,
             quarantine: Vec::new(),
             epoch: 0,
@@ -313,7 +316,7 @@ impl Directory {
             raise(segment, word::SLOTS_USED, u64::from(slot) + 1);
         }
         self.note_slot(segment, scope, slot);
-        if self.inherited.has_waiting() {
+        if self.awaits_stats() {
             let mut name = std::mem::take(&mut self.full_name);
             name.clear();
             name.push_str(self.prefix(scope));
@@ -421,7 +424,7 @@ impl Directory {
                 let text = self.texts.remove(&slot).and_then(|text| text.place);
                 let histogram = self.histograms.remove(&slot).and_then(|histogram| histogram.place);
                 text.into_iter().chain(histogram).for_each(|place| self.arena.free(place));
-                self.inherited.release(slot);
+                self.release_inherited(slot);
             }
             self.quarantine.push((self.epoch, extent));
         }

@@ -1,19 +1,22 @@
-//! What a store has from processes before it: counts by name, until the stat of that name is made here, then by slot.
+//! What a store has from other processes: sums by name, until the stat of that name is made here, then by slot.
 //!
-//! They are shown as part of the stat, but are not in this process's segment: the lineage's base has them.
+//! They are shown as part of the stat, but are not in this process's segment: the lineage's base has them, or the segment
+//! of a process that lives.
 
 use hashbrown::HashMap;
 
+use crate::histogram::Distribution;
 use crate::lineage::{Marks, Place, Total, Totals};
 
-/// Part of the directory. Gauges are not inherited: a dead process holds nothing.
+/// Part of the directory. Of gauges, what others hold that live: a dead process holds nothing.
 #[derive(Default)]
 pub(crate) struct Inherited {
     /// Of stats that this process has not made.
     waiting: Totals,
     counters: HashMap<u32, Carried>,
-    /// Where the base has the histogram of a slot.
-    histograms: HashMap<u32, Place>,
+    /// Two's complement.
+    gauges: HashMap<u32, u64>,
+    histograms: HashMap<u32, (Place, Distribution)>,
     /// None: the base is not ours to mark.
     marks: Option<Marks>,
     /// Scopes made so far when stats were last claimed.
@@ -35,26 +38,34 @@ impl Inherited {
         Inherited { waiting, marks, ..Inherited::default() }
     }
 
-    pub(crate) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Stats that this process has not made.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (&str, &Total)> {
-        self.waiting.iter().map(|(name, _, total)| (name, total))
+    pub(crate) fn waiting(&self) -> &Totals {
+        &self.waiting
     }
 
-    /// The stat of this name and class is now in `slot`. Yields what a histogram inherits, which the directory keeps.
-    pub(crate) fn settle(&mut self, name: &str, class: u32, slot: u32) -> Option<Total> {
-        let (place, total) = self.waiting.take(name, class)?;
-        match total {
-            Total::Counter { value, pending } => {
+    /// The stat of this name and class is now in `slot`.
+    pub(crate) fn settle(&mut self, name: &str, class: u32, slot: u32) {
+        let taken = self.waiting.take(name, class);
+        self.note(taken, slot);
+    }
+
+    /// The stat of an entry of what is waiting is in `slot`.
+    pub(crate) fn settle_entry(&mut self, number: usize, slot: u32) {
+        let taken = self.waiting.take_entry(number);
+        self.note(taken, slot);
+    }
+
+    fn note(&mut self, taken: Option<(Place, Total)>, slot: u32) {
+        match taken {
+            Some((place, Total::Counter { value, pending })) => {
                 self.counters.insert(slot, Carried { value, pending, place });
             }
-            Total::Histogram(_) => drop(self.histograms.insert(slot, place)),
-            Total::Gauge(..) => {}
+            Some((_, Total::Gauge(_, sum))) => drop(self.gauges.insert(slot, sum)),
+            Some((place, Total::Histogram(distribution))) => {
+                self.histograms.insert(slot, (place, distribution));
+            }
+            None => {}
         }
-        Some(total)
     }
 
     pub(crate) fn counter(&self, slot: u32) -> Carried {
@@ -64,10 +75,22 @@ impl Inherited {
         self.counters.get(&slot).copied().unwrap_or_default()
     }
 
+    pub(crate) fn gauge(&self, slot: u32) -> u64 {
+        if self.gauges.is_empty() {
+            return 0;
+        }
+        self.gauges.get(&slot).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn histogram(&self, slot: u32) -> Option<&Distribution> {
+        self.histograms.get(&slot).map(|(_, distribution)| distribution)
+    }
+
     /// The stat in `slot` goes, and what it inherited with it, for good.
     pub(crate) fn release(&mut self, slot: u32) {
         let counter = self.counters.remove(&slot).and_then(|carried| carried.place);
-        let histogram = self.histograms.remove(&slot).flatten();
+        let histogram = self.histograms.remove(&slot).and_then(|(place, _)| place);
+        self.gauges.remove(&slot);
         if let Some(marks) = &self.marks {
             counter.into_iter().chain(histogram).for_each(|place| marks.drop_entry(place));
         }

@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FlockArg, fallocate};
@@ -174,7 +176,7 @@ impl Store {
             return Some(directory.counter(segment, slot));
         }
         let slot = directory.find(segment, name, MetricKind::Gauge(ImportMode::Accumulate))?;
-        Some(crate::metric::gauge_value(segment.sum(slot)))
+        Some(directory.gauge(segment, slot))
     }
 
     #[cfg(test)]
@@ -222,7 +224,7 @@ impl Store {
     pub fn reset_counters(&self) {
         let mut directory = self.shared.lock();
         if self.shared.segment.bound_column() == Some(0) {
-            directory.inherited.reset_counters();
+            directory.reset_inherited();
         }
         let used = directory.block_ranges();
         drop(directory);
@@ -236,13 +238,31 @@ impl Store {
     }
 
     /// Shows from now on what other processes have counted as part of its stats, instead of what it had from them before.
+    /// Holds the lock for a moment at a time. Not for two threads at once.
     pub(crate) fn inherit(&self, totals: Totals, marks: Option<Marks>) {
-        self.shared.lock().inherit(&self.shared.segment, Inherited::new(totals, marks));
+        self.shared.lock().prepare(Inherited::new(totals, marks));
+        self.piecewise(Some(0), Directory::place_next);
     }
 
-    /// Makes stats that were inherited, and were not made here, under scopes made since the last call.
+    /// Makes stats that were inherited, and were not made here, under scopes made since the last call. As for
+    /// [`Store::inherit`].
     pub(crate) fn claim_inherited(&self) {
-        self.shared.lock().claim_inherited(&self.shared.segment);
+        let begin = self.shared.lock().begin_claim();
+        self.piecewise(begin, Directory::claim_inherited);
+    }
+
+    fn piecewise(
+        &self,
+        mut next: Option<usize>,
+        piece: impl Fn(&mut Directory, &Segment, usize) -> Option<usize>,
+    ) {
+        while let Some(number) = next {
+            next = piece(&mut self.shared.lock(), &self.shared.segment, number);
+            if next.is_some() {
+                // The lock goes to whoever is awake: one that has just been woken for it gets it only while we sleep.
+                thread::sleep(PAUSE);
+            }
+        }
     }
 
     /// Tells readers that all scopes of the configuration are there.
@@ -330,6 +350,9 @@ pub(crate) fn flock(file: &File, how: FlockArg) -> Result<(), Errno> {
         std::fs::TryLockError::Error(error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
     })
 }
+
+/// Of a thread that would hold the lock nearly all the time.
+const PAUSE: Duration = Duration::from_micros(20);
 
 fn write_header(segment: &Segment, options: &StoreOptions) {
     let header = segment.header();

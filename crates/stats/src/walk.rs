@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::directory::Directory;
 use crate::histogram::{Distribution, HistogramValue, Interval, Merged};
 use crate::layout::BLOCK_SLOTS;
-use crate::metric::{Metric, MetricKind, Value, gauge_value};
+use crate::metric::{Metric, MetricKind, Value};
 use crate::segment::Segment;
 use crate::store::Shared;
 
@@ -131,7 +131,7 @@ impl Copies {
         let text = directory.texts.get(&slot).map_or("", |text| &text.value);
         let (number, value) = match kind {
             MetricKind::Counter => number(directory.counter(segment, slot)),
-            MetricKind::Gauge(_) => number(gauge_value(segment.sum(slot))),
+            MetricKind::Gauge(_) => number(directory.gauge(segment, slot)),
             MetricKind::Histogram => {
                 let merged = directory.histogram(slot);
                 (u64::from(merged.is_some()), FoundValue::Histogram(merged))

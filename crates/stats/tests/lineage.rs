@@ -85,6 +85,7 @@ fn process_that_is_told_what_to_do() {
     assert!(store.bind_thread(ThreadIndex(0)));
     let scope = store.root().scope("t");
     lineage.settle();
+    let _ = lineage.look();
     println!("\n= joined");
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let (command, argument) = line.split_once(' ').unwrap_or((&line, "0"));
@@ -256,6 +257,7 @@ fn a_full_file_system_prevents_neither_start_nor_sums() {
         assert!(matches!(second.store().backing(), Backing::FileRefused(_)));
         let scope = second.store().root().scope("t");
         second.settle();
+        assert!(second.look().is_empty());
         scope.counter("all").inc();
         assert_eq!(second.store().value("t.all"), Some(6));
         assert!(second.tend().is_empty());

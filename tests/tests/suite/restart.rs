@@ -231,11 +231,16 @@ fn a_draining_process_is_listed_until_its_last_connection_ends() {
     let all = proxy.living();
     let seen: Vec<_> = all.iter().map(|one| (one.number, one.epoch, &*one.state, one.connections)).collect();
     assert_eq!(seen, [(1, 0, "draining", 1), (2, 1, "leads", 0)]);
+    let parents = proxy.stat("server.parent_connections");
+    assert_eq!((parents, proxy.stat("server.total_connections")), (1, 1), "gauges are of all that live");
+    assert_eq!(proxy.stat("http.ingress.downstream_rq_active"), 1);
     let table = text(&proxy.control(&["epochs"]));
     assert!(table.contains("draining") && table.contains(&all[0].pid.to_string()), "{table}");
     tell.send(()).unwrap();
     assert_eq!(busy.response().text(), "ok");
     assert_eq!(proxy.only(2).epoch, 1);
+    proxy.stat_becomes("server.parent_connections", 0);
+    assert_eq!(proxy.stat("http.ingress.downstream_rq_active"), 0);
 }
 
 #[test]

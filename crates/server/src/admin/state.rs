@@ -11,6 +11,8 @@ use proxy_stats::{Store, TagExtractor};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::segment::Onlooker;
+
 /// The process as admin sees it. All calls come from main and return at once: whoever would have to compute much returns something
 /// that computes piece by piece.
 pub trait AdminState {
@@ -137,6 +139,7 @@ pub struct HostCounters {
 #[derive(Debug, Clone)]
 pub struct Stats {
     pub store: Store,
+    pub others: Onlooker,
     pub tags: Arc<TagExtractor>,
     /// The first one that matches a name applies; Envoy's bounds where none does.
     pub buckets: Arc<[HistogramBuckets]>,

@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::clusters::ClusterManager;
+use crate::segment::Onlooker;
 use ledger::{Ledger, SinkIndex};
 use sink::{Order, SinkThread, Upstream};
 
@@ -36,6 +37,7 @@ stats_block! {
 pub(crate) struct Flusher {
     when: StatsFlush,
     store: Store,
+    onlooker: Onlooker,
     workers: Rc<Workers>,
     clusters: Rc<ClusterManager>,
     sinks: Vec<SinkThread>,
@@ -58,7 +60,7 @@ impl Flusher {
     /// Starts the sinks' threads, and the timer if flushes go by one.
     pub(crate) fn start(
         settings: &Stats,
-        store: Store,
+        (store, onlooker): (Store, Onlooker),
         workers: Rc<Workers>,
         clusters: Rc<ClusterManager>,
         tags: &Arc<TagExtractor>,
@@ -75,6 +77,7 @@ impl Flusher {
             sinks: sinks.collect(),
             stats: FlushStats::new(&store.root().scope("server.")),
             store,
+            onlooker,
             workers,
             clusters,
             flushing: Mutex::default(),
@@ -128,8 +131,15 @@ impl Flusher {
         let store = self.store.clone();
         self.workers.post_all_then(move || store.hand_over()).await;
         self.store.hand_over();
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || merge(&store)).await {
+        let (store, onlooker) = (self.store.clone(), self.onlooker.clone());
+        let is_told = !self.sinks.is_empty();
+        let merge = move || {
+            if is_told && onlooker.leads() {
+                onlooker.look();
+            }
+            merge(&store)
+        };
+        match tokio::task::spawn_blocking(merge).await {
             Ok(interval) => self.order(interval),
             Err(error) => {
                 tracing::error!(target: "stats", %error, "histograms are not merged");
@@ -144,7 +154,8 @@ impl Flusher {
             let cluster = sink.cluster().and_then(|name| self.clusters.get(name));
             let upstream = cluster.map(|(info, hosts)| Upstream { info, hosts });
             let ((unread, read), (unsent, sent)) = (oneshot::channel(), oneshot::channel());
-            if sink.order(Order { interval, upstream, unread, unsent }) {
+            let gauges = self.onlooker.leads();
+            if sink.order(Order { interval, gauges, upstream, unread, unsent }) {
                 orders.read.push(read);
                 orders.sent.push(sent);
             } else {

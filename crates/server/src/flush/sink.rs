@@ -30,6 +30,8 @@ pub(super) struct SinkThread {
 pub(super) struct Order {
     /// The interval whose histograms have been merged.
     pub interval: Interval,
+    /// Whether gauges are to be sent: of all processes that live, only the one that leads does.
+    pub gauges: bool,
     /// Of a sink that connects to a cluster.
     pub upstream: Option<Upstream>,
     /// Dropped when the sink has taken over the interval's values.
@@ -148,10 +150,10 @@ impl Sink {
     }
 
     fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(Order { interval, upstream, unread, unsent }) = orders.recv() {
+        while let Ok(Order { interval, gauges, upstream, unread, unsent }) = orders.recv() {
             self.values.take_over(&self.store, interval);
             drop(unread);
-            let flushed = self.flush(upstream.as_ref());
+            let flushed = self.flush(upstream.as_ref(), gauges);
             self.lines.clear();
             self.settle();
             self.values.end(flushed.is_ok());
@@ -169,11 +171,11 @@ impl Sink {
         }
     }
 
-    fn flush(&mut self, upstream: Option<&Upstream>) -> Result<(), SinkError> {
+    fn flush(&mut self, upstream: Option<&Upstream>, gauges: bool) -> Result<(), SinkError> {
         self.transport.open(upstream, &mut self.told)?;
         self.settle();
         self.send_counters()?;
-        self.send_others()?;
+        self.send_others(gauges)?;
         self.send(Batch::Last)
     }
 
@@ -197,8 +199,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Gauges and histograms.
-    fn send_others(&mut self) -> Result<(), SinkError> {
+    /// Histograms, and gauges if they are `wanted`.
+    fn send_others(&mut self, wanted: bool) -> Result<(), SinkError> {
         let mut walk = self.store.walk();
         let mut seen = HashSet::with_capacity(self.gauges.len());
         loop {
@@ -209,6 +211,7 @@ impl Sink {
                     MetricKind::Counter | MetricKind::TextReadout => false,
                     MetricKind::Histogram => known.borrow().has(id),
                     MetricKind::Gauge(ImportMode::HiddenAccumulate) => false,
+                    MetricKind::Gauge(_) if !wanted => false,
                     MetricKind::Gauge(_) => number != 0 || gauges.contains(&id),
                 },
                 |id, metric| match metric.value {
@@ -229,8 +232,10 @@ impl Sink {
             }
             self.send_batch()?;
         }
-        // The rest are gone.
-        self.gauges = seen;
+        if wanted {
+            // The rest are gone.
+            self.gauges = seen;
+        }
         Ok(())
     }
 

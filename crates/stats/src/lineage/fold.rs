@@ -19,7 +19,7 @@ use super::control::{Changing, Snapshot};
 use super::files::{LineagePath, open_own, remove};
 use super::totals::{Total, Totals};
 use crate::error::{LineageWarning, ReadError};
-use crate::metric::{MetricKind, Value};
+use crate::metric::{ImportMode, MetricKind, Value};
 use crate::reader::{Reader, Scan, Seen};
 use crate::store::flock;
 
@@ -259,7 +259,7 @@ fn add_up(
                 let file = open_segment(path, generation).transpose()?;
                 let result = file
                     .map_err(ReadError::Io)
-                    .and_then(|file| add_segment(file, counts.then_some(&mut totals), &mut prefixes));
+                    .and_then(|file| add_segment(file, counts.then_some(&mut totals), &mut prefixes, false));
                 Some((generation, result.err()?))
             },
         );
@@ -276,11 +276,12 @@ fn add_up(
     }
 }
 
-/// Adds what a segment holds of counters and histograms.
+/// Adds what a segment holds of counters and histograms, and of gauges if its process lives.
 fn add_segment(
     file: File,
     mut totals: Option<&mut Totals>,
     prefixes: &mut Prefixes,
+    lives: bool,
 ) -> Result<(), ReadError> {
     let reader = Reader::from_file(file)?;
     prefixes.note_settled(&reader)?;
@@ -296,6 +297,11 @@ fn add_segment(
                     let pending = value.wrapping_sub(flushed);
                     totals.add(metric.name, None, Total::Counter { value, pending })?;
                 }
+                (MetricKind::Gauge(mode), Value::Number(value))
+                    if lives && mode != ImportMode::NeverImport =>
+                {
+                    totals.add(metric.name, None, Total::Gauge(mode, value))?;
+                }
                 (_, Value::Histogram(histogram)) => {
                     totals.add(metric.name, None, Total::Histogram(histogram.cumulative.clone()))?;
                 }
@@ -307,14 +313,23 @@ fn add_segment(
     })
 }
 
-/// Adds what other processes have counted so far. What they have not flushed is not ours to flush.
-pub(super) fn add_others(path: &LineagePath, others: &[u64], totals: &mut Totals) -> io::Result<()> {
-    for generation in others {
+/// Adds what processes other than `own` have counted so far, and hold if they live. What they have not flushed is not ours
+/// to flush.
+pub(super) fn add_others(
+    path: &LineagePath,
+    generations: &[u64],
+    own: u64,
+    totals: &mut Totals,
+) -> io::Result<()> {
+    for generation in generations.iter().filter(|generation| **generation != own) {
         let Some(file) = open_segment(path, *generation)? else { continue };
-        let mut counted = Totals::default();
+        let (mut counted, lives) = (Totals::default(), lives(path, *generation)?);
         // One that cannot be read now can be the next time.
-        if add_segment(file, Some(&mut counted), &mut Prefixes::default()).is_err() {
+        if add_segment(file, Some(&mut counted), &mut Prefixes::default(), lives).is_err() {
             continue;
+        }
+        if *generation < own {
+            counted.add_for_successors().map_err(io::Error::other)?;
         }
         for (name, _, total) in counted.iter() {
             let total = match total {

@@ -13,8 +13,9 @@ mod tests;
 mod totals;
 mod words;
 
-use std::cell::Cell;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use base::Marks;
 pub use files::{LineagePath, find_lineages};
@@ -38,7 +39,8 @@ pub struct LineageOptions {
     pub threads: usize,
 }
 
-/// The place of this process in its lineage, and its store. All of it is for main.
+/// The place of this process in its lineage, and its store. Main asks who leads; what reads or changes files
+/// ([`Lineage::tend`], [`Lineage::look`]) can take long where there are many stats, and is for other threads.
 pub struct Lineage {
     path: LineagePath,
     generation: u64,
@@ -46,9 +48,17 @@ pub struct Lineage {
     /// None: there is no space for a control file or segment, and the store is on its own.
     control: Option<Control>,
     /// Whether this process has served: then its end is the end of what it counted.
-    settled: Cell<bool>,
-    /// What is shown has something of others that lived.
-    looked: Cell<bool>,
+    settled: AtomicBool,
+    /// One thread at a time reads what others have counted, or changes what there is of it.
+    view: Mutex<View>,
+}
+
+/// What this process shows of others.
+struct View {
+    /// Something of some that lived.
+    of_living: bool,
+    /// This process has left.
+    left: bool,
 }
 
 impl Lineage {
@@ -92,8 +102,8 @@ impl Lineage {
                 (None, Store::create(StoreOptions { path: None, threads, generation, base_id })?, generation)
             }
         };
-        let (settled, looked) = (Cell::new(false), Cell::new(true));
-        Ok((Lineage { path, generation, store, control, settled, looked }, warnings))
+        let view = Mutex::new(View { of_living: true, left: false });
+        Ok((Lineage { path, generation, store, control, settled: AtomicBool::new(false), view }, warnings))
     }
 
     fn enter(
@@ -112,7 +122,7 @@ impl Lineage {
         let past = if leads {
             take_stock(path, &changing, warnings)?
         } else {
-            look_on(path, &changing, 0, warnings)?
+            look_on(path, &changing, u64::MAX, warnings)?
         };
         let newest = path.segments()?.into_iter().max().unwrap_or(0);
         let generation = options.generation.max(newest + 1);
@@ -187,10 +197,9 @@ impl Lineage {
         })
     }
 
-    /// The scopes of the configuration are there: stats that only predecessors had under them show from now on.
+    /// The scopes of the configuration are there: stats that only predecessors had under them show with the next look.
     pub fn settle(&self) {
-        self.settled.set(true);
-        self.store.claim_inherited();
+        self.settled.store(true, Relaxed);
     }
 
     /// To be called every few seconds: shows what predecessors have counted under scopes made since, and, in the process
@@ -198,12 +207,16 @@ impl Lineage {
     /// this process.
     pub fn tend(&self) -> Vec<LineageWarning> {
         let mut warnings = Vec::new();
-        if self.settled.get() {
+        let mut view = self.view();
+        if view.left {
+            return warnings;
+        }
+        if self.settled.load(Relaxed) {
             self.store.note_settled();
         }
         if self.leads()
             && let Some(control) = &self.control
-            && let Err(error) = self.fold(control, &mut warnings)
+            && let Err(error) = self.fold(control, &mut view, &mut warnings)
         {
             warnings.push(LineageWarning::NotFolded(error));
         }
@@ -211,7 +224,11 @@ impl Lineage {
         warnings
     }
 
-    fn fold(&self, control: &Control, warnings: &mut Vec<LineageWarning>) -> io::Result<()> {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fold(&self, control: &Control, view: &mut View, warnings: &mut Vec<LineageWarning>) -> io::Result<()> {
         // Without the lock first: most of the time there is nothing to do.
         let members = Members::of(&self.path, &control.snapshot())?;
         if members.dead.is_empty() {
@@ -219,53 +236,70 @@ impl Lineage {
         }
         // Whoever has the lock is joining or leaving; there is a next time.
         let Some(changing) = control.try_change()? else { return Ok(()) };
-        let mut past = take_stock(&self.path, &changing, warnings)?;
-        let others: Vec<u64> =
-            members.living.into_iter().filter(|generation| *generation != self.generation).collect();
-        fold::add_others(&self.path, &others, &mut past.totals)?;
-        drop(changing);
-        self.store.inherit(past.totals, past.marks);
-        Ok(())
+        self.show(changing, &members, view, warnings)
     }
 
-    /// To be called before stats are shown: of others that live, what they have counted by now. Costs next to nothing when
-    /// there are none.
-    pub fn look(&self) -> Vec<LineageWarning> {
-        let mut warnings = Vec::new();
-        if let Some(control) = &self.control
-            && let Err(error) = self.look_at_others(control, &mut warnings)
-        {
-            warnings.push(LineageWarning::NotFolded(error));
-        }
-        warnings
-    }
-
-    fn look_at_others(&self, control: &Control, warnings: &mut Vec<LineageWarning>) -> io::Result<()> {
-        let mut others = Members::of(&self.path, &control.snapshot())?.living;
-        others.retain(|generation| *generation != self.generation);
-        let had_others = self.looked.replace(!others.is_empty());
-        if others.is_empty() && !had_others {
-            return Ok(());
-        }
-        // Whoever has the lock is joining or leaving; what was seen last will do.
-        let Some(changing) = control.try_change()? else { return Ok(()) };
+    /// Takes the place of what was shown of others before. Folds the dead, if this process leads.
+    fn show(
+        &self,
+        changing: Changing<'_>,
+        members: &Members,
+        view: &mut View,
+        warnings: &mut Vec<LineageWarning>,
+    ) -> io::Result<()> {
         let past = if self.leads() {
             let mut past = take_stock(&self.path, &changing, warnings)?;
-            fold::add_others(&self.path, &others, &mut past.totals)?;
+            fold::add_others(&self.path, &members.living, self.generation, &mut past.totals)?;
             past
         } else {
             look_on(&self.path, &changing, self.generation, warnings)?
         };
         drop(changing);
+        view.of_living = members.living.iter().any(|generation| *generation != self.generation);
         self.store.inherit(past.totals, past.marks);
-        self.store.claim_inherited();
         Ok(())
+    }
+
+    /// To be called before stats are shown: of others that live, what they have counted and hold by now. Costs next to
+    /// nothing when there are none.
+    pub fn look(&self) -> Vec<LineageWarning> {
+        let mut warnings = Vec::new();
+        let mut view = self.view();
+        if view.left {
+            return warnings;
+        }
+        if let Some(control) = &self.control
+            && let Err(error) = self.look_at_others(control, &mut view, &mut warnings)
+        {
+            warnings.push(LineageWarning::NotFolded(error));
+        }
+        if self.settled.load(Relaxed) {
+            self.store.claim_inherited();
+        }
+        warnings
+    }
+
+    fn look_at_others(
+        &self,
+        control: &Control,
+        view: &mut View,
+        warnings: &mut Vec<LineageWarning>,
+    ) -> io::Result<()> {
+        let members = Members::of(&self.path, &control.snapshot())?;
+        if !view.of_living && members.living.iter().all(|generation| *generation == self.generation) {
+            return Ok(());
+        }
+        // Whoever has the lock is joining or leaving; what was seen last will do.
+        let Some(changing) = control.try_change()? else { return Ok(()) };
+        self.show(changing, &members, view, warnings)
     }
 
     /// An orderly end. The last process takes everything with it; others leave what they have counted to who leads.
     /// One that never [settled](Lineage::settle) has counted nothing that matters, and leaves things as they were.
     pub fn leave(&self) -> io::Result<()> {
         let Some(control) = &self.control else { return Ok(()) };
+        // Whoever is at it now will be done soon.
+        self.view().left = true;
         let changing = control.change()?;
         if !control.is_at(&self.path) {
             // Replaced by a program of another version; so it is not ours to change.
@@ -277,7 +311,7 @@ impl Lineage {
         }
         let members = Members::of(&self.path, &changing.snapshot())?;
         let alone = members.living.iter().all(|generation| *generation == self.generation);
-        if !self.settled.get() {
+        if !self.settled.load(Relaxed) {
             changing.remove(self.generation);
             files::remove(&self.path.segment(self.generation))?;
             let left = changing.snapshot();
@@ -343,15 +377,15 @@ fn take_stock(
     }
 }
 
-/// What everybody but `own` has counted, for a process that does not lead: it flushes none of that, and drops none.
+/// What everybody but `own` has counted, for a process that does not lead: it flushes none of that, and drops none. One
+/// that joins only now comes after all others.
 fn look_on(
     path: &LineagePath,
     changing: &Changing<'_>,
     own: u64,
     warnings: &mut Vec<LineageWarning>,
 ) -> io::Result<Past> {
-    let mut snapshot = changing.snapshot();
-    snapshot.generations.retain(|generation| *generation != own);
+    let snapshot = changing.snapshot();
     let mut totals = match fold::open_base(path, &snapshot, warnings)? {
         Some(base) => base.totals().map_err(io::Error::other)?,
         None => Totals::default(),
@@ -362,6 +396,6 @@ fn look_on(
             *pending = 0;
         }
     }
-    fold::add_others(path, &snapshot.generations, &mut totals)?;
+    fold::add_others(path, &snapshot.generations, own, &mut totals)?;
     Ok(Past { totals, marks: None })
 }

@@ -97,7 +97,12 @@ impl LineageReader {
         for member in
             self.members.iter().filter(|member| !first.is_some_and(|first| std::ptr::eq(first, *member)))
         {
-            member.add_to(&mut totals, &mut prefixes)?;
+            let mut held = Totals::default();
+            member.add_to(&mut held, &mut prefixes)?;
+            if first.is_some_and(|first| member.reader.generation() < first.reader.generation()) {
+                held.add_for_successors()?;
+            }
+            held.iter().try_for_each(|(name, place, total)| totals.add(name, place, total.clone()))?;
         }
         let mut base = self.base.as_ref().map(Base::totals).transpose()?.unwrap_or_default();
         if let Some(first) = first {

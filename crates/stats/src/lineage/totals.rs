@@ -122,11 +122,36 @@ impl Totals {
         Ok(())
     }
 
+    /// These are those of one process, as one that came after it is to see them: the connections of elders have a gauge
+    /// of their own.
+    pub(crate) fn add_for_successors(&mut self) -> Result<(), ReadError> {
+        let (own, in_successors) = CONNECTIONS;
+        let held = self.find(own, MetricKind::Gauge(ImportMode::Accumulate).class());
+        let held = held.and_then(|id| self.entries[id as usize].total.clone());
+        held.map_or(Ok(()), |held| self.add(in_successors, None, held))
+    }
+
     /// Takes a stat out.
     pub(crate) fn take(&mut self, name: &str, class: u32) -> Option<(Place, Total)> {
         let id = self.expected(name, class).or_else(|| self.find(name, class))?;
         self.next = id + 1;
-        let entry = &mut self.entries[id as usize];
+        self.take_entry(id as usize)
+    }
+
+    /// Entries have numbers below this.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The stat of an entry, if it has not been taken out.
+    pub(crate) fn entry(&self, number: usize) -> Option<(&str, &Total)> {
+        let entry = self.entries.get(number)?;
+        Some((text(&self.names, entry), entry.total.as_ref()?))
+    }
+
+    /// Takes an entry's stat out.
+    pub(crate) fn take_entry(&mut self, number: usize) -> Option<(Place, Total)> {
+        let entry = self.entries.get_mut(number)?;
         let taken = (entry.place, entry.total.take()?);
         self.taken += 1;
         if self.is_empty() {
@@ -187,6 +212,8 @@ fn text<'a>(names: &'a str, entry: &Entry) -> &'a str {
     &names[entry.name.start as usize..entry.name.end as usize]
 }
 
+/// The gauge of open connections, and what Envoy calls those of the parent in a hot restart.
+const CONNECTIONS: (&str, &str) = ("server.total_connections", "server.parent_connections");
 const USUAL_NAME: usize = 48;
 /// Places of names have 32 bits; no process has as many.
 const MAX_BYTES: usize = 1 << 30;

@@ -25,6 +25,8 @@ use selection::{Format, Request};
 
 pub(super) use selection::pattern;
 
+type Write = fn(&Stats, &Request, &mut Output) -> Result<(), ClientGone>;
+
 pub(super) fn stats(context: &Context, query: &Query) -> Answer {
     answer(context, query, Request::parse(query))
 }
@@ -45,21 +47,18 @@ fn answer(context: &Context, query: &Query, request: Result<Request, String>) ->
         Err(message) => return Answer::error(StatusCode::BAD_REQUEST, message),
     };
     let stats = context.state.stats();
-    match request.format {
-        Format::Text => Answer::rendered(TEXT, Box::new(move |output| text::write(&stats, &request, output))),
-        Format::Html { reloads } => Answer::rendered(
-            HTML,
-            Box::new(move |output| text::write_page(&stats, &request, reloads, output)),
-        ),
-        Format::Json => Answer::rendered(JSON, Box::new(move |output| json::write(&stats, &request, output))),
-        Format::Prometheus if query.accept().open_metrics => Answer::rendered(
-            OPEN_METRICS,
-            Box::new(move |output| open_metrics::write(&stats, &request, output)),
-        ),
-        Format::Prometheus => {
-            Answer::rendered(TEXT, Box::new(move |output| prometheus::write(&stats, &request, output)))
-        }
-    }
+    let (content_type, write): (_, Write) = match request.format {
+        Format::Text => (TEXT, text::write),
+        Format::Html { .. } => (HTML, text::write_page),
+        Format::Json => (JSON, json::write),
+        Format::Prometheus if query.accept().open_metrics => (OPEN_METRICS, open_metrics::write),
+        Format::Prometheus => (TEXT, prometheus::write),
+    };
+    let render = move |output: &mut Output| {
+        stats.others.look();
+        write(&stats, &request, output)
+    };
+    Answer::rendered(content_type, Box::new(render))
 }
 
 /// Writes the stats that are asked for, of the kinds wanted, in the order of their names.

@@ -21,7 +21,10 @@ pub(super) struct Request {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Text,
-    Html { reloads: bool },
+    /// `reloads`: the page is to be kept current by the browser.
+    Html {
+        reloads: bool,
+    },
     Json,
     Prometheus,
 }

@@ -7,7 +7,7 @@ use proxy_stats::{Distribution, HistogramValue, Metric, Value};
 use super::each;
 use super::histogram::{Buckets, PERCENTILES, counts, quantiles};
 use super::number::{General, Shortest};
-use super::selection::{Request, is_histogram, is_number, is_text_readout};
+use super::selection::{Format, Request, is_histogram, is_number, is_text_readout};
 use crate::admin::page;
 use crate::admin::rendering::{ClientGone, Output};
 use crate::admin::routes::STATS;
@@ -18,13 +18,8 @@ pub(super) fn write(stats: &Stats, request: &Request, output: &mut Output) -> Re
     write_lines(stats, request, output, |piece, line| piece.extend_from_slice(line))
 }
 
-/// `reloads`: the page is to be kept current by the browser.
-pub(super) fn write_page(
-    stats: &Stats,
-    request: &Request,
-    reloads: bool,
-    output: &mut Output,
-) -> Result<(), ClientGone> {
+pub(super) fn write_page(stats: &Stats, request: &Request, output: &mut Output) -> Result<(), ClientGone> {
+    let reloads = matches!(request.format, Format::Html { reloads: true });
     output.piece().extend_from_slice(page::stats_head(&STATS, reloads).as_bytes());
     write_lines(stats, request, output, |piece, line| {
         piece.extend_from_slice(page::escape(&String::from_utf8_lossy(line)).as_bytes());

@@ -215,7 +215,12 @@ impl AdminState for Process {
             bounds: [100.0, 250_000.0].into(),
         };
         let buckets = if self.own_buckets.get() { vec![of_length] } else { Vec::new() };
-        Stats { store: self.store.clone(), tags: Arc::new(TagExtractor::default()), buckets: buckets.into() }
+        Stats {
+            store: self.store.clone(),
+            others: Default::default(),
+            tags: Arc::new(TagExtractor::default()),
+            buckets: buckets.into(),
+        }
     }
 
     fn reset_counters(&self) {
