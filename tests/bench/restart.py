@@ -176,6 +176,17 @@ def of_many_clusters(arguments, backend):
     lineage.start(WORKERS[0], " serving")
     took = lineage.restart(1)
     print(f"to leading {1000 * took:9.0f} ms with {arguments.clusters} clusters")
+    # The old process has one connection left, so that each look at stats is one at those of both.
+    slow = socket.create_connection(("127.0.0.1", lineage.http), timeout=10)
+    slow.sendall(GET[:-2])
+    time.sleep(0.1)
+    lineage.restart(2)
+    for _ in range(5):
+        lineage.stats()
+    slow.close()
+    # What is left of it is folded within five seconds.
+    time.sleep(7)
+    print(f"loop       {longest_turn(lineage)}, with {arguments.clusters} clusters")
     lineage.stop()
 
 

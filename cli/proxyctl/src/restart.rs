@@ -25,11 +25,15 @@ pub(crate) fn restart(arguments: &Restart, output: &mut Output) -> anyhow::Resul
         query.push("dry_run".to_owned());
     }
     let target = format!("/restart?{}", query.join("&"));
+    let joint = if query.is_empty() { "" } else { "&" };
     let deadline = Instant::now() + arguments.timeout;
     let mut busy = None;
     loop {
         let instance = leader(&arguments.instance)?;
         let mut told = Told::new(arguments.instance.json, output);
+        // So that there is time to say so.
+        let within = deadline.saturating_duration_since(Instant::now()).saturating_sub(LAST_WORD);
+        let target = format!("{target}{joint}within_ms={}", within.as_millis());
         match follow(&instance, &target, deadline, &mut told) {
             Ok(Some(with)) => busy = Some(with),
             Ok(None) if arguments.dry_run => return told.validated(),
@@ -179,4 +183,6 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
     path.into_os_string().into_string().map_err(|path| anyhow::anyhow!("{} is not UTF-8", path.display()))
 }
 
+/// From the running process giving up to its saying why.
+const LAST_WORD: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);

@@ -4,8 +4,9 @@
 //! and lent to the others. All of this is behind the store's lock; nothing here is on the data path.
 
 use std::hash::BuildHasher;
-use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::{Arc, Weak};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
@@ -52,12 +53,13 @@ pub(crate) struct Directory {
     refused: u64,
     /// None: all stats are to exist.
     matcher: Option<Box<StatsMatcher>>,
-    lookups: u64,
+    lookups: Arc<AtomicU64>,
     full_name: String,
 }
 
 impl Directory {
-    pub(crate) fn new(segment: &Segment) -> Directory {
+    /// `lookups`: counts how often a stat is looked up.
+    pub(crate) fn new(segment: &Segment, lookups: Arc<AtomicU64>) -> Directory {
         let half = segment.geometry().slots / BLOCK_SLOTS;
         Directory {
             hasher: DefaultHashBuilder::default(),
@@ -80,7 +82,7 @@ impl Directory {
             frozen: false,
             refused: 0,
             matcher: None,
-            lookups: 0,
+            lookups,
             full_name: String::new(),
         }
     }
@@ -163,7 +165,7 @@ impl Directory {
         kind: MetricKind,
         matcher: Option<&StatsMatcher>,
     ) -> u32 {
-        self.lookups += 1;
+        self.lookups.fetch_add(1, Relaxed);
         let suffix = &*bounded(suffix);
         if !self.accepts(scope, suffix, matcher) {
             return no_slot(segment);
@@ -465,10 +467,6 @@ impl Directory {
 
     pub(crate) fn refused(&self) -> u64 {
         self.refused
-    }
-
-    pub(crate) fn lookups(&self) -> u64 {
-        self.lookups
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -81,6 +82,7 @@ pub struct Store {
 pub(crate) struct Shared {
     segment: Arc<Segment>,
     directory: Mutex<Directory>,
+    lookups: Arc<AtomicU64>,
     refused: Option<Errno>,
 }
 
@@ -104,8 +106,9 @@ impl Store {
         };
         let segment = Segment::create(file, geometry)?;
         write_header(&segment, &options);
-        let directory = Mutex::new(Directory::new(&segment));
-        let shared = Arc::new(Shared { segment, directory, refused });
+        let lookups = Arc::<AtomicU64>::default();
+        let directory = Mutex::new(Directory::new(&segment, Arc::clone(&lookups)));
+        let shared = Arc::new(Shared { segment, directory, lookups, refused });
         let root = Scope::root(&shared);
         Ok(Store { shared, root })
     }
@@ -234,7 +237,7 @@ impl Store {
 
     /// How often a stat was looked up by name under the store's lock.
     pub fn lookups(&self) -> u64 {
-        self.shared.lock().lookups()
+        self.shared.lookups.load(Relaxed)
     }
 
     /// Shows from now on what other processes have counted as part of its stats, instead of what it had from them before.

@@ -184,6 +184,24 @@ fn what_cannot_take_over_leaves_the_old_process_as_it_was() {
 }
 
 #[test]
+fn a_new_process_that_hangs_is_killed_in_time() {
+    only_proxyd!("proxyctl is ours");
+    let proxy = start(&["--confirm-after", "0.1"]);
+    let hanging = format!("PROXYD_FAULT=ChildBeforeHello:stop exec {} \"$@\"", proxyd().display());
+    let hanging = proxy.program("hanging", &hanging);
+    let output = proxy.control(&["restart", "--hot", "--binary", &hanging, "--timeout", "3s"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    assert!(
+        said.contains("did not ask to take over within 2.") && said.contains("goes on as before"),
+        "{said}"
+    );
+    assert_eq!(proxy.connect().ask(GET).text(), "hello");
+    proxy.restart(&[]);
+    assert_eq!(proxy.only(3).epoch, 1);
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     only_proxyd!("proxyctl is ours");
     let proxy = start(&[]);

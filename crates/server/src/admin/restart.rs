@@ -1,6 +1,7 @@
 //! Hot restart for the operator: who leads, and how another process comes to. All but `/hot_restart_version` is ours.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,6 +20,7 @@ pub(super) fn restart(context: &Context, query: &Query) -> Answer {
         binary: path("binary"),
         config: path("config"),
         dry_run: query.has("dry_run"),
+        within: query.value("within_ms").and_then(|text| text.parse().ok()).map(Duration::from_millis),
     }))
 }
 

@@ -212,6 +212,8 @@ pub struct RestartRequest {
     pub config: Option<PathBuf>,
     /// Only sees whether the program can run the configuration.
     pub dry_run: bool,
+    /// Until the new process asks to take over. One that has not done so by then is killed.
+    pub within: Option<Duration>,
 }
 
 /// Why a restart or roll-back does not begin.

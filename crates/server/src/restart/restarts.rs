@@ -51,8 +51,8 @@ enum RestartError {
     Spawn(#[from] SpawnError),
     #[error("the new process ended ({0}) before it asked to take over; its log says why")]
     Ended(String),
-    #[error("the new process did not ask to take over within {GREETING_LIMIT:?} and was killed")]
-    Silent,
+    #[error("the new process did not ask to take over within {:.1} s and was killed", .0.as_secs_f64())]
+    Silent(Duration),
     #[error("{reason}{}", ended.as_ref().map(|ended| format!(" (the new process ended: {ended})")).unwrap_or_default())]
     TakenBack { reason: String, ended: Option<String> },
 }
@@ -175,12 +175,14 @@ impl Restarts {
         request: RestartRequest,
         mut heard: mpsc::UnboundedReceiver<Step>,
     ) -> Result<Outcome, RestartError> {
+        let limit = request.within.unwrap_or(GREETING_LIMIT).min(GREETING_LIMIT);
+        let greeting = tokio::time::sleep(limit);
         let changes = Changes { program: request.binary, config: request.config };
         let successor = self.invocation.successor(&changes, self.base_id);
         let program = successor.program().display().to_string();
         info!(target: "restart", %program, "hot restart: the configuration is validated");
         self.say(Step::Validating { program });
-        validate(&successor.to_validate()).await?;
+        validate(&successor.to_validate(), limit).await?;
         self.say(Step::Validated);
         if request.dry_run {
             return Ok(Outcome::DryRun);
@@ -193,7 +195,6 @@ impl Restarts {
         let (tell, mut ended) = oneshot::channel();
         // Reaped whenever it ends, also long after it has failed to take over.
         tokio::task::spawn_local(async move { tell.send(spawned.wait().await) });
-        let greeting = tokio::time::sleep(GREETING_LIMIT);
         tokio::pin!(greeting);
         let (mut greeted, mut end) = (false, None);
         loop {
@@ -222,7 +223,7 @@ impl Restarts {
                 () = &mut greeting, if !greeted => {
                     // Not reaped yet, so the number is still its own.
                     let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-                    return Err(RestartError::Silent);
+                    return Err(RestartError::Silent(limit));
                 }
             }
         }
@@ -257,7 +258,7 @@ impl Moving {
     }
 }
 
-/// From being started to being there: reading a large configuration takes a while.
+/// From being asked to the new process being there: reading a large configuration takes a while.
 const GREETING_LIMIT: Duration = Duration::from_secs(60);
 const ENDING_GRACE: Duration = Duration::from_secs(1);
 /// What nobody reads is not kept.

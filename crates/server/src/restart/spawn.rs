@@ -44,8 +44,8 @@ pub(crate) enum SpawnError {
     Supervisor { program: PathBuf, error: supervise::SpawnError },
     #[error("{} cannot run the configuration ({ended}):\n{said}", program.display())]
     Invalid { program: PathBuf, ended: String, said: String },
-    #[error("{} did not say within {VALIDATE_LIMIT:?} whether it can run the configuration", program.display())]
-    Undecided { program: PathBuf },
+    #[error("{} did not say within {:.1} s whether it can run the configuration", program.display(), limit.as_secs_f64())]
+    Undecided { program: PathBuf, limit: Duration },
 }
 
 impl Spawner {
@@ -87,17 +87,17 @@ impl Spawned {
     }
 }
 
-/// Asks `invocation`, which only looks at the configuration, whether it can run that.
+/// Asks `invocation`, which only looks at the configuration, whether it can run that. Waits no longer than `limit`.
 ///
 /// # Errors
 /// It cannot; what it said about that is part of the error.
-pub(crate) async fn validate(invocation: &Invocation) -> Result<(), SpawnError> {
+pub(crate) async fn validate(invocation: &Invocation, limit: Duration) -> Result<(), SpawnError> {
     let program = || invocation.program().to_owned();
     let mut command = Command::new(&invocation.program);
     command.args(&invocation.arguments).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(VALIDATE_LIMIT, command.stderr(Stdio::piped()).output()).await {
+    let output = match tokio::time::timeout(limit, command.stderr(Stdio::piped()).output()).await {
         Ok(output) => output.map_err(|error| SpawnError::Start { program: program(), error })?,
-        Err(_) => return Err(SpawnError::Undecided { program: program() }),
+        Err(_) => return Err(SpawnError::Undecided { program: program(), limit }),
     };
     if output.status.success() {
         return Ok(());
@@ -110,6 +110,5 @@ pub(crate) async fn validate(invocation: &Invocation) -> Result<(), SpawnError> 
     Err(SpawnError::Invalid { program: program(), ended: output.status.to_string(), said })
 }
 
-const VALIDATE_LIMIT: Duration = Duration::from_secs(60);
 /// Of what a program says about a bad configuration.
 const SAID_BYTES: usize = 16 << 10;

@@ -60,7 +60,7 @@ impl Directory {
         self.next = Some(Box::new(next));
     }
 
-    /// Finds the slots of the next few hundred entries from `number` on, of what is being made ready. Says where to go on;
+    /// Finds the slots of the next entries from `number` on, of what is being made ready. Says where to go on;
     /// None at the end, when all of it has taken the place of what was inherited before.
     pub(crate) fn place_next(&mut self, segment: &Segment, number: usize) -> Option<usize> {
         let mut next = self.next.take()?;
@@ -86,7 +86,7 @@ impl Directory {
         (waits && self.inherited.is_news(self.generations)).then_some(0)
     }
 
-    /// Makes the stats that were inherited and have a living scope, so that they show as any other: of the next few hundred
+    /// Makes the stats that were inherited and have a living scope, so that they show as any other: of the next
     /// entries from `number` on. Says where to go on; None at the end.
     pub(crate) fn claim_inherited(&mut self, segment: &Segment, number: usize) -> Option<usize> {
         let waiting = self.inherited.waiting();
@@ -181,4 +181,4 @@ impl Directory {
 }
 
 /// So that others get at the store in between.
-const ENTRIES_AT_ONCE: usize = 256;
+const ENTRIES_AT_ONCE: usize = 128;
