@@ -111,6 +111,15 @@ impl Bootstrap {
         self
     }
 
+    /// Puts a network filter before those of the first listener: its type under `envoy.extensions.filters.network` and its
+    /// fields.
+    #[must_use]
+    pub fn network_filter(mut self, kind: &str, fields: &str) -> Self {
+        let filters = &mut self.list("listeners")[0]["filter_chains"][0]["filters"];
+        filters.as_array_mut().expect("a chain has filters").insert(0, network_filter(kind, fields));
+        self
+    }
+
     /// Merges `fragment` into the route configuration.
     #[must_use]
     pub fn route_config_with(mut self, fragment: &str) -> Self {
@@ -213,6 +222,14 @@ pub fn direct_response_chain(body: &str) -> Value {
     let mut chain = http_filter_chain();
     chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"] = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": body}}}]);
     chain
+}
+
+/// A network filter by its type under `envoy.extensions.filters.network`, and its fields.
+#[must_use]
+pub fn network_filter(kind: &str, fields: &str) -> Value {
+    let mut config = yaml(fields);
+    config["@type"] = json!(format!("type.googleapis.com/envoy.extensions.filters.network.{kind}"));
+    json!({"name": kind, "typed_config": config})
 }
 
 /// A filter chain that relays TCP to `cluster`.

@@ -33,7 +33,8 @@ mod wire;
 
 pub use backend::{After, Backend, EchoBackend, unused_address};
 pub use config::{
-    Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, tcp_filter_chain, yaml,
+    Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, network_filter,
+    tcp_filter_chain, yaml,
 };
 pub use generations::{Generations, Living};
 pub use lineage::{Lineage, Member, Start};

@@ -65,6 +65,20 @@ impl Wire {
         Self::over_tcp(socket.unwrap_or_else(|error| panic!("connecting to {address}: {error}")))
     }
 
+    /// Connects to a TCP listener from this address of the loopback network; of port 0, from any port.
+    #[must_use]
+    pub fn connect_from(local: SocketAddr, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self::over_tcp(runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(local).unwrap();
+            let socket = socket.connect(address).await.unwrap().into_std().unwrap();
+            socket.set_nonblocking(false).unwrap();
+            socket
+        }))
+    }
+
     /// Connects to a UNIX socket.
     #[must_use]
     pub fn connect_unix(path: &Path) -> Self {

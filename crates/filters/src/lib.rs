@@ -3,9 +3,11 @@
 pub mod extensions;
 pub mod hcm;
 pub mod http;
+pub mod network;
 mod retry;
 pub mod router;
 pub mod tcp_proxy;
+pub mod token_bucket;
 
 pub use extensions::Extensions;
 pub use hcm::HttpConnectionManager;

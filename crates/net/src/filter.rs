@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionInfo};
 use crate::moved::MovedConnection;
 
 /// A future that stays on its worker.
@@ -33,10 +33,15 @@ pub trait NetworkFilter {
     ) -> LocalBoxFuture<'a, Result<(), CloseReason>>;
 
     /// Whether the filter can go on with a connection that another process began ([`Connection::moved`]). All filters of
-    /// its chain must.
-    fn takes(&self, _moved: &MovedConnection) -> bool {
+    /// its chain must. One that lets connections through to others has let this one through in that process already: it
+    /// counts it where it counts what there is, but does not decide again in `serve`.
+    fn takes(&self, _moved: &MovedConnection, _info: &ConnectionInfo) -> bool {
         false
     }
+
+    /// A filter before this one has turned the connection away. To be counted and told of in logs as one that was over
+    /// before it began, as in Envoy, where all filters of a chain begin together.
+    fn turned_away(&self, _info: &Rc<ConnectionInfo>) {}
 }
 
 /// The filters after the one that is serving.
@@ -123,6 +128,13 @@ impl<'a> NextNetwork<'a> {
     }
 }
 
+impl NextNetwork<'_> {
+    /// Tells all of them that they will not see the connection.
+    pub fn turned_away(self, info: &Rc<ConnectionInfo>) {
+        self.filters.iter().for_each(|filter| filter.turned_away(info));
+    }
+}
+
 impl std::fmt::Display for Limit {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
@@ -138,7 +150,7 @@ mod tests {
     use super::*;
     use crate::address::{Address, PipePath};
     use crate::buffer::ReadBuffer;
-    use crate::connection::{ConnectionId, ConnectionInfo};
+    use crate::connection::ConnectionId;
     use crate::io::Io;
     use std::cell::RefCell;
     use std::sync::Arc;

@@ -34,7 +34,7 @@ pub struct StreamRecord {
     /// `%PROTOCOL%`.
     pub protocol: Cell<Option<&'static str>>,
     /// `%CONNECTION_TERMINATION_DETAILS%`.
-    pub termination_details: Cell<Option<&'static str>>,
+    pub termination_details: RefCell<Option<Rc<str>>>,
     flags: Cell<ResponseFlags>,
     details: Cell<&'static str>,
     cluster: RefCell<Option<Arc<Cluster>>>,
@@ -107,7 +107,7 @@ impl StreamRecord {
             sent: Transfer::default(),
             status: Cell::new(0),
             protocol: Cell::new(None),
-            termination_details: Cell::new(None),
+            termination_details: RefCell::new(None),
             flags: Cell::default(),
             details: Cell::new(""),
             cluster: RefCell::new(None),

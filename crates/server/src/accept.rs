@@ -9,9 +9,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proxy_config::settings;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
 use proxy_filters::http::FilterChain;
+use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
@@ -70,6 +72,11 @@ pub(crate) enum FilterPlan {
         logs: AccessLogPlan,
         upstream_logs: AccessLogPlan,
     },
+    DirectResponse(Bytes),
+    Echo,
+    ConnectionLimit(ConnectionLimit),
+    LocalRateLimit(LocalRateLimit),
+    Rbac(Rbac),
 }
 
 /// A worker's filters of a filter chain.
@@ -260,6 +267,11 @@ fn build_filter(
             };
             Rc::new(HttpConnectionManager::new(Arc::clone(settings), filters, context))
         }
+        FilterPlan::DirectResponse(response) => Rc::new(DirectResponse::new(response.clone())),
+        FilterPlan::Echo => Rc::new(Echo),
+        FilterPlan::ConnectionLimit(limit) => Rc::new(limit.clone()),
+        FilterPlan::LocalRateLimit(limit) => Rc::new(limit.clone()),
+        FilterPlan::Rbac(rbac) => Rc::new(rbac.clone()),
     }
 }
 
@@ -316,7 +328,7 @@ fn serve(
 pub(crate) fn would_adopt(moved: &MovedConnection) -> Result<(), &'static str> {
     let (listener, info) = find_adopter(moved).ok_or("there is no such listener")?;
     let (chain, _) = listener.chain_for(&info).ok_or("no filter chain matches")?;
-    let takes = !chain.is_empty() && chain.iter().all(|filter| filter.takes(moved));
+    let takes = !chain.is_empty() && chain.iter().all(|filter| filter.takes(moved, &info));
     takes.then_some(()).ok_or("its filter chain has changed")
 }
 

@@ -13,7 +13,9 @@ use proxy_filters::Extensions;
 use proxy_filters::extensions::PlanError;
 use proxy_filters::hcm::HttpStats;
 use proxy_filters::http::FilterChain;
+use proxy_filters::network::{ConnectionLimit, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::TcpStats;
+use proxy_filters::token_bucket::SharedBuckets;
 use proxy_http::access_log::AccessLogPlan;
 use proxy_http::route::RouteTable;
 use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
@@ -63,6 +65,8 @@ pub struct ListenerManager {
     next_id: Cell<u32>,
     started: Cell<bool>,
     inherited: RefCell<Inherited>,
+    /// Those that rate limits of several filters take from.
+    buckets: RefCell<SharedBuckets>,
 }
 
 /// A listener as main knows it.
@@ -133,6 +137,7 @@ impl ListenerManager {
             next_id: Cell::new(0),
             started: Cell::new(false),
             inherited: RefCell::default(),
+            buckets: RefCell::default(),
         })
     }
 
@@ -343,6 +348,16 @@ impl ListenerManager {
                     settings: Arc::clone(settings),
                 }
             }
+            NetworkFilterConfig::DirectResponse(response) => FilterPlan::DirectResponse(response.clone()),
+            NetworkFilterConfig::Echo => FilterPlan::Echo,
+            NetworkFilterConfig::ConnectionLimit(settings) => {
+                FilterPlan::ConnectionLimit(ConnectionLimit::new(Arc::clone(settings), root))
+            }
+            NetworkFilterConfig::LocalRateLimit(settings) => {
+                let mut buckets = self.buckets.borrow_mut();
+                FilterPlan::LocalRateLimit(LocalRateLimit::new(settings, root, &mut buckets))
+            }
+            NetworkFilterConfig::Rbac(settings) => FilterPlan::Rbac(Rbac::new(Arc::clone(settings), root)),
         })
     }
 
@@ -488,7 +503,7 @@ fn keeps_records(settings: &settings::Listener) -> bool {
     let filters = settings.chains.iter().chain(&settings.default_chain).flat_map(|chain| &chain.filters);
     let has_log = |filter: &settings::NetworkFilter| match &filter.config {
         NetworkFilterConfig::TcpProxy(settings) => !settings.access_logs.is_empty(),
-        NetworkFilterConfig::HttpConnectionManager(_) => false,
+        _ => false,
     };
     !settings.access_logs.is_empty() || filters.into_iter().any(has_log)
 }

@@ -1,7 +1,5 @@
 //! Where the proxy listens and which filter chain a connection gets.
 
-use std::net::TcpStream;
-
 use proxy_tests::{Backend, Bootstrap, EchoBackend, Proxy, Wire, direct_response_chain, unused_address};
 use serde_json::{Value, json};
 
@@ -127,20 +125,8 @@ fn chains_match_by_source_prefix_port_and_type() {
         None,
     ));
     assert_eq!(chosen(&proxy).as_deref(), Some("any port"));
-    let socket = socket_from(port, proxy.listener("main"));
-    assert_eq!(ask(&mut Wire::over_tcp(socket)), "that port");
-}
-
-fn socket_from(port: u16, to: std::net::SocketAddr) -> TcpStream {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(([127, 0, 0, 1], port).into()).unwrap();
-        let socket = socket.connect(to).await.unwrap().into_std().unwrap();
-        socket.set_nonblocking(false).unwrap();
-        socket
-    })
+    let from = ([127, 0, 0, 1], port).into();
+    assert_eq!(ask(&mut Wire::connect_from(from, proxy.listener("main"))), "that port");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod http2_framing;
 mod http_filters;
 mod listeners;
 mod local_replies;
+mod network_filters;
 mod readme;
 mod restart;
 mod restart_failures;

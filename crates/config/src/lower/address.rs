@@ -147,7 +147,7 @@ pub(super) fn cidrs(
     each.filter_map(|(index, message)| cidr(context, &path.index(index), message)).collect()
 }
 
-fn cidr(context: &mut Context<'_>, path: &Path<'_>, message: &core_v3::CidrRange) -> Option<Cidr> {
+pub(super) fn cidr(context: &mut Context<'_>, path: &Path<'_>, message: &core_v3::CidrRange) -> Option<Cidr> {
     let text = message.address_prefix.as_str();
     let Ok(address) = text.parse::<IpAddr>() else {
         let prefix = path.field("address_prefix");

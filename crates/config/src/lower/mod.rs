@@ -12,6 +12,7 @@ mod any;
 mod bootstrap;
 mod chain_match;
 mod cluster;
+mod connection_limit;
 mod data_source;
 mod endpoint;
 pub mod format;
@@ -24,6 +25,7 @@ mod log_json;
 mod matcher;
 mod network;
 mod protocol;
+mod rbac;
 mod regex;
 mod route;
 mod route_action;
@@ -248,6 +250,8 @@ impl<'a> Context<'a> {
     }
 }
 
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod stats_tests;
 #[cfg(test)]

@@ -1,13 +1,21 @@
-//! Network filters and `tcp_proxy`.
+//! Network filters in their chains; `tcp_proxy`, and those that are a few lines.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3 as limit_v3;
+use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as response_v3;
+use envoy_types::pb::envoy::extensions::filters::network::echo::v3 as echo_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
+use envoy_types::pb::envoy::extensions::filters::network::local_ratelimit::v3 as rate_v3;
+use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as rbac_v3;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_v3;
 
-use super::{Context, FILTER_ORDER, access_log, any, http_manager, value};
+use super::{
+    Context, FILTER_ORDER, access_log, any, connection_limit, data_source, http_manager, rbac, value,
+};
 use crate::settings::{AccessLogOptions, ClusterWeight, NetworkFilter, NetworkFilterConfig, TcpProxy};
 use crate::{Code, Path};
 
@@ -23,13 +31,12 @@ pub(super) fn filters(
         let here = path.index(index);
         let last = index + 1 == messages.len();
         match filter(context, &here, message) {
-            // Every network filter there is is terminal.
             Some(filter) => {
-                if !last {
+                if filter.config.is_terminal() && !last {
                     let message = "this filter ends the chain, so it must be the last one";
                     context.error(&here, FILTER_ORDER, message);
                 }
-                terminal |= last;
+                terminal |= last && filter.config.is_terminal();
                 lowered.push(filter);
             }
             None => terminal |= last && !context.options.allow_unsupported,
@@ -58,6 +65,25 @@ fn filter(
             let manager = http_manager::lower(context, &here, &message)?;
             NetworkFilterConfig::HttpConnectionManager(Arc::new(manager))
         }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<echo_v3::Echo>(any) => NetworkFilterConfig::Echo,
+        Some(ConfigType::TypedConfig(any)) if any::holds::<response_v3::Config>(any) => {
+            let message = any::decode(context, &here, any)?;
+            NetworkFilterConfig::DirectResponse(direct_response(context, &here, &message))
+        }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<limit_v3::ConnectionLimit>(any) => {
+            let message = any::decode(context, &here, any)?;
+            let limit = connection_limit::connection_limit(context, &here, &message)?;
+            NetworkFilterConfig::ConnectionLimit(Arc::new(limit))
+        }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<rate_v3::LocalRateLimit>(any) => {
+            let message = any::decode(context, &here, any)?;
+            let limit = connection_limit::rate_limit(context, &here, &message)?;
+            NetworkFilterConfig::LocalRateLimit(Arc::new(limit))
+        }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<rbac_v3::Rbac>(any) => {
+            let message = any::decode(context, &here, any)?;
+            NetworkFilterConfig::Rbac(Arc::new(rbac::network(context, &here, &message)))
+        }
         Some(ConfigType::TypedConfig(any)) => {
             let name = any::type_name(any);
             context.unsupported_type(&here, format_args!("the network filter {name} is not supported"));
@@ -73,6 +99,15 @@ fn filter(
         }
     };
     Some(NetworkFilter { name: message.name.clone(), config })
+}
+
+/// At most as long as a direct response of a route: nothing in a file may cost memory without a bound.
+fn direct_response(context: &mut Context<'_>, path: &Path<'_>, message: &response_v3::Config) -> Bytes {
+    let limit = data_source::Limit { bytes: 1 << 20, what: "a response is short" };
+    let source = message.response.as_ref();
+    let response =
+        source.and_then(|source| data_source::bytes(context, &path.field("response"), source, limit));
+    response.unwrap_or_default()
 }
 
 fn tcp_proxy(context: &mut Context<'_>, path: &Path<'_>, message: &tcp_v3::TcpProxy) -> TcpProxy {

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::RuntimeFeatureFlag;
 use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationMessage, UInt32Value};
@@ -86,6 +87,11 @@ pub(super) fn count(message: Option<&UInt32Value>) -> Option<u32> {
 
 pub(super) fn flag(message: Option<&BoolValue>, default: bool) -> bool {
     message.map_or(default, |message| message.value)
+}
+
+/// Whether something is switched on; true when unset.
+pub(super) fn feature(message: Option<&RuntimeFeatureFlag>) -> bool {
+    message.is_none_or(|message| flag(message.default_value.as_ref(), true))
 }
 
 /// An enum value; one that the v3 API does not have is refused and read as the default.

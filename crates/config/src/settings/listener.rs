@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AccessLog, AccessLogOptions, ClusterWeight, HttpConnectionManager, StatsMatcher};
+use bytes::Bytes;
+
+use super::{
+    AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HttpConnectionManager, NetworkRateLimit,
+    NetworkRbac, StatsMatcher,
+};
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -152,6 +157,22 @@ pub struct NetworkFilter {
 pub enum NetworkFilterConfig {
     TcpProxy(Arc<TcpProxy>),
     HttpConnectionManager(Arc<HttpConnectionManager>),
+    /// `envoy.extensions.filters.network.direct_response.v3.Config`: sends this as soon as a connection is made, and closes it.
+    DirectResponse(Bytes),
+    Echo,
+    ConnectionLimit(Arc<ConnectionLimit>),
+    LocalRateLimit(Arc<NetworkRateLimit>),
+    Rbac(Arc<NetworkRbac>),
+}
+
+impl NetworkFilterConfig {
+    /// Whether it serves connections itself, so that it has to be the last one of its chain.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::TcpProxy(_) | Self::HttpConnectionManager(_) | Self::DirectResponse(_) | Self::Echo => true,
+            Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::Rbac(_) => false,
+        }
+    }
 }
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.

@@ -20,7 +20,8 @@ use proxy_config::settings::{self, LogNeeds};
 use proxy_http::filter::{FilterSet, HttpFilter};
 use proxy_http::route::RouteTable;
 use proxy_net::{
-    CloseReason, Connection, Handover, LocalBoxFuture, MovedConnection, MovedKind, NetworkFilter, NextNetwork,
+    CloseReason, Connection, ConnectionInfo, Handover, LocalBoxFuture, MovedConnection, MovedKind,
+    NetworkFilter, NextNetwork,
 };
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
@@ -153,7 +154,11 @@ impl NetworkFilter for HttpConnectionManager {
         })
     }
 
-    fn takes(&self, moved: &MovedConnection) -> bool {
+    fn takes(&self, moved: &MovedConnection, _info: &ConnectionInfo) -> bool {
         moved.kind() == MovedKind::Http && self.0.settings.codec != settings::CodecType::Http2
+    }
+
+    fn turned_away(&self, info: &Rc<ConnectionInfo>) {
+        drop(ConnectionGuard::new(&self.0.stats.manager, info.started));
     }
 }

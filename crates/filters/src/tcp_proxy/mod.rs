@@ -18,7 +18,8 @@ use std::task::Poll;
 use proxy_config::settings::{self, ResponseFlags};
 use proxy_http::route::ClusterId;
 use proxy_net::{
-    CloseReason, Connection, Handover, Limit, LocalBoxFuture, MovedConnection, NetworkFilter, NextNetwork,
+    CloseReason, Connection, ConnectionInfo, Handover, Limit, LocalBoxFuture, MovedConnection, NetworkFilter,
+    NextNetwork,
 };
 use proxy_runtime::Timer;
 use proxy_upstream::tcp::TcpConnectError;
@@ -144,8 +145,13 @@ impl NetworkFilter for TcpProxy {
         })
     }
 
-    fn takes(&self, moved: &MovedConnection) -> bool {
+    fn takes(&self, moved: &MovedConnection, _info: &ConnectionInfo) -> bool {
         self.would_resume(moved)
+    }
+
+    fn turned_away(&self, info: &Rc<ConnectionInfo>) {
+        self.stats.counters.downstream_cx_total.inc();
+        drop(LoggedConnection::new(&self.logs, Rc::clone(info)));
     }
 }
 

@@ -161,7 +161,9 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
         }),
         Field::Address(address) => with_address(address, context, |address| written(out, address)),
         Field::AccessLogType => text(Some(context.log_type.name().as_bytes()), out),
-        Field::ConnectionTerminationDetails => text(record.termination_details.get().map(str::as_bytes), out),
+        Field::ConnectionTerminationDetails => {
+            text(record.termination_details.borrow().as_deref().map(str::as_bytes), out)
+        }
         Field::DownstreamDetectedCloseType => text(Some(b"Normal"), out),
         Field::UpstreamDetectedCloseType => {
             text(record.last_attempt().is_some().then_some(b"Normal".as_slice()), out)

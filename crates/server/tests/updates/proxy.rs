@@ -110,7 +110,7 @@ pub(crate) fn listener(cluster: &str) -> Arc<settings::Listener> {
 pub(crate) fn routes(cluster: &str) -> Arc<settings::RouteConfiguration> {
     match &listener(cluster).chains[0].filters[0].config {
         NetworkFilterConfig::HttpConnectionManager(manager) => Arc::clone(&manager.routes),
-        NetworkFilterConfig::TcpProxy(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
