@@ -72,6 +72,12 @@ impl Client {
         Self { send, connection: tokio::spawn(connection) }
     }
 
+    /// Waits until the peer takes extended CONNECT.
+    pub async fn until_upgrades(&self) {
+        let enabled = || self.send.is_extended_connect_protocol_enabled().then_some(());
+        eventually("SETTINGS_ENABLE_CONNECT_PROTOCOL", enabled).await;
+    }
+
     /// Opens a stream; the body goes through the returned sender unless `end`.
     pub async fn open(
         &mut self,
@@ -175,6 +181,14 @@ impl Backend {
     pub fn new(
         handler: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Handled + Send + Sync + 'static,
     ) -> Self {
+        Self::serving(false, handler)
+    }
+
+    /// Serves every stream by `handler`; with `upgrades` it says that it takes extended CONNECT.
+    pub fn serving(
+        upgrades: bool,
+        handler: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Handled + Send + Sync + 'static,
+    ) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -185,7 +199,7 @@ impl Backend {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 tokio::select! {
-                    () = accept(TcpListener::from_std(listener).unwrap(), Arc::new(handler), seen) => {}
+                    () = accept(TcpListener::from_std(listener).unwrap(), Arc::new(handler), seen, upgrades) => {}
                     _ = stopped => {} // the test has let go of the backend
                 }
             });
@@ -226,11 +240,20 @@ impl Backend {
     }
 }
 
-async fn accept(listener: TcpListener, handler: Arc<Handler>, seen: Arc<Mutex<Vec<http::request::Parts>>>) {
+async fn accept(
+    listener: TcpListener,
+    handler: Arc<Handler>,
+    seen: Arc<Mutex<Vec<http::request::Parts>>>,
+    upgrades: bool,
+) {
     while let Ok((socket, _)) = listener.accept().await {
         let (handler, seen) = (Arc::clone(&handler), Arc::clone(&seen));
         tokio::spawn(async move {
-            let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+            let mut builder = h2::server::Builder::new();
+            if upgrades {
+                builder.enable_connect_protocol();
+            }
+            let Ok(mut connection) = builder.handshake(socket).await else { return };
             while let Some(Ok((request, respond))) = connection.accept().await {
                 let (parts, body) = request.into_parts();
                 seen.lock().unwrap().push(parts.clone());

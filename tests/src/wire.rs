@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
+
 use crate::{Headers, Message, PATIENCE};
 
 /// Why a message could not be read to its end.
@@ -24,11 +27,16 @@ trait Socket: Read + Write + Send {
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     fn duplicate(&self) -> io::Result<Box<dyn Socket>>;
     fn set_write_patience(&self, patience: Duration) -> io::Result<()>;
+    fn reset_on_close(&self) -> io::Result<()>;
 }
 
 impl Socket for TcpStream {
     fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(patience))
+    }
+    fn reset_on_close(&self) -> io::Result<()> {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        Ok(setsockopt(self, Linger, &at_once)?)
     }
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         TcpStream::shutdown(self, how)
@@ -41,6 +49,9 @@ impl Socket for TcpStream {
 impl Socket for UnixStream {
     fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
         self.set_write_timeout(Some(patience))
+    }
+    fn reset_on_close(&self) -> io::Result<()> {
+        Ok(())
     }
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         UnixStream::shutdown(self, how)
@@ -135,6 +146,12 @@ impl Wire {
         self
     }
 
+    /// Ends the connection with a reset (TCP only) as soon as the last handle is gone.
+    pub fn reset_on_close(&mut self) -> &mut Self {
+        self.socket.reset_on_close().unwrap();
+        self
+    }
+
     /// Says end-of-stream while still reading.
     pub fn finish(&mut self) -> &mut Self {
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -211,6 +228,11 @@ impl Wire {
     /// Reads exactly `length` raw bytes; None if the peer closes or resets first.
     pub fn try_bytes(&mut self, length: usize) -> Option<Vec<u8>> {
         self.sized_body(length).ok()
+    }
+
+    /// Reads what has come, or comes next; `None` when the peer closes or resets first.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        (!self.unread.is_empty() || self.fill()).then(|| std::mem::take(&mut self.unread))
     }
 
     /// Reads raw bytes until the peer closes or resets.

@@ -12,7 +12,7 @@ use proxy_http::h1::head::ResponseHead;
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
-use proxy_http::{Request, Response, ResponseFlags, StreamInfo, StreamTimer};
+use proxy_http::{Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
@@ -171,10 +171,17 @@ impl Router {
                     return Err(acquire_failure(error));
                 }
             };
+            if stream.tunnel() == Tunnelling::Asked
+                && request.method != Method::Connect
+                && !link.takes_upgrades().await
+            {
+                return Err(Failure::Reply(LocalReply::UpstreamReset));
+            }
             let reused = link.reused;
             let active = ActiveRequest::begin(stream, cluster, &host, forward.priority)?;
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
-            let mut exchange = Exchange::new(link, request, guard);
+            let tunnel = stream.tunnel() != Tunnelling::No;
+            let mut exchange = Exchange::new(link, request, guard, tunnel);
             let polled = poll_fn(|cx| exchange.poll_head(cx)).await;
             for status in exchange.interim() {
                 cluster.count_response(*status, stream.is_internal());
@@ -224,9 +231,14 @@ impl Router {
         cluster.count_response(head.status, stream.is_internal());
         active.answered(head.status);
         let headers = std::mem::take(&mut head.headers);
-        let body = exchange.into_body(&head, Box::new(active));
-        let mut response = Response { status: head.status, headers, body };
-        if !self.settings.suppress_envoy_headers {
+        let (body, tunnel) = if exchange.opens_tunnel(&head) {
+            stream.open_tunnel();
+            exchange.into_tunnel(Box::new(active))
+        } else {
+            (exchange.into_body(&head, Box::new(active)), None)
+        };
+        let mut response = Response { status: head.status, headers, body, tunnel };
+        if !self.settings.suppress_envoy_headers && stream.is_request_complete() {
             set_service_time(&mut response.headers, now.saturating_duration_since(started));
         }
         response

@@ -11,9 +11,10 @@ use proxy_config::settings::{Cidr, HttpConnectionManager};
 use smallvec::SmallVec;
 
 use crate::headers::Headers;
-use crate::message::{Request, Scheme, Version};
+use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
 use crate::route::joined;
+use crate::tunnel::names_upgrade;
 
 pub mod nominated;
 pub mod timeouts;
@@ -53,10 +54,14 @@ pub fn prepare_request(
     settings: &HttpConnectionManager,
     context: &ForwardingContext<'_>,
 ) -> Result<Forwarded, InvalidNomination> {
+    let upgrades = request.method != Method::Connect && requested_upgrade(request).is_some();
     let headers = &mut request.headers;
     remove_nominated(headers)?;
     for id in HOP_BY_HOP {
-        headers.remove(id);
+        // What an upgrade says of itself is for the host to read.
+        if !upgrades || !matches!(id, HeaderId::CONNECTION | HeaderId::UPGRADE) {
+            headers.remove(id);
+        }
     }
     keep_only_trailers(headers);
 
@@ -88,11 +93,15 @@ pub fn prepare_request(
     Ok(Forwarded { client, is_internal })
 }
 
+/// Whether a request asks to become a stream of bytes: CONNECT, or an upgrade.
+pub fn asks_for_tunnel(request: &Request) -> bool {
+    request.method == Method::Connect || requested_upgrade(request).is_some()
+}
+
 /// The protocol that an HTTP/1 request asks to change to. A wish for h2c is ignored, as in Envoy.
 pub fn requested_upgrade(request: &Request) -> Option<&[u8]> {
-    let protocol = request.headers.value(HeaderId::UPGRADE).filter(|protocol| !protocol.is_empty())?;
-    let asked = nominated::tokens(&request.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    (asked && !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocol)
+    let protocol = request.headers.value(HeaderId::UPGRADE)?;
+    (!protocol.eq_ignore_ascii_case(b"h2c") && names_upgrade(&request.headers)).then_some(protocol)
 }
 
 /// The value of a header that stands in one line. Several lines are one list to Envoy, which is none of the values

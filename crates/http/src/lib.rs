@@ -14,9 +14,11 @@ pub mod reply;
 pub mod response_headers;
 pub mod route;
 pub mod stream;
+pub mod tunnel;
 
 pub use body::{Body, BodyError, BodyStream, Frame};
 pub use headers::Headers;
 pub use message::{Method, Request, Response, Scheme, Version};
 pub use name::HeaderId;
 pub use stream::{ResponseFlags, StreamInfo, StreamTimer};
+pub use tunnel::{Tunnel, Tunnelling};

@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::headers::{Headers, Span};
+use crate::tunnel::Tunnel;
 
 /// Request methods. Unlisted tokens occur only where the codec lets them through (HTTP/2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,10 +172,12 @@ pub struct Response {
     pub status: u16,
     pub headers: Headers,
     pub body: Body,
+    /// The request's other half, where the host agreed to a stream of bytes both ways: `body` is what comes from it.
+    pub tunnel: Option<Box<dyn Tunnel>>,
 }
 
 impl Response {
     pub fn new(status: u16) -> Response {
-        Response { status, headers: Headers::new(), body: Body::Empty }
+        Response { status, headers: Headers::new(), body: Body::Empty, tunnel: None }
     }
 }

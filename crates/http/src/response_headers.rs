@@ -17,11 +17,13 @@ pub struct ResponseContext<'a> {
     pub request_id: Option<&'a [u8]>,
     /// The request had `x-envoy-force-trace`: its sender wants the id back.
     pub force_trace: bool,
+    /// The response agrees to an upgrade.
+    pub upgraded: bool,
 }
 
 /// Makes a response ready to be sent (Envoy's `mutateResponseHeaders`): hop-by-hop headers go, `date`, `server` and, where
 /// asked for, `x-request-id` come. Headers that an upstream's `connection` names stay, as in Envoy. Not for 1xx
-/// responses, nor for the answer to an upgrade.
+/// responses other than 101.
 pub fn prepare_response(
     response: &mut Response,
     settings: &HttpConnectionManager,
@@ -29,7 +31,9 @@ pub fn prepare_response(
 ) {
     let headers = &mut response.headers;
     for id in HOP_BY_HOP {
-        headers.remove(id);
+        if !context.upgraded || !matches!(id, HeaderId::CONNECTION | HeaderId::UPGRADE) {
+            headers.remove(id);
+        }
     }
     if !headers.contains(HeaderId::DATE) {
         headers.append(HeaderId::DATE, context.date);
@@ -72,7 +76,7 @@ mod tests {
     use crate::route::fixtures::lines;
 
     const CONTEXT: ResponseContext<'_> =
-        ResponseContext { date: b"today", request_id: Some(b"id"), force_trace: false };
+        ResponseContext { date: b"today", request_id: Some(b"id"), force_trace: false, upgraded: false };
 
     fn prepared(
         settings: &HttpConnectionManager,

@@ -20,6 +20,7 @@ use crate::filter::{FilterIndex, FilterSet};
 use crate::headers::Headers;
 use crate::message::{Request, Version};
 use crate::route::RouteEntry;
+use crate::tunnel::Tunnelling;
 
 /// A time limit of a stream; index into its deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct StreamInfo {
     client: Cell<Option<IpAddr>>,
     internal: Cell<bool>,
     grpc: Cell<bool>,
+    tunnel: Cell<Tunnelling>,
     /// The request id to put into the response, where asked for.
     response_id: RefCell<Option<Rc<[u8]>>>,
     /// What is to be kept of its messages for access logs.
@@ -122,6 +124,7 @@ impl StreamInfo {
             client: Cell::new(None),
             internal: Cell::new(false),
             grpc: Cell::new(false),
+            tunnel: Cell::default(),
             response_id: RefCell::new(None),
             needs,
             kept: RefCell::default(),
@@ -296,6 +299,25 @@ impl StreamInfo {
 
     pub fn set_grpc(&self, grpc: bool) {
         self.grpc.set(grpc);
+    }
+
+    /// Whether it is to become, or is, a stream of bytes both ways.
+    pub fn tunnel(&self) -> Tunnelling {
+        self.tunnel.get()
+    }
+
+    /// Its request may become a tunnel.
+    pub fn ask_tunnel(&self) {
+        self.tunnel.set(Tunnelling::Asked);
+    }
+
+    /// The host has agreed: from now on what the client sends is no part of a request. What limits requests and
+    /// their answers is lifted; idling and the whole stream stay limited.
+    pub fn open_tunnel(&self) {
+        self.tunnel.set(Tunnelling::Open);
+        self.response_timeout.set(None);
+        self.deadlines.clear(StreamTimer::Request as usize);
+        self.deadlines.clear(StreamTimer::Response as usize);
     }
 
     /// The request came from an internal address (`x-envoy-internal`).

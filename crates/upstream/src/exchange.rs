@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use proxy_config::settings::{Priority, UpstreamProtocol};
 use proxy_http::body::{Body, BodyError};
 use proxy_http::h1::head::{HeadError, ResponseHead};
-use proxy_http::{Request, Version};
+use proxy_http::tunnel::TunnelRequest;
+use proxy_http::{Request, Tunnel, Version};
 use proxy_net::AttemptGuard;
 
 use crate::cluster::WorkerHost;
@@ -78,6 +79,16 @@ impl WorkerHost {
     }
 }
 
+impl Link {
+    /// Waits until it is known whether the connection can carry upgrades; over HTTP/2 that is for the host to say.
+    pub async fn takes_upgrades(&self) -> bool {
+        match &self.connection {
+            LinkConnection::Http1(_) => true,
+            LinkConnection::Http2(client) => client.takes_extended_connect().await,
+        }
+    }
+}
+
 /// Kept until a response has ended, and told if that was in good order.
 pub trait ResponseGuard {
     /// The response has come whole.
@@ -86,10 +97,16 @@ pub trait ResponseGuard {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`]. `attempt` hears how it goes.
-    pub fn new(link: Link, request: &mut Request, attempt: AttemptGuard) -> Exchange {
+    /// With `tunnel` the host is asked for a stream of bytes both ways.
+    pub fn new(link: Link, request: &mut Request, attempt: AttemptGuard, tunnel: bool) -> Exchange {
+        let tunnel = tunnel.then(|| TunnelRequest::of(&request.method));
         match link.connection {
-            LinkConnection::Http1(client) => Exchange::Http1(h1::Exchange::new(client, request, attempt)),
-            LinkConnection::Http2(client) => Exchange::Http2(h2::Exchange::new(&client, request, attempt)),
+            LinkConnection::Http1(client) => {
+                Exchange::Http1(h1::Exchange::new(client, request, attempt, tunnel))
+            }
+            LinkConnection::Http2(client) => {
+                Exchange::Http2(h2::Exchange::new(&client, request, attempt, tunnel))
+            }
         }
     }
 
@@ -123,6 +140,25 @@ impl Exchange {
             Exchange::Http1(exchange) => exchange.interim(),
             // `h2` passes over them by itself.
             Exchange::Http2(_) => &[],
+        }
+    }
+
+    /// Whether a response agrees to the tunnel that was asked for.
+    pub fn opens_tunnel(&self, head: &ResponseHead) -> bool {
+        match self {
+            Exchange::Http1(exchange) => exchange.opens_tunnel(head),
+            Exchange::Http2(exchange) => exchange.opens_tunnel(head),
+        }
+    }
+
+    /// Both halves of the tunnel that a response agreed to; `guard` is kept to the end of both.
+    pub fn into_tunnel(self, guard: Box<dyn ResponseGuard>) -> (Body, Option<Box<dyn Tunnel>>) {
+        match self {
+            Exchange::Http1(exchange) => {
+                let (body, tunnel) = exchange.into_tunnel(guard);
+                (body, Some(tunnel))
+            }
+            Exchange::Http2(exchange) => exchange.into_tunnel(guard),
         }
     }
 

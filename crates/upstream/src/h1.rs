@@ -1,7 +1,11 @@
 //! HTTP/1.1 to a host: a connection, and one exchange of request and response on it.
 //!
+//! [`tunnel`] is what becomes of an exchange whose host agrees to a stream of bytes.
+//!
 //! Plain I/O that belongs to the task of the stream: one poll sends more of the request and reads more of the
 //! response, so that a body still flows up while the answer streams down.
+
+mod tunnel;
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +18,8 @@ use proxy_http::h1::head::{
 };
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::write_request_head;
-use proxy_http::{HeaderId, Method, Request, Version};
+use proxy_http::tunnel::{TunnelRequest, names_upgrade};
+use proxy_http::{HeaderId, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
 use proxy_net::{AttemptGuard, Io};
@@ -92,6 +97,8 @@ pub struct Exchange {
     sent_before: u64,
     read_before: u64,
     to_head: bool,
+    /// The host is asked for a stream of bytes both ways.
+    tunnel: Option<TunnelRequest>,
     seen: usize,
     /// Statuses of 1xx.
     interim: Vec<u16>,
@@ -100,7 +107,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(client: Client, request: &mut Request, attempt: AttemptGuard) -> Exchange {
+    pub fn new(
+        client: Client,
+        request: &mut Request,
+        attempt: AttemptGuard,
+        tunnel: Option<TunnelRequest>,
+    ) -> Exchange {
         client.guard.count_requests(1);
         client.guard.set_active_request(true);
         attempt.note(|attempt, now| {
@@ -113,13 +125,18 @@ impl Exchange {
             lines: settings.max_response_headers as usize,
         };
         let body = std::mem::replace(&mut request.body, Body::Empty);
-        let framing = request_framing(request, &body);
+        let framing = match tunnel {
+            // All that the client sends goes out as it is; what comes when is up to the body.
+            Some(_) => Framing::UntilClose,
+            None => request_framing(request, &body),
+        };
         let mut outgoing = Outgoing::default();
         outgoing.start(framing, settings.http1.enable_trailers, |out| write_request_head(request, out));
         Exchange {
             sent_before: 0,
             read_before: client.read.total(),
             to_head: request.method == Method::Head,
+            tunnel,
             client,
             outgoing,
             body,
@@ -154,6 +171,9 @@ impl Exchange {
             if !self.client.read.is_empty() {
                 match self.parse()? {
                     Some(head) if (100..200).contains(&head.status) => {
+                        if head.status == 101 && self.opens_tunnel(&head) && names_upgrade(&head.headers) {
+                            return Poll::Ready(Ok(head));
+                        }
                         if head.status == 101 {
                             return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed(
                                 "101 unasked for",
@@ -248,6 +268,17 @@ impl Exchange {
         self.attempt.note(|attempt, _| attempt.received.add_wire(count));
         self.read_before = total;
         self.client.guard.set_received(self.client.read.len());
+    }
+
+    /// Whether a response agrees to the tunnel that was asked for.
+    pub fn opens_tunnel(&self, head: &ResponseHead) -> bool {
+        self.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status))
+    }
+
+    /// Both halves of the tunnel that the host has agreed to; `guard` is kept to the end of both.
+    pub fn into_tunnel(mut self, guard: Box<dyn ResponseGuard>) -> (Body, Box<dyn Tunnel>) {
+        self.count_read();
+        tunnel::split(self, guard)
     }
 
     /// The response's body; takes the connection along, and gives it back to the pool at the end.

@@ -34,5 +34,6 @@ mod stats_sinks;
 mod supervise;
 mod tcp;
 mod timeouts;
+mod upgrades;
 mod upstream;
 mod watchdog;

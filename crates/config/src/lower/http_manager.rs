@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use super::{Context, access_log, address, header, http_filter, protocol, route, value};
 use crate::settings::{
     AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization,
-    RouteConfiguration, ServerHeader, ServerHeaderMode,
+    RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
 };
 use crate::{Code, Path};
 
@@ -71,10 +71,30 @@ pub(super) fn lower(
         request_headers_timeout,
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(5)),
         delayed_close_timeout,
+        upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
         routes: routes?,
     })
+}
+
+fn upgrades(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[manager_v3::http_connection_manager::UpgradeConfig],
+) -> Vec<UpgradeConfig> {
+    let mut lowered: Vec<UpgradeConfig> = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let kind = &*message.upgrade_type;
+        if lowered.iter().any(|other| other.kind.eq_ignore_ascii_case(kind)) {
+            let problem = format_args!("the upgrade {kind} is there twice");
+            context.error(&here.field("upgrade_type"), Code::DUPLICATE_NAME, problem);
+        }
+        lowered
+            .push(UpgradeConfig { kind: kind.into(), enabled: value::flag(message.enabled.as_ref(), true) });
+    }
+    lowered
 }
 
 fn access_log_options(

@@ -105,6 +105,7 @@ pub(super) fn http2(
         hpack_table_size,
         max_outbound_frames,
         stream_error_on_invalid_message: value::flag(stream_error, older),
+        allow_connect: message.allow_connect,
     }
 }
 

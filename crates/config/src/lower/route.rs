@@ -167,7 +167,7 @@ fn path_match(
             }
             return Some(PathMatch::SeparatedPrefix(literal(text)));
         }
-        Some(Specifier::ConnectMatcher(_)) => "connect_matcher",
+        Some(Specifier::ConnectMatcher(_)) => return Some(PathMatch::Connect),
         Some(Specifier::PathMatchPolicy(_)) => "path_match_policy",
         None => {
             context.missing(path, "prefix, path, safe_regex or path_separated_prefix is required");

@@ -11,7 +11,7 @@ use super::route::RouteScope;
 use super::{Context, header, http_filter, regex, value};
 use crate::settings::{
     ClusterTarget, DirectResponse, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath,
-    RedirectScheme, WeightedCluster, WeightedClusters,
+    RedirectScheme, RouteUpgrade, Terminated, WeightedCluster, WeightedClusters,
 };
 use crate::{Code, Path};
 
@@ -52,8 +52,50 @@ pub(super) fn forward(
         ),
         max_stream_duration: max_stream,
         priority,
+        upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
+        terminated: terminated(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         target: target?,
     })
+}
+
+fn upgrades(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[route_v3::route_action::UpgradeConfig],
+) -> Vec<RouteUpgrade> {
+    let mut lowered: Vec<RouteUpgrade> = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let here = here.field("upgrade_type");
+        let kind = &*message.upgrade_type;
+        if kind.is_empty() {
+            context.missing(&here, "the name of an upgrade is required");
+        }
+        if lowered.iter().any(|other| other.kind.eq_ignore_ascii_case(kind)) {
+            context.error(&here, Code::DUPLICATE_NAME, format_args!("the upgrade {kind} is there twice"));
+        }
+        lowered
+            .push(RouteUpgrade { kind: kind.into(), enabled: value::flag(message.enabled.as_ref(), true) });
+    }
+    lowered
+}
+
+fn terminated(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[route_v3::route_action::UpgradeConfig],
+) -> Terminated {
+    let mut terminated = Terminated::None;
+    for (index, message) in messages.iter().enumerate() {
+        let Some(connect) = &message.connect_config else { continue };
+        let here = path.index(index);
+        let here = here.field("connect_config");
+        if !message.upgrade_type.eq_ignore_ascii_case("CONNECT") {
+            context.error(&here, Code::INVALID, "connect_config goes with the upgrade_type CONNECT");
+        }
+        terminated = if connect.allow_post { Terminated::ConnectAndPost } else { Terminated::Connect };
+    }
+    terminated
 }
 
 fn target(

@@ -51,11 +51,22 @@ pub struct HttpConnectionManager {
     pub request_headers_timeout: Option<Duration>,
     /// `drain_timeout`: between the two GOAWAYs; 5 s when unset.
     pub drain_timeout: Duration,
+    /// `upgrade_configs`.
+    pub upgrades: Vec<UpgradeConfig>,
     /// `delayed_close_timeout`: 1 s when unset.
     pub delayed_close_timeout: Option<Duration>,
     /// `access_log`.
     pub access_logs: Arc<[AccessLog]>,
     pub access_log_options: AccessLogOptions,
+}
+
+/// `HttpConnectionManager.UpgradeConfig`: what becomes of requests that ask for one upgrade.
+#[derive(Debug)]
+pub struct UpgradeConfig {
+    /// What stands in `upgrade`, in any case; `CONNECT` for that method.
+    pub kind: Box<str>,
+    /// Routes may say otherwise.
+    pub enabled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,6 +136,8 @@ pub struct Http2Options {
     pub max_outbound_frames: u32,
     /// `override_stream_error_on_invalid_http_message`.
     pub stream_error_on_invalid_message: bool,
+    /// `allow_connect`: clients may upgrade (RFC 8441). Hosts are asked for it only if they say that they know it.
+    pub allow_connect: bool,
 }
 
 impl Default for Http2Options {
@@ -137,6 +150,7 @@ impl Default for Http2Options {
             hpack_table_size: 4096,
             max_outbound_frames: 10_000,
             stream_error_on_invalid_message: false,
+            allow_connect: false,
         }
     }
 }

@@ -87,6 +87,8 @@ pub enum PathMatch {
     Regex(Regex),
     /// `/api` matches `/api`, `/api/` and `/api/x`, never `/apix`. No trailing slash here.
     SeparatedPrefix(Box<[u8]>),
+    /// `connect_matcher`: CONNECT requests, which have no path, and no others.
+    Connect,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,28 @@ pub struct Forward {
     /// `max_stream_duration.max_stream_duration`.
     pub max_stream_duration: Option<Option<Duration>>,
     pub priority: Priority,
+    /// `upgrade_configs`: what this route says otherwise than the connection manager.
+    pub upgrades: Vec<RouteUpgrade>,
+    /// `connect_config` among them: what is sent upstream.
+    pub terminated: Terminated,
+}
+
+/// `RouteAction.UpgradeConfig`.
+#[derive(Debug)]
+pub struct RouteUpgrade {
+    /// What stands in `upgrade`, in any case; `CONNECT` for that method.
+    pub kind: Box<str>,
+    pub enabled: bool,
+}
+
+/// Which requests of a route end here, so that the host gets no request but the bytes of the body over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Terminated {
+    #[default]
+    None,
+    Connect,
+    /// `allow_post`.
+    ConnectAndPost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]

@@ -12,7 +12,8 @@ use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
 use proxy_http::{
-    BodyError, HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Version,
+    BodyError, HeaderId, Method, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer,
+    Tunnelling, Version,
 };
 use proxy_runtime::{Snapshot, clock};
 use proxy_stats::GaugeGuard;
@@ -23,8 +24,10 @@ use super::{HttpStats, Manager};
 /// What the codec found out about a request besides the request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrival {
-    pub(super) upgrade: bool,
-    pub(super) connect: bool,
+    /// It asks to become a stream of bytes: CONNECT or an upgrade.
+    pub(super) tunnel: bool,
+    /// Its body is chunked.
+    pub(super) chunked: bool,
 }
 
 impl Manager {
@@ -51,16 +54,9 @@ impl Manager {
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
         let stats = &self.stats.manager;
         stream.set_grpc(is_grpc_call(&request.headers));
-        if arrival.connect {
-            // Nothing in a route table matches CONNECT (`connect_matcher` is not supported).
-            self.stats.router.no_route.inc();
-            return Some(LocalReply::NoRoute.response(stream));
-        }
-        if arrival.upgrade {
-            stats.downstream_rq_ws_on_non_ws_route.inc();
-            return Some(LocalReply::UpgradeRefused.response(stream));
-        }
-        match normalize_path(request, &self.settings.path) {
+        let has_path = !request.path().is_empty(); // CONNECT has none
+        let normalized = has_path.then(|| normalize_path(request, &self.settings.path));
+        match normalized.unwrap_or(PathAction::Continue) {
             PathAction::Continue => {}
             PathAction::Reject => {
                 stats.downstream_rq_failed_path_normalization.inc();
@@ -96,6 +92,11 @@ impl Manager {
             return Some(redirect);
         }
         self.select_route(stream, request, table);
+        if arrival.tunnel
+            && let Some(refused) = self.refuse_tunnel(stream, request, arrival)
+        {
+            return Some(refused);
+        }
         if let Some(disabled) = stream.route().and_then(|route| route.disabled_filters()) {
             stream.set_disabled_filters(disabled);
         }
@@ -118,6 +119,38 @@ impl Manager {
         let all = self.filters.iter().enumerate();
         let enabled = all.filter(move |(index, _)| !disabled.contains(FilterIndex(*index as u8)));
         enabled.map(|(_, filter)| &**filter)
+    }
+
+    /// The answer to a request that may not become the tunnel that it asks to be. It may if its route says so, or if
+    /// that says nothing and the connection manager does.
+    fn refuse_tunnel(&self, stream: &StreamInfo, request: &Request, arrival: Arrival) -> Option<Response> {
+        // Without a route it is answered as others are.
+        let entry = stream.route()?;
+        let stats = &self.stats.manager;
+        let kind = match request.method {
+            Method::Connect => b"CONNECT",
+            _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
+        };
+        let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
+        let forward = entry.chosen().forward();
+        let of_route = forward.and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
+        let enabled = match of_route {
+            Some(upgrade) => upgrade.enabled,
+            None => self.settings.upgrades.iter().any(|upgrade| is_kind(&upgrade.kind) && upgrade.enabled),
+        };
+        if !enabled {
+            stats.downstream_rq_ws_on_non_ws_route.inc();
+            return Some(LocalReply::UpgradeRefused.response(stream));
+        }
+        if arrival.chunked {
+            // Where its body ends and the tunnel begins would be told to the host by nobody.
+            let error = HeadError::Malformed("upgrade with a chunked body");
+            return Some(LocalReply::Downstream(error).response(stream));
+        }
+        stream.ask_tunnel();
+        stats.downstream_cx_upgrades_total.inc();
+        stats.downstream_cx_upgrades_active.inc();
+        None
     }
 
     async fn filter_request(
@@ -148,6 +181,7 @@ impl Manager {
             date: &clock::http_date(),
             request_id: id.as_deref(),
             force_trace: id.is_some(),
+            upgraded: response.tunnel.is_some() && response.status == 101,
         };
         prepare_response(&mut response, &self.settings, &context);
         watch_trailers(stream, &mut response.body);
@@ -309,6 +343,9 @@ impl Drop for StreamGuard {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                 self.stream.record.replace_details("downstream_remote_disconnect");
             }
+        }
+        if self.stream.tunnel() != Tunnelling::No {
+            stats.downstream_cx_upgrades_active.dec();
         }
         // As Envoy counts: every stream that did not end both ways, whoever ended it.
         if self.end != End::Completed || !self.stream.is_request_complete() {

@@ -16,7 +16,7 @@ stats_block! {
             downstream_cx_destroy_remote_active_rq, downstream_cx_drain_close, downstream_cx_http1_total,
             downstream_cx_http2_total, downstream_cx_idle_timeout, downstream_cx_max_duration_reached,
             downstream_cx_max_requests_reached, downstream_cx_protocol_error, downstream_cx_rx_bytes_total,
-            downstream_cx_total, downstream_cx_tx_bytes_total, downstream_rq_1xx, downstream_rq_2xx,
+            downstream_cx_total, downstream_cx_tx_bytes_total, downstream_cx_upgrades_total, downstream_rq_1xx, downstream_rq_2xx,
             downstream_rq_3xx, downstream_rq_4xx, downstream_rq_5xx, downstream_rq_completed,
             downstream_rq_failed_path_normalization, downstream_rq_header_timeout, downstream_rq_http1_total,
             downstream_rq_http2_total, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
@@ -25,7 +25,7 @@ stats_block! {
             downstream_rq_too_large, downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
         gauges: downstream_cx_active: Accumulate, downstream_cx_http1_active: Accumulate,
             downstream_cx_http2_active: Accumulate, downstream_cx_rx_bytes_buffered: Accumulate,
-            downstream_cx_tx_bytes_buffered: Accumulate, downstream_rq_active: Accumulate;
+            downstream_cx_tx_bytes_buffered: Accumulate, downstream_cx_upgrades_active: Accumulate, downstream_rq_active: Accumulate;
         histograms: downstream_cx_length_ms, downstream_rq_time;
     }
 }
@@ -53,14 +53,13 @@ impl ManagerStats {
     }
 }
 
-/// What a connection manager does not have here: other transports, upgrades and overload, and limits on what is
+/// What a connection manager does not have here: other transports and overload, and limits on what is
 /// buffered, for nothing is read ahead of a slow reader.
 const MANAGER_DECLARED: Declared = Declared {
     counters: &[
         "downstream_cx_http3_total",
         "downstream_cx_overload_disable_keepalive",
         "downstream_cx_ssl_total",
-        "downstream_cx_upgrades_total",
         "downstream_flow_control_paused_reading_total",
         "downstream_flow_control_resumed_reading_total",
         "downstream_rq_http3_total",
@@ -69,12 +68,7 @@ const MANAGER_DECLARED: Declared = Declared {
         "downstream_rq_too_many_premature_resets",
         "rs_too_large",
     ],
-    gauges: &[
-        "downstream_cx_http1_soft_drain",
-        "downstream_cx_http3_active",
-        "downstream_cx_ssl_active",
-        "downstream_cx_upgrades_active",
-    ],
+    gauges: &["downstream_cx_http1_soft_drain", "downstream_cx_http3_active", "downstream_cx_ssl_active"],
     histograms: &[],
 };
 

@@ -37,5 +37,6 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         request_headers_timeout: None,
         drain_timeout: Duration::from_secs(5),
         delayed_close_timeout: None,
+        upgrades: Vec::new(),
     }
 }

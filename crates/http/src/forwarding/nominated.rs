@@ -15,7 +15,7 @@ const TOKENS: usize = 10;
 const TE_BYTES: usize = 256;
 
 /// The names in `connection`.
-pub(super) fn tokens(headers: &Headers) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn tokens(headers: &Headers) -> impl Iterator<Item = &[u8]> {
     headers
         .values(HeaderId::CONNECTION)
         .flat_map(|line| line.split(|&b| b == b','))

@@ -115,7 +115,10 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
         path,
         authority: Span::default(),
     };
-    let framing = request_framing(&request.headers)?;
+    let framing = match request.method {
+        Method::Connect => connect_framing(&mut request.headers)?,
+        _ => request_framing(&request.headers)?,
+    };
     let connection = connection_options(&request.headers);
     take_target(&mut request)?;
     let head = RequestHead { framing, close: connection.close, request };
@@ -311,6 +314,19 @@ fn request_framing(headers: &Headers) -> Result<Framing, HeadError> {
         None | Some(0) => Framing::None,
         Some(n) => Framing::Length(n),
     })
+}
+
+/// CONNECT has no body (RFC 9110, section 9.3.6): what follows its head is the tunnel.
+fn connect_framing(headers: &mut Headers) -> Result<Framing, HeadError> {
+    if headers.contains(HeaderId::TRANSFER_ENCODING) {
+        return Err(HeadError::TransferCoding);
+    }
+    match content_length(headers)? {
+        None => {}
+        Some(0) => _ = headers.remove(HeaderId::CONTENT_LENGTH),
+        Some(_) => return Err(HeadError::Malformed("CONNECT with a body")),
+    }
+    Ok(Framing::None)
 }
 
 fn response_framing(headers: &Headers, status: u16, to_head: bool) -> Result<Framing, HeadError> {

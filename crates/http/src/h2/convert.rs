@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
@@ -14,6 +15,7 @@ use crate::h1::head::{HeadError, valid_authority};
 use crate::headers::{Headers, Span};
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
+use crate::tunnel::set_upgrade;
 
 /// Why a request that came over HTTP/2 is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,22 @@ pub fn request_from_parts(parts: &http::request::Parts, max_lines: usize) -> Res
     if authority.is_empty() || !valid_authority(authority) {
         return Err(RequestError::Head(HeadError::Malformed("authority")));
     }
-    let method = Method::from_token(parts.method.as_str());
+    let mut method = Method::from_token(parts.method.as_str());
+    if method == Method::Connect && lengths > 0 {
+        if content_length(&headers) != Some(0) {
+            return Err(RequestError::Head(HeadError::Malformed("CONNECT with a body")));
+        }
+        headers.remove(HeaderId::CONTENT_LENGTH);
+    }
+    if let Some(protocol) = parts.extensions.get::<Protocol>() {
+        // In the form that HTTP/1.1 has for it (RFC 8441, section 5).
+        let protocol = protocol.as_str().as_bytes();
+        if protocol.is_empty() || !protocol.iter().all(u8::is_ascii_graphic) {
+            return Err(RequestError::Head(HeadError::Malformed("protocol")));
+        }
+        method = Method::Get;
+        set_upgrade(&mut headers, protocol);
+    }
     let path = uri.path_and_query().map_or("", PathAndQuery::as_str).as_bytes();
     if method != Method::Connect && !path.starts_with(b"/") {
         return Err(RequestError::Path);
@@ -103,11 +120,11 @@ pub fn content_length(headers: &Headers) -> Option<u64> {
     std::str::from_utf8(headers.value(HeaderId::CONTENT_LENGTH)?).ok()?.parse().ok()
 }
 
-/// The head of a request for a host.
+/// The head of a request for a host; with `upgrade`, an extended CONNECT to this protocol (RFC 8441).
 ///
 /// # Errors
 /// When target or authority hold what a URI cannot.
-pub fn request_to_http(request: &Request) -> Result<http::Request<()>, Unsendable> {
+pub fn request_to_http(request: &Request, upgrade: Option<&[u8]>) -> Result<http::Request<()>, Unsendable> {
     let arena = Bytes::copy_from_slice(request.headers.arena());
     let mut head = http::Request::new(());
     *head.method_mut() = method_to_http(&request.method)?;
@@ -127,6 +144,11 @@ pub fn request_to_http(request: &Request) -> Result<http::Request<()>, Unsendabl
         }
     }
     *head.uri_mut() = Uri::from_parts(uri).map_err(|_| Unsendable("target"))?;
+    if let Some(protocol) = upgrade {
+        let protocol = std::str::from_utf8(protocol).map_err(|_| Unsendable("upgrade"))?;
+        *head.method_mut() = http::Method::CONNECT;
+        head.extensions_mut().insert(Protocol::from(protocol));
+    }
     *head.headers_mut() = headers_to_map(&request.headers, &arena);
     Ok(head)
 }
@@ -256,7 +278,7 @@ mod tests {
         let mut request =
             Request::new(Method::Post, Version::Http11, b"a.b:8080", b"/p?q", from.into_iter().collect());
         request.scheme = Scheme::Https;
-        let head = request_to_http(&request).unwrap();
+        let head = request_to_http(&request, None).unwrap();
         assert_eq!(
             (head.method(), head.uri().to_string().as_str()),
             (&http::Method::POST, "https://a.b:8080/p?q")
@@ -269,13 +291,13 @@ mod tests {
         assert_eq!(head.headers(), &expected);
         request.headers.set(HeaderId::TE, b"trailers");
         request.set_authority(b"");
-        let head = request_to_http(&request).unwrap();
+        let head = request_to_http(&request, None).unwrap();
         assert_eq!(
             (head.headers()["te"].as_bytes(), head.uri().to_string().as_str()),
             (&b"trailers"[..], "/p?q")
         );
         request.set_path(b"/a b");
-        assert_eq!(request_to_http(&request).err(), Some(Unsendable("path")));
+        assert_eq!(request_to_http(&request, None).err(), Some(Unsendable("path")));
     }
 
     #[test]

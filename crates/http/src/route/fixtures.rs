@@ -87,6 +87,8 @@ pub(crate) fn forward(target: ClusterTarget) -> Forward {
         idle_timeout: None,
         max_stream_duration: None,
         priority: Priority::Default,
+        upgrades: Vec::new(),
+        terminated: Terminated::None,
     }
 }
 

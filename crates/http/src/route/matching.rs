@@ -18,7 +18,7 @@ pub(super) fn matches(matches: &RouteMatch, path: &[u8], request: &Request, cont
         && (matches.query.is_empty() || matches.query.iter().all(|matcher| query_matches(matcher, request)))
 }
 
-/// A request without path (CONNECT) matches none of these, as in Envoy.
+/// CONNECT requests, and no others, have no path; only `connect_matcher` is for them, as in Envoy.
 fn path_matches(matches: &RouteMatch, path: &[u8]) -> bool {
     let starts_with = |prefix: &[u8]| {
         path.len() >= prefix.len() && {
@@ -26,15 +26,18 @@ fn path_matches(matches: &RouteMatch, path: &[u8]) -> bool {
             if matches.case_sensitive { start == prefix } else { start.eq_ignore_ascii_case(prefix) }
         }
     };
-    !path.is_empty()
-        && match &matches.path {
-            PathMatch::Prefix(prefix) => starts_with(prefix),
-            PathMatch::Exact(exact) => path.len() == exact.len() && starts_with(exact),
-            PathMatch::Regex(regex) => regex.is_match(path),
-            PathMatch::SeparatedPrefix(prefix) => {
-                starts_with(prefix) && path.get(prefix.len()).is_none_or(|&next| next == b'/')
-            }
+    if path.is_empty() {
+        return matches!(matches.path, PathMatch::Connect);
+    }
+    match &matches.path {
+        PathMatch::Prefix(prefix) => starts_with(prefix),
+        PathMatch::Exact(exact) => path.len() == exact.len() && starts_with(exact),
+        PathMatch::Regex(regex) => regex.is_match(path),
+        PathMatch::SeparatedPrefix(prefix) => {
+            starts_with(prefix) && path.get(prefix.len()).is_none_or(|&next| next == b'/')
         }
+        PathMatch::Connect => false,
+    }
 }
 
 /// `application/grpc`, alone or followed by `+` (Envoy: `Grpc::Common::hasGrpcContentType`).

@@ -15,7 +15,9 @@ impl ChosenRoute<'_> {
     pub(super) fn rewrite_prefix(self, request: &Request, replacement: &[u8]) -> Option<Text> {
         let matched = match &self.route().matches.path {
             PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len(),
-            PathMatch::Exact(_) | PathMatch::Regex(_) => request.path_without_query().len(),
+            PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => {
+                request.path_without_query().len()
+            }
         };
         let rest = request.path().get(matched..)?;
         let mut path = Text::from_slice(replacement);

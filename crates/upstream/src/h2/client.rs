@@ -14,7 +14,7 @@ use proxy_http::h2::{
 };
 use proxy_net::Io;
 use proxy_net::buffer::ReadBuffer;
-use proxy_runtime::{Deadlines, clock};
+use proxy_runtime::{Deadlines, Timer, clock};
 use proxy_stats::GaugeGuard;
 
 use crate::cluster::WorkerHost;
@@ -23,6 +23,9 @@ use crate::connect::{ConnectError, ConnectionFacts, ConnectionGuard, DestroyedBy
 /// The limits of a connection.
 const IDLE: usize = 0;
 const DURATION: usize = 1;
+
+/// Two frames without content. Bytes.
+const PREFACE: u64 = 18;
 
 /// An open connection, as those see it who want to open a stream.
 pub struct Client {
@@ -34,6 +37,10 @@ pub struct Client {
     deadlines: Deadlines<2>,
     streams: Cell<u32>,
     requests: Cell<u32>,
+    /// Bytes that have come from the host.
+    heard: Cell<u64>,
+    /// Those who wait to hear whether it knows extended CONNECT.
+    waiting: RefCell<Vec<Waker>>,
     max_streams: u32,
     facts: ConnectionFacts,
 }
@@ -89,6 +96,8 @@ pub(super) async fn open(
         deadlines,
         streams: Cell::new(0),
         requests: Cell::new(0),
+        heard: Cell::new(0),
+        waiting: RefCell::default(),
         max_streams: options.max_concurrent_streams,
         host,
     });
@@ -126,6 +135,27 @@ impl Client {
         self.requests.get() > 0
     }
 
+    /// Whether the host takes extended CONNECT (RFC 8441, section 3): it must have said so first. Waits for what it says.
+    pub async fn takes_extended_connect(&self) -> bool {
+        let timer = Timer::new();
+        timer.set(clock::now() + self.host.cluster.settings.connect_timeout);
+        poll_fn(|cx| {
+            let taken = self.send.borrow().as_ref().map(SendRequest::is_extended_connect_protocol_enabled);
+            // A host begins with its settings, and goes on with its consent to ours.
+            if taken != Some(false) || self.heard.get() >= PREFACE {
+                return Poll::Ready(taken == Some(true));
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            timer.poll_expired(cx).map(|()| false)
+        })
+        .await
+    }
+
+    fn wake_waiting(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     pub(super) fn facts(&self) -> &ConnectionFacts {
         &self.facts
     }
@@ -134,6 +164,7 @@ impl Client {
     pub(super) fn leave(&self) {
         let send = self.send.borrow_mut().take();
         drop(send);
+        self.wake_waiting();
     }
 
     /// A handle to open one stream with; `None` when that is over.
@@ -253,7 +284,12 @@ impl Driver {
 
     fn count_bytes(&self) {
         let stats = &self.client.host.cluster.stats;
-        stats.upstream_cx_rx_bytes_total.add(self.wire.take_read());
+        let read = self.wire.take_read();
+        if read > 0 {
+            self.client.heard.set(self.client.heard.get() + read);
+            self.client.wake_waiting();
+        }
+        stats.upstream_cx_rx_bytes_total.add(read);
         stats.upstream_cx_tx_bytes_total.add(self.wire.take_written());
         self.guard.set_to_send(self.wire.waiting());
     }

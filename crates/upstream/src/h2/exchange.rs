@@ -1,5 +1,7 @@
 //! One request and its response as a stream of an HTTP/2 connection.
 
+mod tunnel;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,7 +13,8 @@ use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
-use proxy_http::{Request, Version};
+use proxy_http::tunnel::{TunnelRequest, set_upgrade};
+use proxy_http::{HeaderId, Request, Tunnel, Version};
 use proxy_net::AttemptGuard;
 
 use super::client::{Client, OpenStream};
@@ -25,6 +28,9 @@ pub struct Exchange {
     maybe_processed: bool,
     max_lines: usize,
     attempt: AttemptGuard,
+    tunnel: Option<TunnelRequest>,
+    /// What an upgrade is to.
+    protocol: Option<Box<[u8]>>,
 }
 
 enum State {
@@ -45,7 +51,12 @@ struct Stream {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`].
-    pub fn new(client: &Rc<Client>, request: &mut Request, attempt: AttemptGuard) -> Exchange {
+    pub fn new(
+        client: &Rc<Client>,
+        request: &mut Request,
+        attempt: AttemptGuard,
+        tunnel: Option<TunnelRequest>,
+    ) -> Exchange {
         attempt.note(|attempt, now| {
             client.facts().describe(attempt, now);
             attempt.protocol.set(Some(Version::Http2.as_str()));
@@ -56,11 +67,14 @@ impl Exchange {
         });
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let max_lines = client.host.cluster.settings.max_response_headers as usize;
-        let (state, maybe_processed) = match Stream::open(client, request, body.is_empty()) {
+        let protocol = (tunnel == Some(TunnelRequest::Upgrade))
+            .then(|| request.headers.value(HeaderId::UPGRADE).unwrap_or_default().into());
+        let opened = Stream::open(client, request, protocol.as_deref(), body.is_empty());
+        let (state, maybe_processed) = match opened {
             Ok(stream) => (State::Open(Box::new(stream)), true),
             Err(error) => (State::Failed(error), false),
         };
-        Exchange { state, body, maybe_processed, max_lines, attempt }
+        Exchange { state, body, maybe_processed, max_lines, attempt, tunnel, protocol }
     }
 
     /// Whether the host may have acted on the request.
@@ -95,13 +109,18 @@ impl Exchange {
         if response.headers().len() > self.max_lines {
             return Poll::Ready(Err(ExchangeError::Malformed(HeadError::TooManyLines)));
         }
-        let headers = headers_from_map(response.headers());
-        let status = response.status().as_u16();
+        let mut headers = headers_from_map(response.headers());
+        let mut status = response.status().as_u16();
         self.attempt.note(|attempt, now| {
             attempt.receive_begin.set_once(attempt.start, now);
             attempt.received.headers.set(headers.byte_size() as u64 + 10);
             attempt.received.wire.set(attempt.received.headers.get());
         });
+        if let Some(protocol) = self.protocol.as_deref().filter(|_| (200..300).contains(&status)) {
+            // In the form that HTTP/1.1 has for it (RFC 8441, section 5).
+            status = 101;
+            set_upgrade(&mut headers, protocol);
+        }
         let received = stream.received.insert(response.into_body());
         let framing = if received.is_end_stream() {
             Framing::None
@@ -109,6 +128,21 @@ impl Exchange {
             content_length(&headers).map_or(Framing::UntilClose, Framing::Length)
         };
         Poll::Ready(Ok(ResponseHead { status, headers, framing, close: false }))
+    }
+
+    /// Whether a response agrees to the tunnel that was asked for.
+    pub fn opens_tunnel(&self, head: &ResponseHead) -> bool {
+        self.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status))
+    }
+
+    /// Both halves of the tunnel that the host has agreed to; `guard` is kept to the end of both. One that has ended
+    /// already is none.
+    pub fn into_tunnel(self, guard: Box<dyn ResponseGuard>) -> (Body, Option<Box<dyn Tunnel>>) {
+        let State::Open(mut stream) = self.state else { return (Body::Empty, None) };
+        let Some(received) = stream.received.take() else { return (Body::Empty, None) };
+        let (body, tunnel) =
+            tunnel::split(stream, self.body, BodyReceiver::new(received, None), self.attempt, guard);
+        (body, Some(tunnel))
     }
 
     /// The response's body; takes the stream along.
@@ -129,8 +163,13 @@ impl Exchange {
 }
 
 impl Stream {
-    fn open(client: &Rc<Client>, request: &Request, bodiless: bool) -> Result<Stream, ExchangeError> {
-        let head = request_to_http(request).map_err(|_| ExchangeError::Unsendable)?;
+    fn open(
+        client: &Rc<Client>,
+        request: &Request,
+        upgrade: Option<&[u8]>,
+        bodiless: bool,
+    ) -> Result<Stream, ExchangeError> {
+        let head = request_to_http(request, upgrade).map_err(|_| ExchangeError::Unsendable)?;
         let Some((mut send, open)) = client.begin() else { return Err(ExchangeError::Refused) };
         match send.send_request(head, bodiless) {
             Ok((response, send)) => {
@@ -208,6 +247,18 @@ impl Stream {
         }
     }
 
+    /// The response ended before its end.
+    fn broke_off(&mut self, error: &BodyError) {
+        self.ended = true;
+        match error {
+            BodyError::Reset(reason) => self.count_reset(*reason),
+            BodyError::Closed => {
+                self.open.client.host.cluster.stats.upstream_rq_pending_failure_eject.inc();
+            }
+            _ => {}
+        }
+    }
+
     fn count_reset(&self, reason: Reason) {
         let cluster = &self.open.client.host.cluster;
         if reason == Reason::NO_ERROR {
@@ -255,17 +306,7 @@ impl BodyStream for ResponseBody {
         }
         let frame = ready!(self.receiver.poll_frame(cx));
         match &frame {
-            Some(Err(error)) => {
-                self.stream.ended = true;
-                match error {
-                    BodyError::Reset(reason) => self.stream.count_reset(*reason),
-                    BodyError::Closed => {
-                        let stats = &self.stream.open.client.host.cluster.stats;
-                        stats.upstream_rq_pending_failure_eject.inc();
-                    }
-                    _ => {}
-                }
-            }
+            Some(Err(error)) => self.stream.broke_off(error),
             Some(Ok(Frame::Trailers(_))) | None => self.end(),
             Some(Ok(Frame::Data(chunk))) => {
                 self.attempt.note(|attempt, _| {

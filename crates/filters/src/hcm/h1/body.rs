@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use proxy_http::StreamInfo;
 use proxy_http::body::{BodyError, BodyStream, Frame};
+use proxy_http::h1::body::BodyDecoder;
+use proxy_http::{StreamInfo, Tunnelling};
 use proxy_runtime::clock;
 
 use super::Downstream;
@@ -21,12 +22,24 @@ pub(super) struct RequestBody {
     pub(super) buffer_limit: u32,
     /// Bytes that had come on the connection before this request.
     pub(super) began: u64,
+    /// The request asks to become a tunnel: after what its head announced comes nothing, until that is open.
+    pub(super) tunnel: bool,
+    /// What comes now is bytes of the tunnel.
+    pub(super) raw: bool,
 }
 
 impl BodyStream for RequestBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let d = &self.downstream;
         let mut decoder = d.decoder.borrow_mut();
+        if self.tunnel && !self.raw && decoder.is_done() {
+            if self.stream.tunnel() != Tunnelling::Open {
+                // Who opens it polls again.
+                return Poll::Pending;
+            }
+            self.raw = true;
+            *decoder = BodyDecoder::UntilClose;
+        }
         let mut read = d.read.borrow_mut();
         let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read, self.buffer_limit));
         if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !self.trailers {
@@ -45,13 +58,13 @@ impl BodyStream for RequestBody {
             Some(Err(_)) => self.stats.manager.downstream_cx_protocol_error.inc(),
             _ => {}
         }
-        if decoder.is_done() {
+        if decoder.is_done() && self.raw == self.tunnel {
             self.stream.request_completed(now);
         }
         Poll::Ready(frame)
     }
 
     fn remaining(&self) -> Option<u64> {
-        self.downstream.decoder.borrow().remaining()
+        if self.tunnel { None } else { self.downstream.decoder.borrow().remaining() }
     }
 }

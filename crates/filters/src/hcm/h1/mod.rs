@@ -30,6 +30,7 @@ use stream::{refuse, serve_stream};
 
 mod body;
 mod stream;
+mod tunnel;
 
 /// The deadlines of a connection, behind those of its stream.
 const IDLE: usize = 4;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use proxy_http::body::Body;
-use proxy_http::forwarding::requested_upgrade;
+use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
@@ -18,7 +18,7 @@ use proxy_net::CloseReason;
 use proxy_runtime::clock;
 
 use super::body::RequestBody;
-use super::{Downstream, HeadSize};
+use super::{Downstream, HeadSize, tunnel};
 use crate::hcm::Manager;
 use crate::hcm::respond::{Arrival, StreamGuard};
 
@@ -58,7 +58,8 @@ pub(super) async fn serve_stream(
     downstream.guard.set_active_request(true);
     manager.set_stream_timeouts(&stream, now);
     *downstream.decoder.borrow_mut() = BodyDecoder::new(framing);
-    if framing == Framing::None {
+    let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: framing == Framing::Chunked };
+    if framing == Framing::None && !arrival.tunnel {
         stream.request_completed(now);
     } else {
         if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
@@ -72,13 +73,11 @@ pub(super) async fn serve_stream(
             trailers: manager.settings.http1.enable_trailers,
             buffer_limit: manager.buffer_limit,
             began: downstream.consumed() - size.whole,
+            tunnel: arrival.tunnel,
+            raw: false,
         }));
     }
     let to_head = request.method == Method::Head;
-    let arrival = Arrival {
-        upgrade: requested_upgrade(&request).is_some(),
-        connect: request.method == Method::Connect,
-    };
     let outcome = await_response(manager, downstream, &stream, request, arrival).await;
     let response = match outcome {
         Outcome::Response(response) => response,
@@ -92,6 +91,12 @@ pub(super) async fn serve_stream(
             return Ok(false);
         }
     };
+    let mut response = response;
+    if let Some(tunnel) = response.tunnel.take() {
+        let served = tunnel::serve(manager, downstream, &stream, response, tunnel, &mut guard).await;
+        stream.clear_timeouts();
+        return served.map(|()| false);
+    }
     let max_requests = manager.settings.max_requests_per_connection;
     let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
     if last {

@@ -139,6 +139,9 @@ fn builder(manager: &Manager) -> Builder {
         .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_send_buffer_size(STREAM_QUEUE.min(CONNECTION_QUEUE));
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 

@@ -1,7 +1,7 @@
 //! One stream of a client's HTTP/2 connection: its request, and the way of the response back.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,12 +9,15 @@ use std::task::{Context, Poll, ready};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
+use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::head::HeadError;
 use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, response_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
 use proxy_http::reply::{LocalReply, text_response};
 use proxy_http::stream::StreamDeadlines;
-use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Version};
+use proxy_http::{
+    HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling, Version,
+};
 use proxy_runtime::clock;
 
 use super::super::HttpStats;
@@ -43,6 +46,8 @@ struct RequestBody {
     receiver: BodyReceiver,
     stream: Rc<StreamInfo>,
     stats: Arc<HttpStats>,
+    /// The request asks to become a tunnel: until that is open, nothing of what comes is passed on.
+    tunnel: bool,
 }
 
 /// Takes a request in; a plain function, so that `http`'s large heads never lie in a future.
@@ -71,6 +76,7 @@ pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) ->
             receiver: BodyReceiver::new(body, length),
             stream: Rc::clone(&stream),
             stats: Arc::clone(&manager.stats),
+            tunnel: asks_for_tunnel(request),
         }));
     }
     Arrived { stream, guard, request }
@@ -141,7 +147,7 @@ async fn await_response(
         }
         shared.manager.stats.count_response(100);
     }
-    let arrival = Arrival { upgrade: false, connect: request.method == Method::Connect };
+    let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: false };
     let mut respond = pin!(shared.manager.respond(stream, request, arrival));
     poll_fn(|cx| {
         if let Poll::Ready(response) = respond.as_mut().poll(cx) {
@@ -195,11 +201,13 @@ async fn send_response(
     mut respond: SendResponse<Queued>,
     guard: &mut StreamGuard,
 ) {
-    let Response { status, headers, mut body } = response;
-    if to_head || status < 200 || status == 204 || status == 304 {
+    let Response { status, headers, mut body, tunnel } = response;
+    if tunnel.is_none() && (to_head || status < 200 || status == 204 || status == 304) {
         body = Body::Empty;
     }
-    let head = response_to_http(status, &headers);
+    // To HTTP/2 an upgrade is a CONNECT like others (RFC 8441, section 5).
+    let sent_status = if status == 101 { 200 } else { status };
+    let head = response_to_http(sent_status, &headers);
     if stream.needs().record {
         let size = headers.byte_size() as u64 + STATUS_BYTES;
         stream.record.sent.headers.set(size);
@@ -212,7 +220,13 @@ async fn send_response(
         return;
     };
     let mut sender = BodySender::new(send, &shared.queue, body.is_empty());
-    let end = poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body, guard)).await;
+    let end = match tunnel {
+        None => poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body, guard)).await,
+        Some(tunnel) => {
+            let relay = Relay { shared, stream, sender: &mut sender, body, tunnel: Some(tunnel), guard };
+            Box::pin(relay).await
+        }
+    };
     stream.clear_timeouts();
     match end {
         End::Whole => guard.completed(),
@@ -223,6 +237,49 @@ async fn send_response(
             shared.codec_stats().tx_reset.inc();
             sender.reset(Reason::INTERNAL_ERROR);
             guard.reset_by_us();
+        }
+    }
+}
+
+/// A stream of bytes: what comes from the host as the response's body, and what goes to it.
+struct Relay<'a> {
+    shared: &'a Shared,
+    stream: &'a StreamInfo,
+    sender: &'a mut BodySender,
+    body: Body,
+    /// `None`: the host has all that the client sent.
+    tunnel: Option<Box<dyn Tunnel>>,
+    guard: &'a StreamGuard,
+}
+
+impl Future for Relay<'_> {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = self.get_mut();
+        if let Some(tunnel) = &mut this.tunnel
+            && let Poll::Ready(sent) = tunnel.poll_upload(cx)
+        {
+            this.tunnel = None;
+            if let Err(error) = sent {
+                // That the client has reset the stream is counted where it shows.
+                if let BodyError::Reset(reason) = error {
+                    note_reset(this.shared, this.stream, &Ok(reason));
+                }
+                return Poll::Ready(End::ByPeer);
+            }
+        }
+        if !this.sender.is_finished() {
+            let polled = poll_body(cx, this.shared, this.stream, this.sender, &mut this.body, this.guard);
+            match std::task::ready!(polled) {
+                End::Whole => {}
+                end => return Poll::Ready(end),
+            }
+        }
+        match this.tunnel {
+            None => Poll::Ready(End::Whole),
+            // The client may still end it.
+            Some(_) => poll_rest(cx, this.shared, this.stream, this.sender),
         }
     }
 }
@@ -253,6 +310,16 @@ fn poll_body(
         }
         Poll::Pending => {}
     }
+    poll_rest(cx, shared, stream, sender)
+}
+
+/// Ready when a limit passes, or the client resets the stream.
+fn poll_rest(
+    cx: &mut Context<'_>,
+    shared: &Shared,
+    stream: &StreamInfo,
+    sender: &mut BodySender,
+) -> Poll<End> {
     while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
         if let Some(timer) = StreamTimer::from_index(index) {
             shared.manager.note_timeout(stream, timer, true);
@@ -267,6 +334,10 @@ fn poll_body(
 
 impl BodyStream for RequestBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.tunnel && self.stream.tunnel() != Tunnelling::Open {
+            // Who opens it polls again.
+            return Poll::Pending;
+        }
         let frame = ready!(self.receiver.poll_frame(cx));
         match &frame {
             Some(Ok(Frame::Data(chunk))) => {
@@ -285,7 +356,7 @@ impl BodyStream for RequestBody {
     }
 
     fn remaining(&self) -> Option<u64> {
-        self.receiver.remaining()
+        if self.tunnel { None } else { self.receiver.remaining() }
     }
 }
 

@@ -1,0 +1,70 @@
+//! Requests that become streams of bytes both ways: upgrades (RFC 9110, section 7.8), CONNECT (section 9.3.6) and
+//! extended CONNECT (RFC 8441).
+//!
+//! Inside the proxy all of them have the form of HTTP/1.1: an extended CONNECT is a GET with `upgrade`, and who accepts it
+//! answers 101. Only the codecs of HTTP/2 know the other form. Until the host agrees, the body of such a request
+//! yields nothing but what its head announced: what a client sends too early waits, and never reaches a host that
+//! might take it for another request.
+
+use std::task::{Context, Poll};
+
+use crate::body::BodyError;
+use crate::forwarding::nominated;
+use crate::headers::Headers;
+use crate::message::Method;
+use crate::name::HeaderId;
+
+/// How far a stream is on its way to be a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Tunnelling {
+    /// It is request and response.
+    #[default]
+    No,
+    /// The request asks for it, and configuration allows it.
+    Asked,
+    /// The host has agreed.
+    Open,
+}
+
+/// The way from the client to the host; the way back is a response's body.
+pub trait Tunnel {
+    /// Passes on what comes from the client. Ready when that has ended and the host knows; not to be polled after that.
+    ///
+    /// # Errors
+    /// The client failed: the stream is not whole.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;
+}
+
+/// In which form a host is asked for a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelRequest {
+    Upgrade,
+    Connect,
+}
+
+impl TunnelRequest {
+    /// What a request with this method is that is to become a tunnel.
+    pub fn of(method: &Method) -> TunnelRequest {
+        if *method == Method::Connect { TunnelRequest::Connect } else { TunnelRequest::Upgrade }
+    }
+
+    /// Whether an HTTP/1.1 response with this status agrees.
+    pub fn is_accepted_by(self, status: u16) -> bool {
+        match self {
+            TunnelRequest::Upgrade => status == 101,
+            TunnelRequest::Connect => (200..300).contains(&status),
+        }
+    }
+}
+
+/// Whether a message says that its connection changes to another protocol.
+pub fn names_upgrade(headers: &Headers) -> bool {
+    headers.value(HeaderId::UPGRADE).is_some_and(|protocol| !protocol.is_empty())
+        && nominated::tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Gives a message the headers that say so.
+pub fn set_upgrade(headers: &mut Headers, protocol: &[u8]) {
+    headers.set(HeaderId::UPGRADE, protocol);
+    headers.set(HeaderId::CONNECTION, b"upgrade");
+}
