@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_config::settings::{self, HostRewrite, Priority, RouteAction};
+use proxy_config::settings::{self, HostRewrite, Priority, RouteAction, Terminated};
 use proxy_http::filter::{Filtered, Reset, TerminalFilter};
 use proxy_http::forwarding::{remove_router_headers, take_timeouts};
 use proxy_http::h1::head::ResponseHead;
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
+use proxy_http::tunnel::joined;
 use proxy_http::{Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::clock;
@@ -161,7 +162,11 @@ impl Router {
                 .record
                 .then(|| stream.record.begin_attempt(Rc::clone(&host) as Rc<dyn UpstreamHost>, clock::now()));
             let guard = AttemptGuard::new(attempt.clone());
-            let link = match host.link(stream.version, forward.priority).await {
+            let linked = match terminates(forward, request) {
+                true => host.link_raw(forward.priority).await,
+                false => host.link(stream.version, forward.priority).await,
+            };
+            let link = match linked {
                 Ok(link) => link,
                 Err(error) => {
                     guard.note(|attempt, now| {
@@ -231,11 +236,17 @@ impl Router {
         cluster.count_response(head.status, stream.is_internal());
         active.answered(head.status);
         let headers = std::mem::take(&mut head.headers);
-        let (body, tunnel) = if exchange.opens_tunnel(&head) {
-            stream.open_tunnel();
-            exchange.into_tunnel(Box::new(active))
-        } else {
-            (exchange.into_body(&head, Box::new(active)), None)
+        let active = Box::new(active);
+        let (body, tunnel) = match (exchange.opens_tunnel(&head), stream.tunnel()) {
+            (false, _) => (exchange.into_body(&head, active), None),
+            (true, Tunnelling::No) => {
+                let (body, tunnel) = exchange.into_tunnel(active);
+                (joined(body, tunnel), None)
+            }
+            (true, _) => {
+                stream.open_tunnel();
+                exchange.into_tunnel(active)
+            }
         };
         let mut response = Response { status: head.status, headers, body, tunnel };
         if !self.settings.suppress_envoy_headers && stream.is_request_complete() {
@@ -251,6 +262,15 @@ enum Failure {
     /// The request's body is at fault, not the host.
     Downstream(LocalReply),
     ClientGone,
+}
+
+/// Whether the host gets the bytes of the request's body, and nothing of the request itself.
+fn terminates(forward: &settings::Forward, request: &Request) -> bool {
+    match forward.terminated {
+        Terminated::None => false,
+        Terminated::Connect => request.method == Method::Connect,
+        Terminated::ConnectAndPost => matches!(request.method, Method::Connect | Method::Post),
+    }
 }
 
 /// The host closed the connection while it lay idle, or says that it has not looked at the request.

@@ -8,7 +8,7 @@
 
 use std::task::{Context, Poll};
 
-use crate::body::BodyError;
+use crate::body::{Body, BodyError, BodyStream, Frame};
 use crate::forwarding::nominated;
 use crate::headers::Headers;
 use crate::message::Method;
@@ -33,6 +33,38 @@ pub trait Tunnel {
     /// # Errors
     /// The client failed: the stream is not whole.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;
+}
+
+/// A body that takes the other way along, for a response that is answered as any other. What the client has not sent by
+/// its end is not sent.
+pub fn joined(body: Body, tunnel: Option<Box<dyn Tunnel>>) -> Body {
+    match tunnel {
+        Some(_) => Body::Stream(Box::new(Joined { body, tunnel })),
+        None => body,
+    }
+}
+
+struct Joined {
+    body: Body,
+    tunnel: Option<Box<dyn Tunnel>>,
+}
+
+impl BodyStream for Joined {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(tunnel) = &mut self.tunnel
+            && let Poll::Ready(sent) = tunnel.poll_upload(cx)
+        {
+            self.tunnel = None;
+            if let Err(error) = sent {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        self.body.poll_frame(cx)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// In which form a host is asked for a tunnel.

@@ -10,7 +10,10 @@ use proxy_http::tunnel::TunnelRequest;
 use proxy_http::{Request, Tunnel, Version};
 use proxy_net::AttemptGuard;
 
+use crate::breaker::Resource;
 use crate::cluster::WorkerHost;
+use crate::connect::{Purpose, connect};
+use crate::pending::PendingRequest;
 use crate::pool::AcquireError;
 use crate::{h1, h2};
 
@@ -22,6 +25,8 @@ pub struct Link {
 }
 
 enum LinkConnection {
+    /// No HTTP at all: the body's bytes and nothing else.
+    Raw(h1::Client),
     Http1(h1::Client),
     Http2(Rc<h2::Client>),
 }
@@ -83,8 +88,33 @@ impl Link {
     /// Waits until it is known whether the connection can carry upgrades; over HTTP/2 that is for the host to say.
     pub async fn takes_upgrades(&self) -> bool {
         match &self.connection {
-            LinkConnection::Http1(_) => true,
+            LinkConnection::Raw(_) | LinkConnection::Http1(_) => true,
             LinkConnection::Http2(client) => client.takes_extended_connect().await,
+        }
+    }
+}
+
+impl WorkerHost {
+    /// A connection for the bytes of one request's body, never used again. A full cluster refuses at once.
+    ///
+    /// # Errors
+    /// When circuit breakers are open, or connecting fails.
+    pub async fn link_raw(self: &Rc<Self>, priority: Priority) -> Result<Link, AcquireError> {
+        let Some(permit) = self.cluster.breakers.acquire(priority, Resource::Connections) else {
+            self.cluster.stats.upstream_cx_overflow.inc();
+            return Err(AcquireError::Overflow);
+        };
+        let pending = PendingRequest::begin(&self.cluster, priority).ok_or(AcquireError::Overflow)?;
+        match connect(self, permit, Purpose::Tcp).await {
+            Ok((io, guard)) => {
+                pending.served();
+                let client = h1::Client::new(io, guard);
+                Ok(Link { connection: LinkConnection::Raw(client), reused: false })
+            }
+            Err(error) => {
+                pending.ejected();
+                Err(error.into())
+            }
         }
     }
 }
@@ -101,6 +131,7 @@ impl Exchange {
     pub fn new(link: Link, request: &mut Request, attempt: AttemptGuard, tunnel: bool) -> Exchange {
         let tunnel = tunnel.then(|| TunnelRequest::of(&request.method));
         match link.connection {
+            LinkConnection::Raw(client) => Exchange::Http1(h1::Exchange::raw(client, request, attempt)),
             LinkConnection::Http1(client) => {
                 Exchange::Http1(h1::Exchange::new(client, request, attempt, tunnel))
             }

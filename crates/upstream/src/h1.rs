@@ -19,7 +19,7 @@ use proxy_http::h1::head::{
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::write_request_head;
 use proxy_http::tunnel::{TunnelRequest, names_upgrade};
-use proxy_http::{HeaderId, Method, Request, Tunnel, Version};
+use proxy_http::{HeaderId, Headers, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
 use proxy_net::{AttemptGuard, Io};
@@ -99,6 +99,8 @@ pub struct Exchange {
     to_head: bool,
     /// The host is asked for a stream of bytes both ways.
     tunnel: Option<TunnelRequest>,
+    /// What is sent is no request, so no response is waited for.
+    raw: bool,
     seen: usize,
     /// Statuses of 1xx.
     interim: Vec<u16>,
@@ -113,17 +115,7 @@ impl Exchange {
         attempt: AttemptGuard,
         tunnel: Option<TunnelRequest>,
     ) -> Exchange {
-        client.guard.count_requests(1);
-        client.guard.set_active_request(true);
-        attempt.note(|attempt, now| {
-            client.guard.facts.describe(attempt, now);
-            attempt.protocol.set(Some(Version::Http11.as_str()));
-        });
-        let settings = &client.guard.host.cluster.settings;
-        let limits = HeadLimits {
-            bytes: settings.max_response_header_bytes as usize,
-            lines: settings.max_response_headers as usize,
-        };
+        attempt.note(|attempt, _| attempt.protocol.set(Some(Version::Http11.as_str())));
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let framing = match tunnel {
             // All that the client sends goes out as it is; what comes when is up to the body.
@@ -131,12 +123,36 @@ impl Exchange {
             None => request_framing(request, &body),
         };
         let mut outgoing = Outgoing::default();
-        outgoing.start(framing, settings.http1.enable_trailers, |out| write_request_head(request, out));
+        let trailers = client.guard.host.cluster.settings.http1.enable_trailers;
+        outgoing.start(framing, trailers, |out| write_request_head(request, out));
+        let to_head = request.method == Method::Head;
+        Exchange { to_head, tunnel, ..Exchange::of(client, outgoing, body, attempt) }
+    }
+
+    /// Sends nothing of `request` but its body, as it is. The host is taken to agree.
+    pub(crate) fn raw(client: Client, request: &mut Request, attempt: AttemptGuard) -> Exchange {
+        let body = std::mem::replace(&mut request.body, Body::Empty);
+        let mut outgoing = Outgoing::default();
+        outgoing.start(Framing::UntilClose, false, |_| ());
+        let tunnel = Some(TunnelRequest::Connect);
+        Exchange { tunnel, raw: true, ..Exchange::of(client, outgoing, body, attempt) }
+    }
+
+    fn of(client: Client, outgoing: Outgoing, body: Body, attempt: AttemptGuard) -> Exchange {
+        client.guard.count_requests(1);
+        client.guard.set_active_request(true);
+        attempt.note(|attempt, now| client.guard.facts.describe(attempt, now));
+        let settings = &client.guard.host.cluster.settings;
+        let limits = HeadLimits {
+            bytes: settings.max_response_header_bytes as usize,
+            lines: settings.max_response_headers as usize,
+        };
         Exchange {
             sent_before: 0,
             read_before: client.read.total(),
-            to_head: request.method == Method::Head,
-            tunnel,
+            to_head: false,
+            tunnel: None,
+            raw: false,
             client,
             outgoing,
             body,
@@ -167,6 +183,10 @@ impl Exchange {
     /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         let _ = self.poll_send(cx)?;
+        if self.raw {
+            let (headers, framing) = (Headers::new(), Framing::UntilClose);
+            return Poll::Ready(Ok(ResponseHead { status: 200, headers, framing, close: true }));
+        }
         loop {
             if !self.client.read.is_empty() {
                 match self.parse()? {

@@ -10,7 +10,7 @@ use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::h1::write::set_content_length;
 use proxy_http::reply::LocalReply;
 use proxy_http::route::RouteFilterValue;
-use proxy_http::{Body, BodyError, Frame, HeaderId, Request, StreamInfo};
+use proxy_http::{Body, BodyError, Frame, HeaderId, Request, StreamInfo, Tunnelling};
 use proxy_net::buffer::Chunk;
 
 use super::{FilterContext, FilterWorker, HttpFilterPlan};
@@ -90,7 +90,8 @@ impl HttpFilter for Buffer {
         stream: &'a Rc<StreamInfo>,
         request: &'a mut Request,
     ) -> Filtered<'a, Result<Flow, Reset>> {
-        if request.body.is_empty() {
+        // A tunnel has no end to wait for.
+        if request.body.is_empty() || stream.tunnel() != Tunnelling::No {
             return Filtered::Now(Ok(Flow::Continue));
         }
         let route = stream.route();
