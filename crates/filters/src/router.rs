@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_config::settings::{self, HostRewrite, Priority, RouteAction, Terminated};
+use proxy_config::settings::{self, HostRewrite, LogType, Priority, RouteAction, Terminated};
+use proxy_http::access_log::FormatContext;
 use proxy_http::filter::{Filtered, Reset, TerminalFilter};
 use proxy_http::forwarding::{remove_router_headers, take_timeouts};
 use proxy_http::h1::head::ResponseHead;
@@ -32,6 +33,7 @@ pub struct Router {
     clusters: Rc<ClusterMap>,
     stats: Arc<HttpStats>,
     keep_response: bool,
+    filter_chain: Rc<str>,
 }
 
 impl TerminalFilter for Router {
@@ -54,12 +56,14 @@ impl TerminalFilter for Router {
                 // As Envoy: its `rq_redirect` is of a time before.
                 self.stats.router.rq_direct_response.inc();
                 stream.set_details("direct_response");
-                Filtered::Now(Ok(chosen.redirect_response(redirect, request)))
+                Filtered::Now(
+                    Ok(chosen.redirect_response(redirect, request, &|| self.format_context(stream))),
+                )
             }
             RouteAction::Direct(direct) => {
                 self.stats.router.rq_direct_response.inc();
                 stream.set_details("direct_response");
-                Filtered::Now(Ok(chosen.direct_response(direct)))
+                Filtered::Now(Ok(chosen.direct_response(direct, request, &|| self.format_context(stream))))
             }
             RouteAction::NonForwarding => {
                 self.stats.router.no_route.inc();
@@ -76,8 +80,14 @@ impl Router {
         clusters: Rc<ClusterMap>,
         stats: Arc<HttpStats>,
         keep_response: bool,
+        filter_chain: Rc<str>,
     ) -> Router {
-        Router { settings, clusters, stats, keep_response }
+        Router { settings, clusters, stats, keep_response, filter_chain }
+    }
+
+    /// What header values tell of a stream.
+    fn format_context<'a>(&'a self, stream: &'a StreamInfo) -> FormatContext<'a> {
+        FormatContext::of_stream(stream, &self.filter_chain, LogType::NotSet)
     }
 
     /// The route's time limit passed; `answered`: after a host's response had begun.
@@ -122,7 +132,8 @@ impl Router {
             stream.set_timeout(StreamTimer::Duration, duration, now);
         }
         stream.set_timeout(StreamTimer::Response, timeouts.global, now);
-        chosen.apply_request(weighted, request, !suppress);
+        let source = || self.format_context(stream);
+        chosen.apply_request(weighted, request, !suppress, &source);
         let mut response = match self.send(stream, &cluster, forward, request).await {
             Ok(response) => response,
             Err(Failure::Reply(reply)) => {
@@ -133,7 +144,7 @@ impl Router {
             Err(Failure::Downstream(reply)) => return Ok(reply.response(stream)),
             Err(Failure::ClientGone) => return Err(Reset),
         };
-        chosen.apply_response(weighted, &mut response);
+        chosen.apply_response(weighted, &mut response, request, &source);
         Ok(response)
     }
 

@@ -8,6 +8,7 @@ pub mod h1;
 pub mod h2;
 pub mod headers;
 pub mod message;
+pub mod mutation;
 pub mod name;
 pub mod path;
 pub mod reply;

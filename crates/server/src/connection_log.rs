@@ -62,6 +62,7 @@ impl Drop for Logged {
             stream: None,
             request: None,
             response: None,
+            response_status: 0,
             trailers: None,
             filter_chain: &self.filter_chain,
             log_type: LogType::NotSet,

@@ -12,6 +12,7 @@ mod cli;
 mod drain;
 mod examples;
 mod framing;
+mod header_values;
 mod headers;
 mod http1;
 mod http2;

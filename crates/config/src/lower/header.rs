@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
-use super::{Context, UNSUPPORTED_FORMATTER, value};
-use crate::settings::{AppendAction, HeaderAddition, HeaderMutations};
+use super::{Context, access_log, value};
+use crate::settings::{AppendAction, HeaderAddition, HeaderMutations, HeaderValue, Piece};
 use crate::{Code, Path};
 
 /// The lists of one level, under the names they have in every message: `request_headers_to_add` and so on.
@@ -78,7 +78,7 @@ fn addition(
         }
     };
     let name = modifiable(context, &here.field("key"), &header.key);
-    let value = literal(context, &here.field("value"), &header.value);
+    let value = formatted(context, &here.field("value"), &header.value);
     Some(HeaderAddition { name: name?, value: value?, action, keep_empty: message.keep_empty_value })
 }
 
@@ -116,32 +116,20 @@ pub(super) fn header_value(context: &mut Context<'_>, path: &Path<'_>, text: &st
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// A formatted header value without operators.
-fn literal(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Option<Bytes> {
+/// A header value with operators in it.
+fn formatted(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Option<HeaderValue> {
     if !text.contains('%') {
-        return Some(header_value(context, path, text));
+        return Some(HeaderValue::Constant(header_value(context, path, text)));
     }
-    let mut out = String::with_capacity(text.len());
-    let mut parts = text.split('%');
-    out.push_str(parts.next().unwrap_or_default());
-    while let Some(operator) = parts.next() {
-        match (operator, parts.next()) {
-            ("", Some(text)) => {
-                out.push('%');
-                out.push_str(text);
-            }
-            (operator, Some(_)) => {
-                let name = operator.split(['(', ':']).next().unwrap_or_default();
-                let message = format_args!("the operator %{name}% is not supported");
-                context.error(path, UNSUPPORTED_FORMATTER, message);
-                return None;
-            }
-            (_, None) => {
-                let message = "a % without its pair; %% stands for a single one";
-                context.error(path, UNSUPPORTED_FORMATTER, message);
-                return None;
-            }
+    let format = access_log::compiled(context, path, text)?;
+    for piece in &format.pieces {
+        if let Piece::Text(text) = piece {
+            header_value(context, path, text);
         }
     }
-    Some(header_value(context, path, &out))
+    Some(match &*format.pieces {
+        [] => HeaderValue::Constant(Bytes::new()),
+        [Piece::Text(text)] => HeaderValue::Constant(Bytes::copy_from_slice(text.as_bytes())),
+        _ => HeaderValue::Format(format),
+    })
 }

@@ -333,13 +333,17 @@ fn broken_regexes_are_placed() {
 }
 
 #[test]
-fn header_values_are_literal() {
+fn header_values_are_constant_or_formats() {
     let add = |header: &str| action(&format!("route: {{cluster: a}}, request_headers_to_add: [{header}]"));
     let lowered = accepted(&add("{header: {key: X-A, value: '50%% of %%'}, append: false}"));
     let addition = &route_of(&lowered).request_headers.add[0];
-    assert_eq!((&*addition.name, addition.value.as_ref()), ("x-a", b"50% of %".as_slice()));
+    let HeaderValue::Constant(value) = &addition.value else { panic!("{addition:?}") };
+    assert_eq!((&*addition.name, value.as_ref()), ("x-a", b"50% of %".as_slice()));
     assert_eq!(addition.action, AppendAction::OverwriteIfExistsOrAdd);
-    for value in ["%REQ(x)%", "a %", "%START_TIME(%Y)%"] {
+    let lowered = accepted(&add("{header: {key: X-A, value: 'a%REQ(x)%%START_TIME(%Y)%'}}"));
+    let HeaderValue::Format(format) = &route_of(&lowered).request_headers.add[0].value else { panic!() };
+    assert_eq!(format.pieces.len(), 3);
+    for value in ["%REQ%", "a %", "%NO_SUCH%", "%CEL(x)%"] {
         let yaml = add(&format!("{{header: {{key: a, value: '{value}'}}}}"));
         refused(&yaml, &[("unsupported-formatter", "request_headers_to_add[0].header.value")]);
     }

@@ -1,4 +1,4 @@
-//! Compiled format strings: what `%OPERATORS%` in log lines, and later in header values, stand for.
+//! Compiled format strings: what `%OPERATORS%` in log lines and header values stand for.
 //!
 //! Parsed when a configuration is loaded; afterwards nothing can be wrong with one. What does not depend on the request
 //! (the host's name, the environment) is text already.
@@ -257,6 +257,50 @@ impl LineFormat {
             LineKind::Json(json) => json.collect(&mut found),
         }
         found
+    }
+}
+
+impl Operator {
+    /// Whether it tells of attempts at hosts, or of sizes: both are only noted where somebody wants to know them.
+    pub fn tells_of_record(&self) -> bool {
+        match self {
+            Operator::Duration { .. } => true,
+            Operator::Network { address, .. } => address.is_upstream(),
+            Operator::Field(field) => match field {
+                Field::Address(address) | Field::Port(address) => address.is_upstream(),
+                Field::AccessLogType
+                | Field::ConnectionId
+                | Field::FilterChainName
+                | Field::ListenerName
+                | Field::Protocol
+                | Field::RequestHeadersBytes
+                | Field::ResponseCode
+                | Field::ResponseFlags
+                | Field::ResponseFlagsLong
+                | Field::RouteName
+                | Field::StreamId
+                | Field::UniqueId
+                | Field::UpstreamCluster
+                | Field::UpstreamClusterRaw
+                | Field::Absent
+                | Field::Zero
+                | Field::Empty => false,
+                _ => true,
+            },
+            Operator::Header(_)
+            | Operator::Time(_)
+            | Operator::Path { .. }
+            | Operator::QueryParameter(_)
+            | Operator::QueryParameters { .. }
+            | Operator::GrpcStatus(_)
+            | Operator::ServerName(_) => false,
+        }
+    }
+}
+
+impl AddressOf {
+    fn is_upstream(self) -> bool {
+        matches!(self, AddressOf::UpstreamRemote | AddressOf::UpstreamLocal)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regex::bytes::Regex;
 
-use super::{HeaderMatcher, QueryMatcher, RouteFilter};
+use super::{Format, HeaderMatcher, Operator, QueryMatcher, RouteFilter};
 
 /// `RouteConfiguration`.
 #[derive(Debug, Default)]
@@ -247,16 +247,65 @@ impl HeaderMutations {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
     }
+
+    /// Whether a value tells what is only noted of a stream where somebody wants to know it.
+    pub fn tells_of_record(&self) -> bool {
+        let mut values = self.add.iter().map(|addition| &addition.value);
+        values.any(|value| match value {
+            HeaderValue::Constant(_) => false,
+            HeaderValue::Format(format) => format.operators().any(Operator::tells_of_record),
+        })
+    }
 }
 
-/// `HeaderValueOption` with a literal value (`%%` resolved to `%`).
+impl RouteConfiguration {
+    /// See [`HeaderMutations::tells_of_record`]: of any mutations in it.
+    pub fn tells_of_record(&self) -> bool {
+        let either = |request: &HeaderMutations, response: &HeaderMutations| {
+            request.tells_of_record() || response.tells_of_record()
+        };
+        let of_route = |route: &Arc<Route>| {
+            let weighted = match &route.action {
+                RouteAction::Forward(forward) => forward.target.weighted(),
+                RouteAction::Redirect(_) | RouteAction::Direct(_) | RouteAction::NonForwarding => &[],
+            };
+            either(&route.request_headers, &route.response_headers)
+                || weighted.iter().any(|cluster| either(&cluster.request_headers, &cluster.response_headers))
+        };
+        either(&self.request_headers, &self.response_headers)
+            || self.virtual_hosts.iter().any(|host| {
+                either(&host.request_headers, &host.response_headers) || host.routes.iter().any(of_route)
+            })
+    }
+}
+
+impl ClusterTarget {
+    /// The clusters among which the weights decide; none where there is no such choice.
+    pub fn weighted(&self) -> &[WeightedCluster] {
+        match self {
+            ClusterTarget::Weighted(weighted) => &weighted.clusters,
+            ClusterTarget::Cluster(_) | ClusterTarget::Header(_) => &[],
+        }
+    }
+}
+
+/// `HeaderValueOption`.
 #[derive(Debug, Clone)]
 pub struct HeaderAddition {
     /// Lower-cased.
     pub name: Box<str>,
-    pub value: Bytes,
+    pub value: HeaderValue,
     pub action: AppendAction,
     pub keep_empty: bool,
+}
+
+/// What a header is to say.
+#[derive(Debug, Clone)]
+pub enum HeaderValue {
+    /// Without NUL, CR and LF.
+    Constant(Bytes),
+    /// Filled in for each message; what has no value is left out.
+    Format(Format),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use proxy_config::settings::{LogNeeds, LogType};
 use proxy_http::access_log::{AccessLogs, FormatContext};
 use proxy_http::{Request, StreamInfo};
-use proxy_runtime::clock;
 
 /// What a connection manager tells of its streams.
 #[derive(Default)]
@@ -68,18 +67,6 @@ impl ManagerLogs {
     }
 
     fn context<'a>(&'a self, stream: &'a StreamInfo, log_type: LogType) -> FormatContext<'a> {
-        FormatContext {
-            connection: &stream.connection,
-            record: &stream.record,
-            stream: Some(stream),
-            request: None,
-            response: None,
-            trailers: None,
-            filter_chain: &self.filter_chain,
-            log_type,
-            now: clock::now(),
-            wall: clock::system_now(),
-            random: fastrand::u128(..),
-        }
+        FormatContext::of_stream(stream, &self.filter_chain, log_type)
     }
 }

@@ -83,12 +83,15 @@ impl HttpConnectionManager {
         context: ManagerContext,
     ) -> HttpConnectionManager {
         let built = filters.build(&FilterWorker { clusters: Rc::clone(&context.clusters) });
+        let logged = context.logs.needs();
+        let needs = LogNeeds { record: logged.record || settings.routes.tells_of_record(), ..logged };
         HttpConnectionManager(Rc::new(Manager {
             router: Router::new(
                 filters.router(),
                 context.clusters,
                 Arc::clone(&context.stats),
                 context.logs.need_upstream_response(),
+                Rc::clone(&context.logs.filter_chain),
             ),
             filters: built,
             disabled_filters: filters.disabled_by_default(),
@@ -96,7 +99,7 @@ impl HttpConnectionManager {
             routes: context.routes,
             local_address: context.local_address,
             stats: context.stats,
-            needs: context.logs.needs(),
+            needs,
             logs: context.logs,
             buffer_limit: context.buffer_limit,
             drain: context.drain,

@@ -71,6 +71,7 @@ impl<'a> LoggedConnection<'a> {
             stream: None,
             request: None,
             response: None,
+            response_status: 0,
             trailers: None,
             filter_chain: &self.logs.filter_chain,
             log_type,

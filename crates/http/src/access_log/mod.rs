@@ -1,7 +1,7 @@
 //! Access logs on a worker: which streams get a line, and the line.
 //!
-//! Formats come compiled from the settings. [`write_text`] serves whoever needs one filled in, not only logs. Nothing here
-//! reads a clock or draws at random: what is told is in the [`FormatContext`].
+//! Formats come compiled from the settings. [`write_text`] serves whoever needs one filled in, not only logs. What is
+//! told is in the [`FormatContext`]; writing reads no clock and draws nothing at random.
 
 mod filter;
 mod json;
@@ -16,6 +16,7 @@ use std::time::{Instant, SystemTime};
 
 use proxy_config::settings::{self, LineKind, LogNeeds, LogType};
 use proxy_net::{ConnectionInfo, StreamRecord};
+use proxy_runtime::clock;
 use proxy_runtime::log_file::{LineBuffer, LogFile};
 
 use crate::headers::Headers;
@@ -33,6 +34,8 @@ pub struct FormatContext<'a> {
     pub stream: Option<&'a StreamInfo>,
     pub request: Option<&'a Request>,
     pub response: Option<&'a Headers>,
+    /// Of `response`; 0 without one.
+    pub response_status: u16,
     pub trailers: Option<&'a Headers>,
     pub filter_chain: &'a str,
     pub log_type: LogType,
@@ -41,6 +44,26 @@ pub struct FormatContext<'a> {
     pub wall: SystemTime,
     /// Drawn for this line.
     pub random: u128,
+}
+
+impl<'a> FormatContext<'a> {
+    /// What is to be told of `stream` now, but for its messages.
+    pub fn of_stream(stream: &'a StreamInfo, filter_chain: &'a str, log_type: LogType) -> FormatContext<'a> {
+        FormatContext {
+            connection: &stream.connection,
+            record: &stream.record,
+            stream: Some(stream),
+            request: None,
+            response: None,
+            response_status: stream.record.status.get(),
+            trailers: None,
+            filter_chain,
+            log_type,
+            now: clock::now(),
+            wall: clock::system_now(),
+            random: fastrand::u128(..),
+        }
+    }
 }
 
 /// The access logs of one `access_log` field, as main knows them: each with its open file.

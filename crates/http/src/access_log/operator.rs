@@ -184,7 +184,10 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
             LogType::TcpUpstreamConnected | LogType::TcpPeriodic | LogType::TcpConnectionEnd => {
                 text(Some(&uuid(context.random.rotate_left(64))), out)
             }
-            LogType::DownstreamStart | LogType::DownstreamPeriodic | LogType::DownstreamEnd => {
+            LogType::NotSet
+            | LogType::DownstreamStart
+            | LogType::DownstreamPeriodic
+            | LogType::DownstreamEnd => {
                 text(context.request.and_then(|request| request.headers.value(HeaderId::X_REQUEST_ID)), out)
             }
             _ => false,
@@ -251,7 +254,7 @@ fn write_header(choice: &HeaderChoice, context: &FormatContext<'_>, out: &mut Ve
                 .and_then(|request| request.value_or_pseudo(name))
                 .filter(|value| !value.is_empty() || !name.starts_with(':')),
             HeaderSource::Response if name == ":status" => {
-                let status = context.response.map(|_| context.record.status.get());
+                let status = context.response.map(|_| context.response_status);
                 return status.is_some_and(|status| written(out, status));
             }
             HeaderSource::Response => context.response.and_then(|response| response.value(name)),

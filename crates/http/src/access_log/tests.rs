@@ -49,6 +49,7 @@ impl Told {
             stream: Some(&self.stream),
             request: Some(&self.request),
             response: Some(&self.response),
+            response_status: self.stream.record.status.get(),
             trailers: Some(&self.trailers),
             filter_chain: "",
             log_type: LogType::DownstreamEnd,

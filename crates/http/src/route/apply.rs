@@ -1,24 +1,30 @@
 //! What a route does to the messages that take it: header mutations, path and host rewrites.
 
-use proxy_config::settings::{AppendAction, HeaderAddition, HeaderMutations};
-use smallvec::SmallVec;
+use proxy_config::settings::HeaderMutations;
 
-use super::joined::{self, Direction};
+use super::joined;
 use super::rewrite::rewrite_host;
 use super::{ChosenRoute, Text};
 use crate::headers::Headers;
 use crate::message::{Request, Response};
+use crate::mutation::{ContextSource, mutate_request, mutate_response};
 use crate::name::HeaderId;
 
 impl ChosenRoute<'_> {
     /// Makes the request what the route wants to go upstream. `weighted` comes from
     /// [`Selected`](super::Selected); `keep_originals` notes what was replaced in `x-envoy-original-path` and
     /// `x-envoy-original-host`, which the router's `suppress_envoy_headers` turns off.
-    pub fn apply_request(self, weighted: Option<u32>, request: &mut Request, keep_originals: bool) {
+    pub fn apply_request(
+        self,
+        weighted: Option<u32>,
+        request: &mut Request,
+        keep_originals: bool,
+        source: ContextSource<'_>,
+    ) {
         let configuration = &self.table.configuration;
         let weighted = self.weighted_cluster(weighted);
         if let Some(cluster) = weighted {
-            mutate(&cluster.request_headers, &mut request.headers, Direction::Request);
+            mutate_request(&cluster.request_headers, request, source);
             if let Some(host) = cluster.host_rewrite.as_ref().filter(|host| !host.is_empty()) {
                 request.set_authority(host);
             }
@@ -28,7 +34,7 @@ impl ChosenRoute<'_> {
             &self.virtual_host().request_headers,
             &configuration.request_headers,
         ]) {
-            mutate(level, &mut request.headers, Direction::Request);
+            mutate_request(level, request, source);
         }
         let Some(forward) = self.forward() else {
             return;
@@ -48,16 +54,22 @@ impl ChosenRoute<'_> {
     }
 
     /// Makes the response what the route wants to go downstream; also for redirects and direct responses.
-    pub fn apply_response(self, weighted: Option<u32>, response: &mut Response) {
+    pub fn apply_response(
+        self,
+        weighted: Option<u32>,
+        response: &mut Response,
+        request: &Request,
+        source: ContextSource<'_>,
+    ) {
         if let Some(cluster) = self.weighted_cluster(weighted) {
-            mutate(&cluster.response_headers, &mut response.headers, Direction::Response);
+            mutate_response(&cluster.response_headers, response, request, source);
         }
         for level in self.levels([
             &self.route().response_headers,
             &self.virtual_host().response_headers,
             &self.table.configuration.response_headers,
         ]) {
-            mutate(level, &mut response.headers, Direction::Response);
+            mutate_response(level, response, request, source);
         }
     }
 
@@ -94,50 +106,4 @@ fn append_forwarded_host(headers: &mut Headers, host: &[u8]) {
     }
     all.extend_from_slice(host);
     headers.set(HeaderId::X_FORWARDED_HOST, &all);
-}
-
-/// One level of mutations, in Envoy's order: removals; then, decided on what is left, replacements before additions.
-fn mutate(mutations: &HeaderMutations, headers: &mut Headers, direction: Direction) {
-    for name in &mutations.remove {
-        headers.remove(&**name);
-    }
-    if mutations.add.is_empty() {
-        return;
-    }
-    let wanted: SmallVec<[bool; 16]> = mutations.add.iter().map(|a| is_wanted(a, headers)).collect();
-    let chosen = |replaces: bool| {
-        let additions = mutations.add.iter().zip(&wanted);
-        additions.filter(move |(a, wanted)| **wanted && replaces == is_replacement(a)).map(|(a, _)| a)
-    };
-    for addition in chosen(true) {
-        headers.set(&*addition.name, &addition.value);
-    }
-    for addition in chosen(false) {
-        let name = &*addition.name;
-        if joined::is_joined(name, direction) && headers.contains(name) {
-            let values = headers.values(name).chain([&addition.value[..]]);
-            let all = joined::join(values.filter(|value| !value.is_empty()));
-            headers.set(name, &all);
-        } else {
-            headers.append(name, &addition.value);
-        }
-    }
-}
-
-fn is_wanted(addition: &HeaderAddition, headers: &Headers) -> bool {
-    if addition.value.is_empty() && !addition.keep_empty {
-        return false;
-    }
-    match addition.action {
-        AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
-        AppendAction::AddIfAbsent => !headers.contains(&*addition.name),
-        AppendAction::OverwriteIfExists => headers.contains(&*addition.name),
-    }
-}
-
-fn is_replacement(addition: &HeaderAddition) -> bool {
-    match addition.action {
-        AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
-        AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => false,
-    }
 }

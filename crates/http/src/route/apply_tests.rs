@@ -7,11 +7,14 @@ use regex::bytes::Regex;
 use super::RouteTable;
 use super::fixtures::*;
 use crate::message::{Request, Response, Scheme};
+use crate::mutation::ContextSource;
 
 fn add(name: &str, value: &str, action: AppendAction) -> HeaderAddition {
-    let value = Bytes::copy_from_slice(value.as_bytes());
+    let value = HeaderValue::Constant(Bytes::copy_from_slice(value.as_bytes()));
     HeaderAddition { name: name.into(), value, action, keep_empty: false }
 }
+
+const NO_FORMATS: ContextSource<'static> = &|| unreachable!("no value here has a format");
 
 /// One of every kind of addition, told apart by the level's name.
 fn level(name: &str) -> HeaderMutations {
@@ -60,7 +63,7 @@ fn levels(most_specific_wins: bool) -> RouteTable {
 fn request_mutations_come_in_envoys_order() {
     let mut request =
         get("/w", &[("x-over", "c"), ("x-app", "c"), ("x-ow", "c"), ("user-agent", "c"), ("x-rm", "1")]);
-    levels(false).chosen(0, 0).apply_request(Some(0), &mut request, true);
+    levels(false).chosen(0, 0).apply_request(Some(0), &mut request, true, NO_FORMATS);
     assert_eq!(text(request.authority()), "wchost");
     let mut expected = vec![("x-app", "c"), ("x-app", "wc"), ("x-abs", "wc"), ("x-empty-k", "")];
     expected.extend([("x-app", "r"), ("x-empty-k", ""), ("x-app", "v"), ("x-empty-k", "")]);
@@ -72,7 +75,7 @@ fn request_mutations_come_in_envoys_order() {
 #[test]
 fn the_most_specific_mutation_can_be_made_to_win() {
     let mut request = get("/", &[("x-over", "c"), ("user-agent", "c"), ("x-rm", "1")]);
-    levels(true).chosen(0, 0).apply_request(Some(0), &mut request, true);
+    levels(true).chosen(0, 0).apply_request(Some(0), &mut request, true, NO_FORMATS);
     assert_eq!(request.headers.value("x-over"), Some(&b"r"[..]));
     assert_eq!(request.headers.value("user-agent"), Some(&b"c,wc,rc,v,r"[..]));
     assert!(!request.headers.contains("x-rm"));
@@ -81,7 +84,7 @@ fn the_most_specific_mutation_can_be_made_to_win() {
 #[test]
 fn response_mutations_come_in_envoys_order() {
     let mut response = Response::new(200);
-    levels(false).chosen(0, 0).apply_response(Some(0), &mut response);
+    levels(false).chosen(0, 0).apply_response(Some(0), &mut response, &get("/", &[]), NO_FORMATS);
     let agents: Vec<_> = response.headers.values("user-agent").map(text).collect();
     assert_eq!(agents, ["wc", "r", "v", "rc"], "not a header that responses join");
     let over: Vec<_> = response.headers.values("x-over").map(text).collect();
@@ -106,7 +109,7 @@ fn additions_of_one_level_are_decided_before_any_is_made() {
     ];
     let table = table(vec![route]);
     let mut bare = get("/", &[]);
-    table.chosen(0, 0).apply_request(None, &mut bare, true);
+    table.chosen(0, 0).apply_request(None, &mut bare, true, NO_FORMATS);
     assert_eq!(
         lines(&bare.headers),
         [
@@ -123,7 +126,7 @@ fn additions_of_one_level_are_decided_before_any_is_made() {
         "/",
         &[("x-a", "o"), ("x-b", "o"), ("x-c", "o"), ("accept", "1"), ("accept", "2"), ("cookie", "o")],
     );
-    table.chosen(0, 0).apply_request(None, &mut full, true);
+    table.chosen(0, 0).apply_request(None, &mut full, true, NO_FORMATS);
     let mut expected =
         vec![("x-a", "o"), ("cookie", "o"), ("x-b", "2"), ("x-c", "2"), ("x-b", "1"), ("x-c", "1")];
     expected.extend([("accept", "1,2,z"), ("cookie", "c=2")]);
@@ -138,7 +141,7 @@ fn rewritten(matched: PathMatch, rewrite: PathRewrite, path: &str) -> (String, O
     let action = to(Forward { path_rewrite: Some(rewrite), ..forward(cluster()) });
     let table = table(vec![route(matched, action)]);
     let mut request = get(path, &[("x-envoy-original-path", "/mine")]);
-    table.chosen(0, 0).apply_request(None, &mut request, true);
+    table.chosen(0, 0).apply_request(None, &mut request, true, NO_FORMATS);
     let original = request.headers.value("x-envoy-original-path").map(|value| text(value).to_owned());
     (text(request.path()).to_owned(), original.filter(|original| original != "/mine"))
 }
@@ -182,7 +185,7 @@ fn rehosted(rewrite: HostRewrite, path: &str, lines: &[(&str, &str)]) -> Request
     let action = Forward { host_rewrite: Some(rewrite), append_x_forwarded_host: true, ..forward(cluster()) };
     let table = table(vec![route(prefix("/"), to(action))]);
     let mut request = get(path, lines);
-    table.chosen(0, 0).apply_request(None, &mut request, true);
+    table.chosen(0, 0).apply_request(None, &mut request, true, NO_FORMATS);
     request
 }
 
@@ -220,7 +223,7 @@ fn suppressed_envoy_headers_are_not_added_by_rewrites() {
     };
     let table = table(vec![route(exact("/"), to(action))]);
     let mut request = get("/", &[]);
-    table.chosen(0, 0).apply_request(None, &mut request, false);
+    table.chosen(0, 0).apply_request(None, &mut request, false, NO_FORMATS);
     assert_eq!((text(request.authority()), text(request.path())), ("lit", "/n"));
     assert!(request.headers.is_empty());
 }
@@ -233,7 +236,7 @@ fn redirected(matched: PathMatch, redirect: Redirect, request: &Request) -> Stri
     let table = table(vec![route(matched, RouteAction::Redirect(Box::new(redirect)))]);
     let chosen = table.chosen(0, 0);
     let RouteAction::Redirect(redirect) = &chosen.route().action else { unreachable!() };
-    let response = chosen.redirect_response(redirect, request);
+    let response = chosen.redirect_response(redirect, request, NO_FORMATS);
     text(response.headers.value("location").unwrap()).to_owned()
 }
 
@@ -328,7 +331,7 @@ fn local_answers_carry_the_routes_headers() {
     let answer = |add: Vec<HeaderAddition>| {
         let mut route = route(prefix("/"), RouteAction::NonForwarding);
         route.response_headers.add = add;
-        let response = table(vec![route]).chosen(0, 0).direct_response(&direct);
+        let response = table(vec![route]).chosen(0, 0).direct_response(&direct, &get("/", &[]), NO_FORMATS);
         lines(&response.headers).iter().map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>()
     };
     assert_eq!(answer(Vec::new()), ["content-length: 2", "content-type: text/plain"]);
@@ -341,7 +344,7 @@ fn local_answers_carry_the_routes_headers() {
         vec![add("x-r", "1", AppendIfExistsOrAdd), add("location", "evil", AppendIfExistsOrAdd)];
     let table = table(vec![seeing]);
     let RouteAction::Redirect(redirect) = &table.chosen(0, 0).route().action else { unreachable!() };
-    let response = table.chosen(0, 0).redirect_response(redirect, &get("/", &[]));
+    let response = table.chosen(0, 0).redirect_response(redirect, &get("/", &[]), NO_FORMATS);
     assert_eq!(response.status, 303);
     assert_eq!(lines(&response.headers), [("x-r", "1"), ("location", "http://h/,evil")]);
 }

@@ -8,11 +8,17 @@ use crate::body::Body;
 use crate::forwarding::only_value;
 use crate::h1::write::set_content_length;
 use crate::message::{Request, Response};
+use crate::mutation::ContextSource;
 use crate::name::HeaderId;
 
 impl ChosenRoute<'_> {
     /// The response of a redirect, response header mutations of the route done.
-    pub fn redirect_response(self, redirect: &Redirect, request: &Request) -> Response {
+    pub fn redirect_response(
+        self,
+        redirect: &Redirect,
+        request: &Request,
+        source: ContextSource<'_>,
+    ) -> Response {
         let scheme = match &redirect.scheme {
             Some(RedirectScheme::Https) => b"https",
             Some(RedirectScheme::Other(scheme)) => &scheme[..],
@@ -31,7 +37,7 @@ impl ChosenRoute<'_> {
         self.push_path(redirect, request, &mut location);
         let mut response = Response::new(redirect.status);
         response.headers.append(HeaderId::LOCATION, &location);
-        self.apply_response(None, &mut response);
+        self.apply_response(None, &mut response, request, source);
         response
     }
 
@@ -62,9 +68,14 @@ impl ChosenRoute<'_> {
     }
 
     /// The configured response, response header mutations of the route done.
-    pub fn direct_response(self, direct: &DirectResponse) -> Response {
+    pub fn direct_response(
+        self,
+        direct: &DirectResponse,
+        request: &Request,
+        source: ContextSource<'_>,
+    ) -> Response {
         let mut response = Response::new(direct.status);
-        self.apply_response(None, &mut response);
+        self.apply_response(None, &mut response, request, source);
         if !direct.body.is_empty() {
             set_content_length(&mut response.headers, direct.body.len() as u64);
             if !response.headers.contains(HeaderId::CONTENT_TYPE) {

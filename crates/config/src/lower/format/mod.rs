@@ -51,6 +51,8 @@ pub enum FormatError {
     BadParameter { name: String, parameter: String, takes: &'static str },
     #[error("{0:?} is no header name")]
     BadHeader(String),
+    #[error("the time of %{0}% would hold a line feed")]
+    LineFeed(String),
 }
 
 /// One operator as it is written.

@@ -14,6 +14,9 @@ pub(super) fn compile(
     zone: Option<TimeZone>,
 ) -> Result<TimeFormat, FormatError> {
     written.takes_no_length()?;
+    if written.parameter.is_some_and(has_line_feed) {
+        return Err(FormatError::LineFeed(written.name.to_owned()));
+    }
     let parts = match (written.parameter, &zone) {
         (Some(format), _) => parts(format),
         (None, None) => vec![TimePart::DateTime, text("."), TimePart::Fraction(3), text("Z")],
@@ -51,6 +54,15 @@ fn parts(format: &str) -> Vec<TimePart> {
         parts.push(text(&literal));
     }
     join_date_time(parts)
+}
+
+/// Whether a conversion in it stands for a line feed, with whatever flags and width; asked as Envoy asks.
+fn has_line_feed(format: &str) -> bool {
+    format.match_indices('%').any(|(at, _)| {
+        let behind = format[at + 1..].trim_start_matches(['-', '_', '0', '^', '#']);
+        let behind = behind.trim_start_matches(|c: char| matches!(c, '1'..='9'));
+        behind.strip_prefix(['E', 'O']).unwrap_or(behind).starts_with('n')
+    })
 }
 
 /// What the conversion at the start of `text` (behind its `%`) stands for, and how many bytes it takes.
