@@ -174,7 +174,7 @@ impl LocalReply {
         stream.set_details(self.details());
         let mut response = self.bare_response();
         if stream.is_grpc() {
-            response = grpc_response(response, self.body());
+            response = grpc_response(response, self.body().as_bytes());
         }
         response
     }
@@ -209,7 +209,7 @@ pub(crate) fn grpc_status_of(status: u16) -> u8 {
 }
 
 /// Turns a local reply into one that gRPC clients understand: 200, without a body, the status in headers.
-fn grpc_response(from: Response, message: &str) -> Response {
+fn grpc_response(from: Response, message: &[u8]) -> Response {
     let status = grpc_status_of(from.status);
     let mut response = Response::new(200);
     response.headers.append(HeaderId::CONTENT_TYPE, b"application/grpc");
@@ -217,11 +217,46 @@ fn grpc_response(from: Response, message: &str) -> Response {
         out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     });
     if !message.is_empty() {
-        // Our texts have nothing that gRPC wants percent-encoded.
-        response.headers.append(HeaderId::GRPC_MESSAGE, message.as_bytes());
+        response.headers.append_with(HeaderId::GRPC_MESSAGE, |out| percent_encode(message, out));
     }
     if from.headers.contains(HeaderId::X_ENVOY_OVERLOADED) {
         response.headers.append(HeaderId::X_ENVOY_OVERLOADED, b"true");
+    }
+    response
+}
+
+/// As the gRPC protocol wants it for `grpc-message`: all but printable ASCII, and the percent sign itself.
+pub fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'%' | 0..=0x1f | 0x7f..=0xff => {
+                out.push(b'%');
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+            byte => out.push(byte),
+        }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+/// A filter's answer in place of an upstream's, its cause noted on `stream`; gRPC clients are told in their own terms.
+pub fn filter_reply(
+    stream: &StreamInfo,
+    status: u16,
+    text: impl Into<bytes::Bytes>,
+    details: &'static str,
+) -> Response {
+    stream.set_details(details);
+    let text = text.into();
+    let mut response = Response::new(status);
+    if stream.is_grpc() {
+        return grpc_response(response, &text);
+    }
+    if !text.is_empty() {
+        set_content_length(&mut response.headers, text.len() as u64);
+        response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
+        response.body = Body::full(text);
     }
     response
 }

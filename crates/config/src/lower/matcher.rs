@@ -9,6 +9,15 @@ use crate::settings::{
     HeaderMatcher, HeaderPredicate, QueryMatcher, QueryPredicate, StringMatcher, StringPattern,
 };
 
+pub(super) fn strings(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[matcher_v3::StringMatcher],
+) -> Vec<StringMatcher> {
+    let each = messages.iter().enumerate();
+    each.filter_map(|(index, message)| string(context, &path.index(index), message)).collect()
+}
+
 pub(super) fn string(
     context: &mut Context<'_>,
     path: &Path<'_>,

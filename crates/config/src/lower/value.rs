@@ -3,12 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::RuntimeFeatureFlag;
+use envoy_types::pb::envoy::config::core::v3::{RuntimeFeatureFlag, RuntimeFractionalPercent};
 use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
 use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationMessage, UInt32Value};
 
 use super::Context;
+use crate::settings::Fraction;
 use crate::{Code, Path};
 
 /// The duration at `path`; `None` when unset. Negative ones and those over 10,000 years are refused.
@@ -69,6 +70,34 @@ pub(super) fn number(
             default
         }
     }
+}
+
+/// A share of all requests; `default` when unset.
+pub(super) fn fraction(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&FractionalPercent>,
+    default: Fraction,
+) -> Fraction {
+    message.map_or(default, |message| Fraction {
+        numerator: message.numerator,
+        denominator: denominator(context, path, message),
+    })
+}
+
+/// The same of a value that Envoy's runtime may change, which there is none of.
+pub(super) fn runtime_fraction(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&RuntimeFractionalPercent>,
+    default: Fraction,
+) -> Fraction {
+    let Some(message) = message else { return default };
+    let here = path.field("default_value");
+    if message.default_value.is_none() {
+        context.missing(&here, "a fraction is required");
+    }
+    fraction(context, &here, message.default_value.as_ref(), default)
 }
 
 /// What a fraction is a part of.

@@ -69,3 +69,23 @@ pub enum QueryPredicate {
     /// `string_match`: on the value as sent.
     String(StringMatcher),
 }
+
+/// `envoy.type.v3.FractionalPercent`: a share of all requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fraction {
+    pub numerator: u32,
+    /// 100, 10,000 or 1,000,000.
+    pub denominator: u32,
+}
+
+impl Fraction {
+    /// All of them.
+    pub const ALL: Fraction = Fraction { numerator: 100, denominator: 100 };
+    /// None.
+    pub const NONE: Fraction = Fraction { numerator: 0, denominator: 100 };
+
+    /// Whether the request for which `random` was drawn belongs to the share.
+    pub fn has(self, random: u64) -> bool {
+        random % u64::from(self.denominator) < u64::from(self.numerator)
+    }
+}

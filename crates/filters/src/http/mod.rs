@@ -15,8 +15,12 @@ use proxy_upstream::{ClusterMap, ClusterNames};
 use crate::extensions::{Extensions, PlanError};
 use crate::hcm::HttpStats;
 use buffer::Buffer;
+use cors::Cors;
+use csrf::Csrf;
 
 mod buffer;
+mod cors;
+mod csrf;
 
 /// What a filter needs of main, where it is made for all workers.
 pub struct FilterContext<'a> {
@@ -92,6 +96,8 @@ impl FilterChain {
                     continue;
                 }
                 HttpFilterConfig::Buffer(settings) => Box::new(Buffer::new(settings, &context)),
+                HttpFilterConfig::Cors => Box::new(Cors::new(&context)),
+                HttpFilterConfig::Csrf(settings) => Box::new(Csrf::new(settings, &context)),
                 HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
             };
             if filter.disabled {

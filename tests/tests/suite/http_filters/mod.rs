@@ -1,6 +1,8 @@
 //! HTTP filters: here what routes say to them, whatever filter it is; each filter in a file of its own.
 
 mod buffer;
+mod cors;
+mod csrf;
 
 use proxy_tests::{Backend, Bootstrap, Proxy, yaml};
 

@@ -13,6 +13,8 @@ use crate::settings::{HttpFilter, HttpFilterConfig, MAX_HTTP_FILTERS, RouteFilte
 use crate::{Code, ExtensionKind, Path};
 
 mod buffer;
+mod cors;
+mod csrf;
 mod router;
 
 /// The filters in order. The router must be the last one: Envoy accepts a chain without, and then no
@@ -84,6 +86,8 @@ fn filter_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Optio
     let mut typed = Typed { context, path, any };
     match any::type_name(any) {
         "envoy.extensions.filters.http.buffer.v3.Buffer" => typed.lower(buffer::lower).map(Config::Buffer),
+        "envoy.extensions.filters.http.cors.v3.Cors" => Some(Config::Cors),
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => typed.lower(csrf::lower).map(Config::Csrf),
         "envoy.extensions.filters.http.router.v3.Router" => typed.lower(router::lower).map(Config::Router),
         name => {
             context.unsupported_type(path, format_args!("the HTTP filter {name} is not supported"));
@@ -129,6 +133,10 @@ fn route_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Option
         "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
             typed.lower_or_none(buffer::lower_route).map(Config::Buffer)
         }
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
+            typed.lower(cors::lower_route).map(Config::Cors)
+        }
+        "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => typed.lower(csrf::lower).map(Config::Csrf),
         name => {
             context.unsupported_type(path, format_args!("{name} for a route is not supported"));
             None

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use crate::Extension;
 
 mod buffer;
+mod cors;
+mod csrf;
 mod router;
 
 pub use buffer::*;
+pub use cors::*;
+pub use csrf::*;
 pub use router::*;
 
 /// One entry of `http_filters`.
@@ -24,6 +28,9 @@ pub struct HttpFilter {
 #[derive(Debug)]
 pub enum HttpFilterConfig {
     Buffer(Arc<Buffer>),
+    /// All it does is said on routes.
+    Cors,
+    Csrf(Arc<CsrfPolicy>),
     Extension(Extension),
     Router(Arc<Router>),
 }
@@ -42,6 +49,8 @@ pub struct RouteFilter {
 #[derive(Debug, Clone)]
 pub enum RouteFilterConfig {
     Buffer(Arc<BufferPerRoute>),
+    Cors(Arc<CorsPolicy>),
+    Csrf(Arc<CsrfPolicy>),
     Extension(Extension),
 }
 
