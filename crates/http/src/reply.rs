@@ -240,25 +240,39 @@ pub fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// A filter's answer in place of an upstream's, its cause noted on `stream`; gRPC clients are told in their own terms.
-pub fn filter_reply(
-    stream: &StreamInfo,
-    status: u16,
-    text: impl Into<bytes::Bytes>,
-    details: &'static str,
-) -> Response {
-    stream.set_details(details);
-    let text = text.into();
-    let mut response = Response::new(status);
-    if stream.is_grpc() {
-        return grpc_response(response, &text);
+/// A filter's answer in place of an upstream's.
+pub struct FilterReply {
+    pub status: u16,
+    pub text: bytes::Bytes,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: &'static str,
+    /// For gRPC clients; what the status stands for if `None`.
+    pub grpc_status: Option<u32>,
+}
+
+impl FilterReply {
+    pub fn new(status: u16, text: impl Into<bytes::Bytes>, details: &'static str) -> FilterReply {
+        FilterReply { status, text: text.into(), details, grpc_status: None }
     }
-    if !text.is_empty() {
-        set_content_length(&mut response.headers, text.len() as u64);
-        response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
-        response.body = Body::full(text);
+
+    /// The response, its cause noted on `stream`; gRPC clients are told in their own terms.
+    pub fn response(self, stream: &StreamInfo) -> Response {
+        stream.set_details(self.details);
+        let mut response = Response::new(self.status);
+        if stream.is_grpc() {
+            let mut response = grpc_response(response, &self.text);
+            if let Some(status) = self.grpc_status {
+                response.headers.set(HeaderId::GRPC_STATUS, itoa::Buffer::new().format(status).as_bytes());
+            }
+            return response;
+        }
+        if !self.text.is_empty() {
+            set_content_length(&mut response.headers, self.text.len() as u64);
+            response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
+            response.body = Body::full(self.text);
+        }
+        response
     }
-    response
 }
 
 /// A response with a text body, as Envoy's local replies are.

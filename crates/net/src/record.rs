@@ -41,6 +41,8 @@ pub struct StreamRecord {
     attempts: RefCell<SmallVec<[Rc<UpstreamAttempt>; 1]>>,
     /// Requests that were to be sent upstream, also where there was no host to try.
     pub attempt_count: Cell<u32>,
+    /// The request is a health check, which access logs can leave out.
+    pub health_check: Cell<bool>,
 }
 
 /// One attempt at a host.
@@ -113,6 +115,7 @@ impl StreamRecord {
             cluster: RefCell::new(None),
             attempts: RefCell::default(),
             attempt_count: Cell::new(0),
+            health_check: Cell::new(false),
         }
     }
 

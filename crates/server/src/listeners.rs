@@ -7,12 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proxy_config::settings::{self, LogTarget, NetworkFilterConfig};
 use proxy_filters::Extensions;
 use proxy_filters::extensions::PlanError;
 use proxy_filters::hcm::HttpStats;
-use proxy_filters::http::FilterChain;
+use proxy_filters::http::{FilterChain, ProcessFacts};
 use proxy_filters::network::{ConnectionLimit, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::TcpStats;
 use proxy_filters::token_bucket::SharedBuckets;
@@ -56,6 +57,7 @@ pub struct ListenerManager {
     connections: ConnectionStats,
     names: ClusterNames,
     extensions: Extensions,
+    process: ProcessFacts,
     local_address: Option<IpAddr>,
     reclaimer: Reclaimer,
     files: LogFiles,
@@ -119,6 +121,7 @@ impl ListenerManager {
         names: ClusterNames,
         files: LogFiles,
         extensions: Extensions,
+        cluster: &str,
     ) -> Rc<Self> {
         let root = store.root();
         let scope = root.scope("listener_manager.");
@@ -130,6 +133,7 @@ impl ListenerManager {
             root,
             names,
             extensions,
+            process: ProcessFacts { cluster: cluster.into(), healthy: Arc::new(AtomicBool::new(true)) },
             local_address: local_address(),
             files,
             listeners: RefCell::default(),
@@ -237,6 +241,7 @@ impl ListenerManager {
 
     /// `/healthcheck/fail` and `/healthcheck/ok`: connections are asked to go elsewhere, or not any more.
     pub fn set_healthy(&self, healthy: bool) {
+        self.process.healthy.store(healthy, Ordering::Relaxed);
         for entry in self.listeners.borrow().iter().filter(|l| !l.settings.drain_modify_only) {
             let id = entry.id;
             self.workers
@@ -332,7 +337,8 @@ impl ListenerManager {
             },
             NetworkFilterConfig::HttpConnectionManager(settings) => {
                 let stats = Arc::new(HttpStats::new(root, listener, &settings.stat_prefix));
-                let filters = FilterChain::new(settings, root, &stats, &self.names, &self.extensions)?;
+                let filters =
+                    FilterChain::new(settings, root, &stats, &self.names, &self.process, &self.extensions)?;
                 let table = filters.route_table(Arc::clone(&settings.routes), &self.names);
                 let slot = Slot::new(&self.workers, Arc::new(table));
                 let reader = slot.reader();

@@ -206,7 +206,14 @@ async fn start(
     let state = Rc::new(State {
         clusters,
         flusher,
-        listeners: ListenerManager::new(Rc::clone(&workers), store.clone(), names, files.clone(), extensions),
+        listeners: ListenerManager::new(
+            Rc::clone(&workers),
+            store.clone(),
+            names,
+            files.clone(),
+            extensions,
+            &bootstrap.node.cluster,
+        ),
         files,
         store,
         onlooker,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proxy_config::settings::{CsrfPolicy, RouteFilterConfig};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
-use proxy_http::reply::filter_reply;
+use proxy_http::reply::FilterReply;
 use proxy_http::route::RouteFilterValue;
 use proxy_http::{Method, Request, StreamInfo};
 use proxy_stats::stats_block;
@@ -105,7 +105,7 @@ impl HttpFilter for Csrf {
         let policy =
             route.as_ref().and_then(|route| route.filter_config(self.index)).unwrap_or(&*self.policy);
         Filtered::Now(Ok(if self.refuses(policy, request) {
-            Flow::Reply(filter_reply(stream, 403, "Invalid origin", "csrf_origin_mismatch"))
+            Flow::Reply(FilterReply::new(403, "Invalid origin", "csrf_origin_mismatch").response(stream))
         } else {
             Flow::Continue
         }))

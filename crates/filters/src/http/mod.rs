@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use proxy_config::settings::{
     self, HttpFilterConfig, RouteConfiguration, RouteFilter, RouteFilterConfig, Router,
@@ -17,10 +18,15 @@ use crate::hcm::HttpStats;
 use buffer::Buffer;
 use cors::Cors;
 use csrf::Csrf;
+use fault::Fault;
+use health_check::HealthCheck;
 
 mod buffer;
 mod cors;
 mod csrf;
+mod fault;
+mod health_check;
+mod rate_limited;
 
 /// What a filter needs of main, where it is made for all workers.
 pub struct FilterContext<'a> {
@@ -32,6 +38,16 @@ pub struct FilterContext<'a> {
     /// Of the connection manager.
     pub manager: &'a Arc<HttpStats>,
     pub clusters: &'a ClusterNames,
+    pub process: &'a ProcessFacts,
+}
+
+/// What filters ask of the process.
+#[derive(Clone, Debug)]
+pub struct ProcessFacts {
+    /// `node.cluster`.
+    pub cluster: Arc<str>,
+    /// False after `/healthcheck/fail`.
+    pub healthy: Arc<AtomicBool>,
 }
 
 /// What a filter needs of its worker.
@@ -79,6 +95,7 @@ impl FilterChain {
         root: &Scope,
         stats: &Arc<HttpStats>,
         clusters: &ClusterNames,
+        process: &ProcessFacts,
         extensions: &Extensions,
     ) -> Result<FilterChain, PlanError> {
         let mut chain = FilterChain {
@@ -89,7 +106,8 @@ impl FilterChain {
         };
         for filter in &settings.filters {
             let index = FilterIndex(chain.plans.len() as u8);
-            let context = FilterContext { index, root, scope: stats.scope(), manager: stats, clusters };
+            let context =
+                FilterContext { index, root, scope: stats.scope(), manager: stats, clusters, process };
             let plan: Box<dyn HttpFilterPlan> = match &filter.config {
                 HttpFilterConfig::Router(router) => {
                     chain.router = Arc::clone(router);
@@ -98,6 +116,8 @@ impl FilterChain {
                 HttpFilterConfig::Buffer(settings) => Box::new(Buffer::new(settings, &context)),
                 HttpFilterConfig::Cors => Box::new(Cors::new(&context)),
                 HttpFilterConfig::Csrf(settings) => Box::new(Csrf::new(settings, &context)),
+                HttpFilterConfig::Fault(settings) => Box::new(Fault::new(settings, &context)),
+                HttpFilterConfig::HealthCheck(settings) => Box::new(HealthCheck::new(settings, &context)),
                 HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
             };
             if filter.disabled {

@@ -15,7 +15,7 @@ pub(super) fn passes(filter: &AccessLogFilter, context: &FormatContext<'_>) -> b
             let end = record.end.at(record.start).unwrap_or(context.now);
             comparison.holds(end.saturating_duration_since(record.start).as_millis() as u64)
         }
-        AccessLogFilter::NotHealthCheck => true,
+        AccessLogFilter::NotHealthCheck => !context.record.health_check.get(),
         AccessLogFilter::Sample { numerator, denominator, independent } => {
             let id = if *independent { None } else { request_id_number(context) };
             let drawn = id.unwrap_or(context.random as u64);

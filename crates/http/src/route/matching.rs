@@ -51,7 +51,7 @@ fn is_grpc(request: &Request) -> bool {
 
 /// A header that is absent matches nothing but `present_match`, unless `treat_missing_header_as_empty`; of several
 /// lines one has to match, before the result is inverted. Without a request every header is absent.
-pub(crate) fn header_matches(matcher: &HeaderMatcher, request: Option<&Request>) -> bool {
+pub fn header_matches(matcher: &HeaderMatcher, request: Option<&Request>) -> bool {
     let name = &*matcher.name;
     let found = request.and_then(|request| Some((request, request.value_or_pseudo(name)?)));
     if let HeaderPredicate::Present(wanted) = matcher.predicate {

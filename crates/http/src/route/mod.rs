@@ -30,7 +30,7 @@ use domains::Domains;
 use filter_config::FilterConfigs;
 pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
-pub(crate) use matching::header_matches;
+pub use matching::header_matches;
 use rewrite::Text;
 pub use select::{Selected, SelectedCluster};
 

@@ -43,6 +43,7 @@ pub(crate) fn run(test: impl AsyncFnOnce(&Proxy)) {
                 names,
                 LogFiles::new(&store.root(), FlushOptions::default()),
                 Extensions::default(),
+                "",
             ),
             store,
             workers,

@@ -3,6 +3,8 @@
 mod buffer;
 mod cors;
 mod csrf;
+mod fault;
+mod health_check;
 
 use proxy_tests::{Backend, Bootstrap, Proxy, yaml};
 

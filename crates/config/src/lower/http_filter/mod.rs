@@ -15,6 +15,8 @@ use crate::{Code, ExtensionKind, Path};
 mod buffer;
 mod cors;
 mod csrf;
+mod fault;
+mod health_check;
 mod router;
 
 /// The filters in order. The router must be the last one: Envoy accepts a chain without, and then no
@@ -88,6 +90,10 @@ fn filter_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Optio
         "envoy.extensions.filters.http.buffer.v3.Buffer" => typed.lower(buffer::lower).map(Config::Buffer),
         "envoy.extensions.filters.http.cors.v3.Cors" => Some(Config::Cors),
         "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => typed.lower(csrf::lower).map(Config::Csrf),
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => typed.lower(fault::lower).map(Config::Fault),
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+            typed.lower(health_check::lower).map(Config::HealthCheck)
+        }
         "envoy.extensions.filters.http.router.v3.Router" => typed.lower(router::lower).map(Config::Router),
         name => {
             context.unsupported_type(path, format_args!("the HTTP filter {name} is not supported"));
@@ -137,6 +143,7 @@ fn route_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Option
             typed.lower(cors::lower_route).map(Config::Cors)
         }
         "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => typed.lower(csrf::lower).map(Config::Csrf),
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => typed.lower(fault::lower).map(Config::Fault),
         name => {
             context.unsupported_type(path, format_args!("{name} for a route is not supported"));
             None

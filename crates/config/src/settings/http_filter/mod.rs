@@ -7,11 +7,15 @@ use crate::Extension;
 mod buffer;
 mod cors;
 mod csrf;
+mod fault;
+mod health_check;
 mod router;
 
 pub use buffer::*;
 pub use cors::*;
 pub use csrf::*;
+pub use fault::*;
+pub use health_check::*;
 pub use router::*;
 
 /// One entry of `http_filters`.
@@ -32,6 +36,8 @@ pub enum HttpFilterConfig {
     Cors,
     Csrf(Arc<CsrfPolicy>),
     Extension(Extension),
+    Fault(Arc<Fault>),
+    HealthCheck(Arc<HealthCheck>),
     Router(Arc<Router>),
 }
 
@@ -52,6 +58,7 @@ pub enum RouteFilterConfig {
     Cors(Arc<CorsPolicy>),
     Csrf(Arc<CsrfPolicy>),
     Extension(Extension),
+    Fault(Arc<Fault>),
 }
 
 /// HTTP filters of one connection manager, besides the router: a stream has a bit for each.
