@@ -4,6 +4,7 @@ pub mod extensions;
 pub mod hcm;
 pub mod http;
 pub mod network;
+mod relay;
 mod retry;
 pub mod router;
 pub mod tcp_proxy;

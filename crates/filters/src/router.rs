@@ -90,6 +90,11 @@ impl Router {
         FormatContext::of_stream(stream, &self.filter_chain, LogType::NotSet)
     }
 
+    /// A host by the names of its cluster and its address.
+    pub(crate) fn find_host(&self, cluster: &str, address: &str) -> Option<Rc<WorkerHost>> {
+        self.clusters.find(cluster)?.host_at(address)
+    }
+
     /// The route's time limit passed; `answered`: after a host's response had begun.
     pub(crate) fn count_timeout(&self, stream: &StreamInfo, answered: bool) {
         if let Some(cluster) = stream.cluster().and_then(|cluster| self.clusters.find(&cluster.name)) {

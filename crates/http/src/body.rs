@@ -54,6 +54,11 @@ pub trait BodyStream {
     /// Bytes still to come, where the sender has said so.
     fn remaining(&self) -> Option<u64>;
 
+    /// Whether it is the bytes of a socket as they come, of a stream that has become a tunnel. A wrapper is not.
+    fn is_raw(&self) -> bool {
+        false
+    }
+
     /// Moves the next bytes into an empty `pipe` instead, without a copy, where they come from a socket as they are.
     /// `None`: not from here, or not now; poll for a frame.
     fn poll_splice(
@@ -110,6 +115,11 @@ impl Body {
                 Poll::Ready(frame)
             }
         }
+    }
+
+    /// See [`BodyStream::is_raw`].
+    pub fn is_raw(&self) -> bool {
+        matches!(self, Body::Stream(stream) if stream.is_raw())
     }
 
     /// See [`BodyStream::poll_splice`].

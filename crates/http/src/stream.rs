@@ -153,6 +153,11 @@ impl StreamInfo {
         }
     }
 
+    /// The limit on idling that is in force.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.get()
+    }
+
     /// A byte moved: idling starts anew.
     pub fn touch(&self, now: Instant) {
         if let Some(timeout) = self.idle_timeout.get() {

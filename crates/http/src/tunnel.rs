@@ -8,6 +8,9 @@
 
 use std::task::{Context, Poll};
 
+use proxy_net::Io;
+use proxy_net::buffer::ReadBuffer;
+
 use crate::body::{Body, BodyError, BodyStream, Frame};
 use crate::forwarding::nominated;
 use crate::headers::Headers;
@@ -33,6 +36,42 @@ pub trait Tunnel {
     /// # Errors
     /// The client failed: the stream is not whole.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>>;
+
+    /// The host's socket, if there is nothing between it and the client's but this and `body`, the way back. Only
+    /// before anything was polled.
+    ///
+    /// # Errors
+    /// Both halves as they were, if there is.
+    fn into_raw(self: Box<Self>, body: Body) -> Result<RawHost, (Box<dyn Tunnel>, Body)>;
+}
+
+/// A host's end of a tunnel that is nothing but a socket.
+pub struct RawHost {
+    pub io: Io,
+    /// Read from it already.
+    pub read: ReadBuffer,
+    pub keeper: Box<dyn RawKeeper>,
+}
+
+/// Counts a tunnel's connection to a host for as long as it lives.
+pub trait RawKeeper {
+    /// So many bytes more have gone to the host and come from it.
+    fn moved_bytes(&self, sent: u64, received: u64);
+
+    /// So many bytes wait for the host, and for the client.
+    fn set_waiting(&self, for_host: usize, for_client: usize);
+
+    /// Both ways have ended, the host's last or not.
+    fn completed(&self, by_host: bool);
+
+    /// The host failed.
+    fn failed(&self);
+
+    /// The connection goes on in another process, which will count its end.
+    fn moved(&self);
+
+    /// The names of cluster and host.
+    fn place(&self) -> (String, String);
 }
 
 /// A body that takes the other way along, for a response that is answered as any other. What the client has not sent by

@@ -49,6 +49,8 @@ pub enum MovedKind {
     Http = 1,
     /// A TCP proxy.
     Relay = 2,
+    /// A connection manager, whose connection has become a stream of bytes.
+    Upgraded = 3,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

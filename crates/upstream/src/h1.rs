@@ -5,7 +5,7 @@
 //! Plain I/O that belongs to the task of the stream: one poll sends more of the request and reads more of the
 //! response, so that a body still flows up while the answer streams down.
 
-mod tunnel;
+pub mod tunnel;
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};

@@ -5,7 +5,10 @@ use h2::Reason;
 use h2::ext::Protocol;
 use http::{Method, Request, Response};
 use proxy_tests::http2::{self, Client, block_on, read_all, send_all};
-use proxy_tests::{Backend, Bootstrap, Proxy, http_protocol_options, on_envoy, only_proxyd, unused_address};
+use proxy_tests::{
+    Backend, Bootstrap, Generations, Proxy, eventually, http_protocol_options, on_envoy, only_proxyd,
+    unused_address,
+};
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -506,4 +509,49 @@ fn connect_to_nowhere_is_answered_like_a_request() {
     assert_eq!(answer.status(), 503);
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_fail", 1);
     proxy.stat_becomes("http.ingress.downstream_cx_upgrades_active", 0);
+}
+
+#[test]
+fn tunnels_of_http1_live_through_hot_restarts() {
+    only_proxyd!("Envoy cuts them");
+    let backend = http1_backend();
+    let logged = "access_log: [{name: file, typed_config: {
+        \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: LOG,
+        log_format: {text_format_source: {inline_string: \"%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %RESP(X-FROM)% %UPSTREAM_CLUSTER%\\n\"}}}}]";
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let bootstrap = tunnels(Bootstrap::http(backend.address()))
+        .filter_with(&logged.replace("LOG", log.to_str().unwrap()));
+    let proxy = Generations::start(&bootstrap, &["--confirm-after", "0.1"]);
+    let mut clients: Vec<_> = ASKED.iter().map(|ask| (proxy.connect(), *ask)).collect();
+    for (client, ask) in &mut clients {
+        assert_eq!(client.send(ask.http1()).head().status(), ask.status());
+        client.send("before");
+        assert_eq!(client.bytes(6), b"before");
+    }
+    for _ in 0..2 {
+        proxy.restart(&[]);
+    }
+    // The first process has nothing left to live for.
+    assert_eq!(proxy.only(3).epoch, 2);
+    for (client, ask) in &mut clients {
+        client.send("after").finish();
+        assert_eq!(client.rest(), [b"after", FAREWELL].concat(), "{ask:?}");
+    }
+    backend.all_closed();
+    proxy.stat_becomes("http.ingress.downstream_cx_upgrades_total", 2);
+    proxy.stat_becomes("http.ingress.downstream_cx_upgrades_active", 0);
+    proxy.stat_becomes("http.ingress.downstream_rq_total", 2);
+    proxy.stat_becomes("cluster.backend.upstream_cx_total", 2);
+    proxy.stat_becomes("cluster.backend.upstream_cx_destroy", 2);
+    proxy.stat_becomes("cluster.backend.upstream_rq_active", 0);
+    proxy.stat_becomes("http.ingress.downstream_cx_active", 0);
+    drop(proxy);
+    let told = eventually("two lines", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(told, ["CONNECT - 200 - 11 19 backend backend", "GET /chat 101 - 11 19 backend backend"]);
 }

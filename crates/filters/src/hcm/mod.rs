@@ -123,10 +123,17 @@ impl NetworkFilter for HttpConnectionManager {
                 Some(_) => ConnectionGuard::resumed(stats, opened),
                 None => ConnectionGuard::new(stats, opened),
             };
-            if let Some(moved) = moved.filter(|moved| moved.requests > 0) {
-                guard.set_still_http1();
-                return h1::serve(manager, connection, guard, moved).await;
-            }
+            let moved = match moved {
+                Some((moved, descriptors)) if moved.upgrade.is_some() => {
+                    guard.set_still_http1();
+                    return Box::pin(h1::resume(manager, connection, guard, moved, descriptors)).await;
+                }
+                Some((moved, _)) if moved.requests > 0 => {
+                    guard.set_still_http1();
+                    return h1::serve(manager, connection, guard, moved).await;
+                }
+                moved => moved.map(|(moved, _)| moved),
+            };
             let mobility = manager.handover.mobility();
             let detected = match manager.settings.codec {
                 settings::CodecType::Http1 => Detected::Http1,
@@ -158,7 +165,12 @@ impl NetworkFilter for HttpConnectionManager {
     }
 
     fn takes(&self, moved: &MovedConnection, _info: &ConnectionInfo) -> bool {
-        moved.kind() == MovedKind::Http && self.0.settings.codec != settings::CodecType::Http2
+        self.0.settings.codec != settings::CodecType::Http2
+            && match moved.kind() {
+                MovedKind::Http => true,
+                MovedKind::Upgraded => self.0.would_resume(moved),
+                MovedKind::Unspecified | MovedKind::Relay => false,
+            }
     }
 
     fn turned_away(&self, info: &Rc<ConnectionInfo>) {

@@ -1,17 +1,21 @@
-//! A connection of HTTP/1 on its way to another process, between two requests or before the first.
+//! A connection of HTTP/1 on its way to another process: between two requests or before the first, or as a tunnel.
 
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use prost::Message;
+use proxy_http::h1::head::{HeadLimits, parse_request, parse_response};
+use proxy_http::h1::write::{write_request_head, write_response_head};
+use proxy_http::{StreamInfo, StreamTimer};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{Connection, ConnectionInfo, Io, MovedConnection, MovedKind, Receipt};
 use proxy_runtime::clock;
 
 use super::Manager;
+use crate::relay::moving::MovedRelay;
 
 /// What the connection manager of another process tells of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct MovedHttp {
     /// Requests it has served. 0: it has not even said which version of HTTP it is.
     #[prost(uint32, tag = "1")]
@@ -19,17 +23,54 @@ pub(super) struct MovedHttp {
     /// Until `max_connection_duration`, in milliseconds.
     #[prost(uint64, optional, tag = "2")]
     left_ms: Option<u64>,
+    /// It is no longer HTTP; only of a [`MovedKind::Upgraded`].
+    #[prost(message, optional, tag = "3")]
+    pub(super) upgrade: Option<MovedUpgrade>,
+}
+
+/// A stream that has become a tunnel.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct MovedUpgrade {
+    #[prost(message, optional, tag = "1")]
+    pub(super) relay: Option<MovedRelay>,
+    /// Of the response that opened it.
+    #[prost(uint32, tag = "2")]
+    status: u32,
+    /// Since the request, in microseconds.
+    #[prost(uint64, tag = "3")]
+    age_us: u64,
+    /// The limit on idling, in milliseconds.
+    #[prost(uint64, optional, tag = "4")]
+    idle_ms: Option<u64>,
+    /// Until `max_stream_duration`, in milliseconds.
+    #[prost(uint64, optional, tag = "5")]
+    duration_left_ms: Option<u64>,
+    /// Bytes of bodies so far, from the client and to it.
+    #[prost(uint64, tag = "6")]
+    received: u64,
+    #[prost(uint64, tag = "7")]
+    sent: u64,
+    /// Both heads in the form of HTTP/1.1, as far as an access log tells of them.
+    #[prost(bytes = "vec", tag = "8")]
+    request: Vec<u8>,
+    #[prost(bytes = "vec", tag = "9")]
+    response: Vec<u8>,
 }
 
 impl MovedHttp {
     pub(super) fn new(requests: u32, left: Option<Duration>) -> MovedHttp {
-        MovedHttp { requests, left_ms: left.map(|left| left.as_millis() as u64) }
+        MovedHttp { requests, left_ms: left.map(milliseconds), upgrade: None }
     }
 
-    /// What the connection's own manager says of itself; `None` if another process has not told of it.
-    pub(super) fn of(connection: &mut Connection) -> Option<MovedHttp> {
+    pub(super) fn upgraded(requests: u32, left: Option<Duration>, upgrade: MovedUpgrade) -> MovedHttp {
+        MovedHttp { upgrade: Some(upgrade), ..MovedHttp::new(requests, left) }
+    }
+
+    /// What the connection's own manager says of itself, and the descriptors beside it; `None` if another process has
+    /// not told of it.
+    pub(super) fn of(connection: &mut Connection) -> Option<(MovedHttp, Vec<OwnedFd>)> {
         let moved = connection.moved.take()?;
-        MovedHttp::decode(&*moved.state).ok()
+        Some((MovedHttp::decode(&*moved.state).ok()?, moved.descriptors))
     }
 
     /// Until `max_connection_duration`.
@@ -38,7 +79,102 @@ impl MovedHttp {
     }
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl MovedUpgrade {
+    pub(super) fn of(stream: &StreamInfo, relay: MovedRelay) -> MovedUpgrade {
+        let record = &stream.record;
+        let (mut request, mut response) = (Vec::new(), Vec::new());
+        let kept = stream.kept();
+        if let Some(kept) = &kept.request {
+            write_request_head(kept, &mut request);
+        }
+        if let Some(kept) = &kept.response {
+            write_response_head(record.status.get(), kept, &mut response);
+        }
+        for head in [&mut request, &mut response] {
+            if head.len() > MAX_HEAD {
+                head.clear();
+            }
+        }
+        let age = clock::now().saturating_duration_since(record.start);
+        MovedUpgrade {
+            relay: Some(relay),
+            status: record.status.get().into(),
+            age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
+            idle_ms: stream.idle_timeout().map(milliseconds),
+            duration_left_ms: stream.deadlines().left(StreamTimer::Duration as usize).map(milliseconds),
+            received: record.received.body.get(),
+            sent: record.sent.body.get(),
+            request,
+            response,
+        }
+    }
+
+    /// When its request came.
+    pub(super) fn start(&self) -> Instant {
+        let now = clock::now();
+        now.checked_sub(Duration::from_micros(self.age_us)).unwrap_or(now)
+    }
+
+    /// Makes a new stream what it was in the other process.
+    pub(super) fn restore(&self, stream: &StreamInfo) {
+        let now = clock::now();
+        stream.open_tunnel();
+        stream.set_timeout(StreamTimer::Idle, self.idle_ms.map(Duration::from_millis), now);
+        let left = self.duration_left_ms.map(Duration::from_millis);
+        stream.set_timeout(StreamTimer::Duration, left, now);
+        let record = &stream.record;
+        record.status.set(u16::try_from(self.status).unwrap_or_default());
+        record.received.set_all(self.received);
+        record.sent.set_all(self.sent);
+        record.set_details("via_upstream");
+        let limits = HeadLimits { bytes: MAX_HEAD, lines: 1000 };
+        if let Ok(Some((head, _))) = parse_request(&self.request, limits) {
+            stream.keep_request(head.request);
+        }
+        if let Ok(Some((head, _))) = parse_response(&self.response, limits, false) {
+            stream.keep_response(head.headers);
+        }
+    }
+}
+
+/// Longer heads are not told of, so that all fits a message. Bytes.
+const MAX_HEAD: usize = 16 << 10;
+
 impl Manager {
+    /// Offers a connection that has become a tunnel; `descriptors` are its own and what the relay adds.
+    pub(super) async fn offer_upgraded(
+        &self,
+        descriptors: &[BorrowedFd<'_>],
+        info: &ConnectionInfo,
+        state: &MovedHttp,
+    ) -> Option<Receipt> {
+        let nothing = ReadBuffer::new();
+        let kind = MovedKind::Upgraded;
+        let moved = MovedConnection::new(info, &nothing, kind, state.encode_to_vec(), clock::now());
+        self.offer_with(&moved, descriptors).await
+    }
+
+    /// Whether the host that a tunnel of another process goes to is one of ours.
+    pub(super) fn would_resume(&self, moved: &MovedConnection) -> bool {
+        let state = MovedHttp::decode(&*moved.filter).ok();
+        let relay = state.and_then(|state| state.upgrade?.relay);
+        relay.is_some_and(|relay| self.router.find_host(&relay.cluster, &relay.host).is_some())
+    }
+
+    async fn offer_with(&self, moved: &MovedConnection, descriptors: &[BorrowedFd<'_>]) -> Option<Receipt> {
+        match self.handover.offer(moved.encode_to_vec(), descriptors).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::debug!(target: "restart", %error, "a connection cannot be offered");
+                None
+            }
+        }
+    }
+
     /// Offers a connection to the next process. With a receipt it is that one's, once it has been dropped here.
     /// `prefix` is at most [`SMALL`](proxy_net::buffer::SMALL) long, to fit a message.
     pub(super) async fn offer(
@@ -49,12 +185,6 @@ impl Manager {
         state: MovedHttp,
     ) -> Option<Receipt> {
         let moved = MovedConnection::new(info, prefix, MovedKind::Http, state.encode_to_vec(), clock::now());
-        match self.handover.offer(moved.encode_to_vec(), &[io.as_fd()]).await {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                tracing::debug!(target: "restart", %error, "a connection cannot be offered");
-                None
-            }
-        }
+        self.offer_with(&moved, &[io.as_fd()]).await
     }
 }

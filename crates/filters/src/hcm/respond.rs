@@ -258,6 +258,8 @@ enum End {
     Completed,
     ResetByPeer,
     ResetByUs,
+    /// It goes on in another process, which will count and log its end.
+    Moved,
 }
 
 impl StreamGuard {
@@ -276,6 +278,24 @@ impl StreamGuard {
             end: End::Aborted,
             _active: GaugeGuard::new(stats.downstream_rq_active),
         }
+    }
+
+    /// One that another process has counted as begun.
+    pub(super) fn resumed(manager: &Rc<Manager>, stream: &Rc<StreamInfo>) -> StreamGuard {
+        let stats = &manager.stats.manager;
+        stats.downstream_cx_upgrades_active.inc();
+        StreamGuard {
+            stats: Arc::clone(&manager.stats),
+            stream: Rc::clone(stream),
+            manager: Rc::clone(manager),
+            end: End::Aborted,
+            _active: GaugeGuard::new(stats.downstream_rq_active),
+        }
+    }
+
+    /// The stream goes on in another process.
+    pub(super) fn moved(&mut self) {
+        self.end = End::Moved;
     }
 
     /// To be called before the head is sent: nobody has an answer that is not counted, even if we are killed then.
@@ -343,9 +363,14 @@ impl Drop for StreamGuard {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                 self.stream.record.replace_details("downstream_remote_disconnect");
             }
+            End::Moved => {}
         }
         if self.stream.tunnel() != Tunnelling::No {
             stats.downstream_cx_upgrades_active.dec();
+        }
+        if self.end == End::Moved {
+            self.manager.filters_of(&self.stream).for_each(|filter| filter.end(&self.stream));
+            return;
         }
         // As Envoy counts: every stream that did not end both ways, whoever ended it.
         if self.end != End::Completed || !self.stream.is_request_complete() {

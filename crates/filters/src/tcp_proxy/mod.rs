@@ -3,10 +3,8 @@
 //! [`TcpProxy`] chooses the cluster and connects; a [`session::Session`] then watches a [`relay::Relay`] to its end. A
 //! draining worker leaves streams of bytes alone: nothing in them says where they may be cut.
 
-mod direction;
 mod log;
 mod moving;
-mod relay;
 mod session;
 mod stats;
 
@@ -25,10 +23,11 @@ use proxy_runtime::Timer;
 use proxy_upstream::tcp::TcpConnectError;
 use proxy_upstream::{Cluster, ClusterMap};
 
+use crate::relay::Relay;
+
 use log::LoggedConnection;
 pub use log::TcpLogs;
 use moving::Handed;
-use relay::Relay;
 use session::{Session, Told};
 pub use stats::{TcpCounters, TcpStats};
 
@@ -122,7 +121,7 @@ impl NetworkFilter for TcpProxy {
                     if let Poll::Ready(result) = session.poll(context) {
                         return Poll::Ready(Some(result));
                     }
-                    if !session.relay().is_movable() {
+                    if !session.relay().flow().is_movable() {
                         return Poll::Pending;
                     }
                     mobility.poll_wanted(context).map(|()| None)

@@ -10,7 +10,8 @@ use proxy_runtime::{Deadlines, clock};
 use proxy_stats::{GaugeGuard, GaugeShare};
 use proxy_upstream::tcp::TcpGuard;
 
-use super::relay::{End, Relay, Side, Totals};
+use crate::relay::{End, Relay, Side, Totals};
+
 use super::stats::TcpStats;
 
 /// One proxied connection.
@@ -85,7 +86,7 @@ impl Session {
         ends: Option<Instant>,
         told: Option<Box<Told>>,
     ) -> Self {
-        let counted = relay.totals();
+        let counted = relay.flow().totals();
         Self { counted, ..Self::new(relay, upstream, stats, idle_timeout, ends, told) }
     }
 
@@ -97,7 +98,7 @@ impl Session {
             if let Poll::Ready(end) = relayed {
                 return Poll::Ready(self.ended(end));
             }
-            if self.relay.is_paused() && !self.deadlines.is_set(PROBE) {
+            if self.relay.flow().is_paused() && !self.deadlines.is_set(PROBE) {
                 self.deadlines.set(PROBE, clock::now() + PROBE_INTERVAL);
             }
             match ready!(self.deadlines.poll_expired(context)) {
@@ -149,7 +150,7 @@ impl Session {
 
     /// Adds what happened since the last call.
     fn count(&mut self) {
-        let now = self.relay.totals();
+        let now = self.relay.flow().totals();
         if now == self.counted {
             return;
         }
@@ -168,11 +169,11 @@ impl Session {
         if let Some(told) = &self.told {
             told.tell(now);
         }
-        let (received, to_send) = self.relay.pending();
+        let (received, to_send) = self.relay.flow().pending();
         self.upstream.set_buffered(received, to_send);
         self.received.set(received);
         self.to_send.set(to_send);
-        if self.relay.is_flushing_upstream() && self.flushing.is_none() && received > 0 {
+        if self.relay.flow().is_flushing_upstream() && self.flushing.is_none() && received > 0 {
             tcp.upstream_flush_total.inc();
             self.flushing = Some(GaugeGuard::new(tcp.upstream_flush_active));
         }

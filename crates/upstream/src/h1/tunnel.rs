@@ -5,14 +5,20 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use proxy_http::Tunnel;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::body::BodyDecoder;
+use proxy_http::tunnel::{RawHost, RawKeeper};
+use proxy_net::AttemptGuard;
+use proxy_stats::GaugeGuard;
 
-use super::Exchange;
-use crate::connect::DestroyedBy;
+use super::{Client, Exchange};
+use crate::cluster::WorkerHost;
+use crate::connect::{ConnectionGuard, DestroyedBy};
 use crate::exchange::{ExchangeError, ResponseGuard};
+use crate::host::HostStat;
 
 /// What both halves share; closed when both are gone.
 struct Joint {
@@ -75,6 +81,91 @@ impl Joint {
     }
 }
 
+/// Stands for a connection whose socket somebody else has.
+struct Keeper {
+    guard: ConnectionGuard,
+    attempt: AttemptGuard,
+    request: Box<dyn ResponseGuard>,
+}
+
+impl Keeper {
+    fn new(guard: ConnectionGuard, attempt: AttemptGuard, request: Box<dyn ResponseGuard>) -> Box<Keeper> {
+        guard.set_active_request(true);
+        Box::new(Keeper { guard, attempt, request })
+    }
+}
+
+/// A connection and its request that another process opened, and has counted as begun.
+/// `opened` is when.
+pub fn resumed(host: &Rc<WorkerHost>, opened: Instant) -> Box<dyn RawKeeper> {
+    let guard = ConnectionGuard::resumed(host, opened);
+    Keeper::new(guard, AttemptGuard::default(), Box::new(ResumedRequest::new(host)))
+}
+
+/// Counts a request as active that another process has counted as begun.
+struct ResumedRequest {
+    host: Rc<WorkerHost>,
+    _active: GaugeGuard,
+}
+
+impl ResumedRequest {
+    fn new(host: &Rc<WorkerHost>) -> ResumedRequest {
+        host.add(HostStat::RqActive, 1);
+        let active = GaugeGuard::new(host.cluster.stats.upstream_rq_active);
+        ResumedRequest { host: Rc::clone(host), _active: active }
+    }
+}
+
+impl ResponseGuard for ResumedRequest {
+    fn completed(&self) {}
+}
+
+impl Drop for ResumedRequest {
+    fn drop(&mut self) {
+        self.host.add(HostStat::RqActive, -1);
+    }
+}
+
+impl RawKeeper for Keeper {
+    fn moved_bytes(&self, sent: u64, received: u64) {
+        let stats = &self.guard.host.cluster.stats;
+        stats.upstream_cx_tx_bytes_total.add(sent);
+        stats.upstream_cx_rx_bytes_total.add(received);
+        self.attempt.note(|attempt, _| {
+            for (transfer, count) in [(&attempt.sent, sent), (&attempt.received, received)] {
+                transfer.add_body(count);
+                transfer.add_wire(count);
+            }
+        });
+    }
+
+    fn set_waiting(&self, for_host: usize, for_client: usize) {
+        self.guard.set_to_send(for_host);
+        self.guard.set_received(for_client);
+    }
+
+    fn completed(&self, by_host: bool) {
+        self.request.completed();
+        self.guard.set_active_request(false);
+        if by_host {
+            self.guard.set_destroyed_by(DestroyedBy::Peer);
+        }
+    }
+
+    fn failed(&self) {
+        self.guard.set_destroyed_by(DestroyedBy::Peer);
+    }
+
+    fn moved(&self) {
+        self.guard.set_destroyed_by(DestroyedBy::Nobody);
+    }
+
+    fn place(&self) -> (String, String) {
+        let host = &self.guard.host;
+        (host.cluster.settings.name.to_string(), host.host.address.to_string())
+    }
+}
+
 impl BodyStream for Download {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         self.0.borrow_mut().poll_download(cx)
@@ -83,10 +174,34 @@ impl BodyStream for Download {
     fn remaining(&self) -> Option<u64> {
         None
     }
+
+    fn is_raw(&self) -> bool {
+        true
+    }
 }
 
 impl Tunnel for Upload {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         self.0.borrow_mut().poll_upload(cx)
+    }
+
+    fn into_raw(self: Box<Self>, body: Body) -> Result<RawHost, (Box<dyn Tunnel>, Body)> {
+        let is_raw = {
+            let Joint { exchange, decoder, .. } = &*self.0.borrow();
+            matches!(decoder, BodyDecoder::UntilClose)
+                && body.is_raw()
+                && exchange.body.is_raw()
+                && exchange.outgoing.waiting() == 0
+        };
+        if !is_raw {
+            return Err((self, body));
+        }
+        drop(body);
+        let joint = match Rc::try_unwrap(self.0) {
+            Ok(joint) => joint.into_inner(),
+            Err(shared) => return Err((Box::new(Upload(shared)), Body::Empty)),
+        };
+        let Exchange { client: Client { io, read, guard, .. }, attempt, .. } = joint.exchange;
+        Ok(RawHost { io, read, keeper: Keeper::new(guard, attempt, joint.guard) })
     }
 }

@@ -67,4 +67,8 @@ impl BodyStream for RequestBody {
     fn remaining(&self) -> Option<u64> {
         if self.tunnel { None } else { self.downstream.decoder.borrow().remaining() }
     }
+
+    fn is_raw(&self) -> bool {
+        self.tunnel && self.downstream.decoder.borrow().is_done()
+    }
 }

@@ -5,11 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use proxy_http::StreamInfo;
 use proxy_http::body::Body;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{
@@ -18,17 +19,21 @@ use proxy_http::h1::head::{
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
+use proxy_http::{StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
-use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility};
+use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
 use proxy_runtime::{DrainGuard, clock};
 use proxy_stats::GaugeShare;
 
 use super::moving::MovedHttp;
+use super::respond::StreamGuard;
 use super::stats::ConnectionGuard;
 use super::{HttpStats, Manager, QUIET_BEFORE_CLOSE};
+use raw::Raw;
 use stream::{refuse, serve_stream};
 
 mod body;
+mod raw;
 mod stream;
 mod tunnel;
 
@@ -59,6 +64,18 @@ struct Downstream {
     to_send: GaugeShare,
 }
 
+/// What became of a connection with a stream.
+enum Served {
+    /// Another request may follow.
+    Next,
+    /// It is to be closed so that the client gets all that was sent.
+    Last,
+    /// Both sides have ended it.
+    Ended,
+    /// Another process waits for it, once it has been dropped here.
+    Moved(Receipt),
+}
+
 /// Bytes of a request's head.
 #[derive(Clone, Copy)]
 struct HeadSize {
@@ -85,35 +102,14 @@ pub(super) async fn serve(
     guard: ConnectionGuard,
     moved: MovedHttp,
 ) -> Result<(), CloseReason> {
-    let Connection { io, prefix, info, .. } = connection;
-    let mut downstream = Rc::new(Downstream {
-        io: RefCell::new(io),
-        read: RefCell::new(prefix),
-        decoder: RefCell::new(BodyDecoder::Done),
-        deadlines: Rc::new(StreamDeadlines::new()),
-        info,
-        guard,
-        drain: manager.drain.guard(),
-        closing_idle: manager.closing.guard(),
-        mobility: manager.handover.mobility(),
-        requests: Cell::new(moved.requests),
-        closing: Cell::new(false),
-        counted: Cell::new(0),
-        received: GaugeShare::new(manager.stats.manager.downstream_cx_rx_bytes_buffered),
-        to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
-    });
-    downstream.count_read(&manager.stats, downstream.read.borrow().total());
-    let settings = &manager.settings;
-    if let Some(limit) = moved.left().or(settings.max_connection_duration) {
-        downstream.deadlines.set(DURATION, clock::now() + limit);
-    }
+    let mut downstream = Downstream::new(manager, connection, guard, &moved);
     loop {
         let start = downstream.next_request(manager).await?;
-        let go_on = match start {
+        let served = match start {
             Start::Head(head, size) => Box::pin(serve_stream(manager, &downstream, *head, size)).await?,
             Start::Refused(reply) => {
                 Box::pin(refuse(manager, &downstream, reply)).await?;
-                false
+                Served::Last
             }
             Start::Cut => {
                 stream::cut(manager, &downstream);
@@ -125,8 +121,52 @@ pub(super) async fn serve(
             }
             Start::End => return Ok(()),
         };
-        if !go_on {
-            return Box::pin(downstream.close(manager)).await;
+        match served {
+            Served::Next => {}
+            served => return end(manager, downstream, served).await,
+        }
+    }
+}
+
+/// Goes on with a tunnel of another process.
+pub(super) async fn resume(
+    manager: &Rc<Manager>,
+    connection: Connection,
+    guard: ConnectionGuard,
+    moved: MovedHttp,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), CloseReason> {
+    let broken = || CloseReason::Local("a connection of another process cannot go on");
+    let downstream = Downstream::new(manager, connection, guard, &moved);
+    let mut upgrade = moved.upgrade.ok_or_else(broken)?;
+    let relay = upgrade.relay.take().ok_or_else(broken)?;
+    let host = manager.router.find_host(&relay.cluster, &relay.host).ok_or_else(broken)?;
+    let (io, flow) = relay.resume(descriptors).ok_or_else(broken)?;
+    let (info, deadlines) = (Rc::clone(&downstream.info), Rc::clone(&downstream.deadlines));
+    let stream = StreamInfo::new(info, Version::Http11, upgrade.start(), deadlines, manager.needs);
+    let stream = Rc::new(stream);
+    stream.set_cluster(Arc::clone(&host.cluster.settings));
+    upgrade.restore(&stream);
+    let keeper = proxy_upstream::h1::tunnel::resumed(&host, downstream.info.started);
+    downstream.guard.set_active_request(true);
+    let served = {
+        let mut guard = StreamGuard::resumed(manager, &stream);
+        let raw = Raw::between(manager, &downstream, &stream, io, keeper, flow);
+        Box::pin(raw.run(&mut guard)).await?
+    };
+    end(manager, downstream, served).await
+}
+
+/// Ends a connection as its last stream left it.
+async fn end(manager: &Rc<Manager>, downstream: Rc<Downstream>, served: Served) -> Result<(), CloseReason> {
+    match served {
+        Served::Next | Served::Last => Box::pin(downstream.close(manager)).await,
+        Served::Ended => Ok(()),
+        Served::Moved(receipt) => {
+            downstream.guard.moved();
+            drop(downstream);
+            receipt.released();
+            Err(CloseReason::Moved)
         }
     }
 }
@@ -158,6 +198,36 @@ async fn hand_over(manager: &Rc<Manager>, downstream: Rc<Downstream>) -> Option<
 }
 
 impl Downstream {
+    fn new(
+        manager: &Manager,
+        connection: Connection,
+        guard: ConnectionGuard,
+        moved: &MovedHttp,
+    ) -> Rc<Downstream> {
+        let Connection { io, prefix, info, .. } = connection;
+        let downstream = Rc::new(Downstream {
+            io: RefCell::new(io),
+            read: RefCell::new(prefix),
+            decoder: RefCell::new(BodyDecoder::Done),
+            deadlines: Rc::new(StreamDeadlines::new()),
+            info,
+            guard,
+            drain: manager.drain.guard(),
+            closing_idle: manager.closing.guard(),
+            mobility: manager.handover.mobility(),
+            requests: Cell::new(moved.requests),
+            closing: Cell::new(false),
+            counted: Cell::new(0),
+            received: GaugeShare::new(manager.stats.manager.downstream_cx_rx_bytes_buffered),
+            to_send: GaugeShare::new(manager.stats.manager.downstream_cx_tx_bytes_buffered),
+        });
+        downstream.count_read(&manager.stats, downstream.read.borrow().total());
+        if let Some(limit) = moved.left().or(manager.settings.max_connection_duration) {
+            downstream.deadlines.set(DURATION, clock::now() + limit);
+        }
+        downstream
+    }
+
     /// Other processes do not take it: it ends with its next response, or soon.
     fn stay(&self) {
         self.mobility.stay();
@@ -280,7 +350,10 @@ impl Downstream {
 
     /// `total` bytes have come so far.
     fn count_read(&self, stats: &HttpStats, total: u64) {
-        let count = total - self.counted.replace(total);
+        self.count_received(stats, total - self.counted.replace(total));
+    }
+
+    fn count_received(&self, stats: &HttpStats, count: u64) {
         stats.manager.downstream_cx_rx_bytes_total.add(count);
         if let Some(record) = &self.info.record {
             record.received.add_body(count);

@@ -18,7 +18,7 @@ use proxy_net::CloseReason;
 use proxy_runtime::clock;
 
 use super::body::RequestBody;
-use super::{Downstream, HeadSize, tunnel};
+use super::{Downstream, HeadSize, Served, tunnel};
 use crate::hcm::Manager;
 use crate::hcm::respond::{Arrival, StreamGuard};
 
@@ -32,13 +32,13 @@ enum Outcome {
     Reset,
 }
 
-/// One request and its response. Gives whether another request may follow on the connection.
+/// One request and its response. Gives what becomes of the connection.
 pub(super) async fn serve_stream(
     manager: &Rc<Manager>,
     downstream: &Rc<Downstream>,
     head: RequestHead,
     size: HeadSize,
-) -> Result<bool, CloseReason> {
+) -> Result<Served, CloseReason> {
     let now = clock::refresh();
     let RequestHead { mut request, framing, close } = head;
     downstream.requests.set(downstream.requests.get() + 1);
@@ -84,18 +84,18 @@ pub(super) async fn serve_stream(
         Outcome::TimedOut(timer) => manager.timed_out(&stream, timer).await,
         Outcome::Gone => {
             guard.reset_by_peer();
-            return Ok(false);
+            return Ok(Served::Last);
         }
         Outcome::Reset => {
             guard.reset_by_us();
-            return Ok(false);
+            return Ok(Served::Last);
         }
     };
     let mut response = response;
     if let Some(tunnel) = response.tunnel.take() {
         let served = tunnel::serve(manager, downstream, &stream, response, tunnel, &mut guard).await;
         stream.clear_timeouts();
-        return served.map(|()| false);
+        return served;
     }
     let max_requests = manager.settings.max_requests_per_connection;
     let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
@@ -110,7 +110,8 @@ pub(super) async fn serve_stream(
     let sent =
         send_response(manager, downstream, &stream, response, announce_close, to_head, &mut guard).await;
     stream.clear_timeouts();
-    Ok(sent && !announce_close && downstream.decoder.borrow().is_done())
+    let reusable = sent && !announce_close && downstream.decoder.borrow().is_done();
+    Ok(if reusable { Served::Next } else { Served::Last })
 }
 
 async fn await_response(

@@ -12,7 +12,8 @@ use proxy_http::h1::write::write_response_head;
 use proxy_http::{HeaderId, Response, StreamInfo, StreamTimer, Tunnel};
 use proxy_net::{CloseReason, Limit};
 
-use super::Downstream;
+use super::raw::Raw;
+use super::{Downstream, Served};
 use crate::hcm::Manager;
 use crate::hcm::respond::StreamGuard;
 
@@ -47,12 +48,12 @@ enum Failure {
 /// Relays until both ways have ended. The head of `response` goes first.
 pub(super) async fn serve(
     manager: &Rc<Manager>,
-    downstream: &Downstream,
+    downstream: &Rc<Downstream>,
     stream: &Rc<StreamInfo>,
     mut response: Response,
     tunnel: Box<dyn Tunnel>,
     guard: &mut StreamGuard,
-) -> Result<(), CloseReason> {
+) -> Result<Served, CloseReason> {
     // Neither says anything about a tunnel (RFC 9110, section 9.3.6).
     response.headers.remove(HeaderId::CONTENT_LENGTH);
     response.headers.remove(HeaderId::TRANSFER_ENCODING);
@@ -62,7 +63,14 @@ pub(super) async fn serve(
     stream.record.sent.headers.set(outgoing.header_bytes());
     stream.keep_response(response.headers);
     guard.response_started(status);
-    let body = response.body;
+    let (tunnel, body) = match tunnel.into_raw(response.body) {
+        Ok(host) => {
+            let mut raw = Raw::new(manager, downstream, stream, host);
+            raw.send_head(outgoing, guard).await?;
+            return Box::pin(raw.run(guard)).await;
+        }
+        Err(halves) => halves,
+    };
     let (down, up) = (Half::Open, Half::Open);
     let mut halves = Halves { manager, downstream, stream, outgoing, body, tunnel, counted: 0, down, up };
     let ended = poll_fn(|cx| halves.poll(cx)).await;
@@ -71,7 +79,7 @@ pub(super) async fn serve(
         Ok(()) => {
             downstream.guard.set_active_request(false);
             guard.completed();
-            Ok(())
+            Ok(Served::Last)
         }
         Err(Failure::Client(error)) => {
             downstream.guard.closed_by_peer();

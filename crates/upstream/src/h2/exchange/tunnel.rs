@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use proxy_http::Tunnel;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h2::BodyReceiver;
+use proxy_http::tunnel::RawHost;
 use proxy_net::AttemptGuard;
 
 use super::Stream;
@@ -96,5 +97,9 @@ impl Tunnel for Upload {
         joint.up_ended = true;
         joint.end_if_both();
         Poll::Ready(Ok(()))
+    }
+
+    fn into_raw(self: Box<Self>, body: Body) -> Result<RawHost, (Box<dyn Tunnel>, Body)> {
+        Err((self, body))
     }
 }

@@ -3,6 +3,9 @@
 //! A state machine without a future of its own. Between two polls, which is between two system calls, everything about
 //! the relay is in the struct, so that it can be taken out of its task and moved to another process.
 
+mod direction;
+pub(crate) mod moving;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
@@ -10,13 +13,20 @@ use std::task::{Context, Poll, ready};
 use proxy_net::Io;
 use proxy_net::buffer::{ReadBuffer, SMALL};
 
-use super::direction::{Counts, Direction, Fault};
+use direction::Fault;
+pub(crate) use direction::{Counts, Direction, Stage};
 
 /// A downstream and an upstream stream, joined.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(crate) struct Relay {
     downstream: Io,
     upstream: Io,
+    flow: Flow,
+}
+
+/// Both ways between two streams that somebody else holds.
+#[derive(Debug)]
+pub(crate) struct Flow {
     up: Direction,
     down: Direction,
     /// A side that cannot be written to any more; what came from it is still being passed on.
@@ -25,14 +35,14 @@ pub(super) struct Relay {
 
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Downstream,
     Upstream,
 }
 
 /// How a relay came to its end.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// Both ways have ended; this side was the last to say so.
     Finished { last: Side },
     /// This side failed.
@@ -41,61 +51,87 @@ pub(super) enum End {
 
 /// What a relay has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// From downstream to upstream.
-    pub(super) up: Counts,
+    pub(crate) up: Counts,
     /// From upstream to downstream.
-    pub(super) down: Counts,
+    pub(crate) down: Counts,
 }
 
 impl Relay {
     /// `prefix` was read from downstream earlier and goes first.
-    pub(super) fn new(downstream: Io, prefix: ReadBuffer, upstream: Io) -> Self {
+    pub(crate) fn new(downstream: Io, prefix: ReadBuffer, upstream: Io) -> Self {
         let (up, down) = (Direction::new(prefix), Direction::new(ReadBuffer::new()));
-        Self { downstream, upstream, up, down, gone: None }
+        Self::between(downstream, upstream, Flow::between(up, down))
     }
 
-    /// As another process left it between two polls.
-    pub(super) fn resumed(downstream: Io, upstream: Io, up: Direction, down: Direction) -> Self {
-        Self { downstream, upstream, up, down, gone: None }
+    /// As it is between two polls.
+    pub(crate) fn between(downstream: Io, upstream: Io, flow: Flow) -> Self {
+        Self { downstream, upstream, flow }
     }
 
-    /// From downstream to upstream.
-    pub(super) fn up(&self) -> &Direction {
-        &self.up
+    pub(crate) fn flow(&self) -> &Flow {
+        &self.flow
     }
 
-    /// From upstream to downstream.
-    pub(super) fn down(&self) -> &Direction {
-        &self.down
+    /// Both streams, and the ends of pipes that have bytes in them.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.flow.descriptors(&self.downstream, &self.upstream)
+    }
+
+    /// See [`Flow::poll`]. After `Ready` the relay is to be dropped, which closes both streams.
+    pub(crate) fn poll_relay(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.flow.poll(&mut self.downstream, &mut self.upstream, context)
+    }
+
+    /// See [`Flow::probe`].
+    pub(crate) fn probe(&mut self) {
+        self.flow.probe(&self.downstream, &self.upstream);
+    }
+}
+
+impl Flow {
+    /// As it is between two polls.
+    pub(crate) fn between(up: Direction, down: Direction) -> Self {
+        Self { up, down, gone: None }
+    }
+
+    /// Whether all has been read from downstream that will ever come.
+    pub(crate) fn has_client_ended(&self) -> bool {
+        self.up.stage() != Stage::Open
     }
 
     /// Whether another process could go on with it now: nothing has failed, and what is held fits a message.
-    pub(super) fn is_movable(&self) -> bool {
+    pub(crate) fn is_movable(&self) -> bool {
         self.gone.is_none() && self.up.held().len() <= SMALL && self.down.held().len() <= SMALL
     }
 
     /// Both streams, and the ends of pipes that have bytes in them.
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut descriptors = vec![self.downstream.as_fd(), self.upstream.as_fd()];
+    pub(crate) fn descriptors<'a>(&'a self, downstream: &'a Io, upstream: &'a Io) -> Vec<BorrowedFd<'a>> {
+        let mut descriptors = vec![downstream.as_fd(), upstream.as_fd()];
         for pipe in [&self.up, &self.down].into_iter().filter_map(|direction| direction.pipe()) {
             descriptors.extend(pipe.ends().into_iter().flatten());
         }
         descriptors
     }
 
-    /// Moves all it can. After `Ready` the relay is to be dropped, which closes both streams.
+    /// Moves all it can. After `Ready` both streams are to be closed.
     ///
     /// As Envoy does it: a reset on one side resets the other at once, whatever is under way. A side that is merely
     /// gone (written to after it closed) lets the other have what it had sent, then the other is closed too.
-    pub(super) fn poll_relay(&mut self, context: &mut Context<'_>) -> Poll<End> {
+    pub(crate) fn poll(
+        &mut self,
+        downstream: &mut Io,
+        upstream: &mut Io,
+        context: &mut Context<'_>,
+    ) -> Poll<End> {
         if self.gone.is_none() {
             let (up_was_done, down_was_done) = (self.up.is_done(), self.down.is_done());
-            let up = self.up.poll_move(&mut self.downstream, &mut self.upstream, context);
+            let up = self.up.poll_move(downstream, upstream, context);
             if let Poll::Ready(Err(fault)) = up {
                 self.fail(fault, Side::Downstream, Side::Upstream);
             }
-            let down = self.down.poll_move(&mut self.upstream, &mut self.downstream, context);
+            let down = self.down.poll_move(upstream, downstream, context);
             if let Poll::Ready(Err(fault)) = down {
                 self.fail(fault, Side::Upstream, Side::Downstream);
             }
@@ -107,40 +143,40 @@ impl Relay {
                 return Poll::Pending;
             }
         }
-        self.poll_farewell(context)
+        self.poll_farewell(downstream, upstream, context)
     }
 
     /// Whether a side is not being read, so that its failure would go unnoticed.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.gone.is_none() && (self.up.is_paused() || self.down.is_paused())
     }
 
     /// Looks for failures of sides that are not being read. A system call each; the next poll acts on what is found.
-    pub(super) fn probe(&mut self) {
+    pub(crate) fn probe(&mut self, downstream: &Io, upstream: &Io) {
         if self.up.is_paused()
-            && let Ok(Some(error)) = self.downstream.take_error()
+            && let Ok(Some(error)) = downstream.take_error()
         {
             self.gone.get_or_insert((Side::Downstream, error));
         }
         if self.down.is_paused()
-            && let Ok(Some(error)) = self.upstream.take_error()
+            && let Ok(Some(error)) = upstream.take_error()
         {
             self.gone.get_or_insert((Side::Upstream, error));
         }
     }
 
     /// Bytes read and not yet written: from downstream, from upstream.
-    pub(super) fn pending(&self) -> (usize, usize) {
+    pub(crate) fn pending(&self) -> (usize, usize) {
         (self.up.pending(), self.down.pending())
     }
 
     /// Downstream is gone, and upstream is still to get what it had sent.
-    pub(super) fn is_flushing_upstream(&self) -> bool {
+    pub(crate) fn is_flushing_upstream(&self) -> bool {
         matches!(self.gone, Some((Side::Downstream, _)))
     }
 
     /// What has been done so far.
-    pub(super) fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         Totals { up: self.up.counts, down: self.down.counts }
     }
 
@@ -153,11 +189,16 @@ impl Relay {
         self.gone.get_or_insert((side, error));
     }
 
-    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<End> {
+    fn poll_farewell(
+        &mut self,
+        downstream: &mut Io,
+        upstream: &mut Io,
+        context: &mut Context<'_>,
+    ) -> Poll<End> {
         let Some((side, error)) = &self.gone else { return Poll::Pending };
         let (direction, other) = match side {
-            Side::Downstream => (&mut self.up, &mut self.upstream),
-            Side::Upstream => (&mut self.down, &mut self.downstream),
+            Side::Downstream => (&mut self.up, upstream),
+            Side::Upstream => (&mut self.down, downstream),
         };
         if error.kind() == io::ErrorKind::ConnectionReset {
             // It fails only if that side is gone as well.
@@ -174,5 +215,4 @@ impl Relay {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;

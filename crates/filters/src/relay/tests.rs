@@ -5,7 +5,7 @@ use std::pin::Pin;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::super::direction::Direction;
+use super::direction::Direction;
 use super::*;
 use proxy_net::pipe::{Pipe, pooled};
 
@@ -60,7 +60,7 @@ async fn each_end_may_finish_first_and_still_receives() {
         let (end, ()) = tokio::join!(run(&mut relay), ends);
         let expected = if client_first { Side::Upstream } else { Side::Downstream };
         assert!(matches!(end, End::Finished { last } if last == expected), "{end:?}");
-        let totals = relay.totals();
+        let totals = relay.flow().totals();
         let (asked, answered) =
             if client_first { (totals.up, totals.down) } else { (totals.down, totals.up) };
         assert_eq!((asked.read, asked.written, answered.read, answered.written), (9, 9, 6, 6));
@@ -81,7 +81,7 @@ async fn what_was_read_ahead_goes_first() {
         drop(server);
     };
     tokio::join!(run(&mut relay), ends);
-    assert_eq!((relay.totals().up.read, relay.totals().up.written), (11, 11));
+    assert_eq!((relay.flow().totals().up.read, relay.flow().totals().up.written), (11, 11));
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn ten_megabytes_pass_both_ways_at_once() {
     };
     let (end, (), ()) = tokio::join!(run(&mut relay), exchange(client, 1), exchange(server, 2));
     assert!(matches!(end, End::Finished { .. }), "{end:?}");
-    assert_eq!(relay.pending(), (0, 0));
+    assert_eq!(relay.flow().pending(), (0, 0));
     let (total, idle) = pooled();
     assert!(total > 0, "bulk goes through pipes");
     assert_eq!(total, idle, "which are given back");
@@ -118,15 +118,15 @@ async fn a_slow_reader_holds_the_sender_back() {
             assert!(relay.poll_relay(context).is_pending());
             match Pin::new(&mut server).poll_write(context, &block) {
                 Poll::Ready(count) => sent += count.unwrap(),
-                Poll::Pending if relay.totals().down.paused > 0 => return Poll::Ready(()),
+                Poll::Pending if relay.flow().totals().down.paused > 0 => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }
     });
     stuck.await;
-    let (_, held) = relay.pending();
+    let (_, held) = relay.flow().pending();
     assert!(held > 0 && held <= 256 * 1024, "{held} bytes are held");
-    let totals = relay.totals().down;
+    let totals = relay.flow().totals().down;
     assert_eq!(totals.read - totals.written, held as u64);
     let ends = async {
         drop(server);
@@ -135,8 +135,8 @@ async fn a_slow_reader_holds_the_sender_back() {
         assert_eq!(got.len(), sent);
     };
     tokio::join!(run(&mut relay), ends);
-    assert!(relay.totals().down.resumed > 0);
-    assert_eq!(relay.totals().down.paused, relay.totals().down.resumed);
+    assert!(relay.flow().totals().down.resumed > 0);
+    assert_eq!(relay.flow().totals().down.paused, relay.flow().totals().down.resumed);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_reset_is_noticed_while_the_other_side_does_not_read() {
         loop {
             assert!(relay.poll_relay(context).is_pending());
             if Pin::new(&mut client).poll_write(context, &block).is_pending() {
-                return if relay.is_paused() { Poll::Ready(()) } else { Poll::Pending };
+                return if relay.flow().is_paused() { Poll::Ready(()) } else { Poll::Pending };
             }
         }
     })
@@ -221,7 +221,7 @@ async fn an_idle_relay_holds_neither_buffers_nor_pipes() {
         Poll::Ready(())
     })
     .await;
-    assert_eq!(relay.pending(), (0, 0));
+    assert_eq!(relay.flow().pending(), (0, 0));
     let (total, idle) = pooled();
     assert_eq!(total, idle);
     assert!(size_of::<Relay>() <= 384, "{}", size_of::<Relay>());

@@ -13,7 +13,7 @@ use proxy_net::pipe::Pipe;
 
 /// State of one way; between two system calls it is all here.
 #[derive(Debug)]
-pub(super) struct Direction {
+pub(crate) struct Direction {
     held: ReadBuffer,
     pipe: Option<Pipe>,
     /// Full reads in a row, as far as they matter.
@@ -21,24 +21,24 @@ pub(super) struct Direction {
     stage: Stage,
     /// The sink is full; the source is not being read.
     paused: bool,
-    pub(super) counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 /// What a direction has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Bytes read from the source.
-    pub(super) read: u64,
+    pub(crate) read: u64,
     /// Bytes written to the sink.
-    pub(super) written: u64,
+    pub(crate) written: u64,
     /// Times that a full sink held the source back.
-    pub(super) paused: u64,
+    pub(crate) paused: u64,
     /// Times that it went on.
-    pub(super) resumed: u64,
+    pub(crate) resumed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// The source may have more.
     Open,
     /// The source has ended, the sink does not know yet.
@@ -49,7 +49,7 @@ pub(super) enum Stage {
 
 /// Which end failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Source(io::Error),
     Sink(io::Error),
 }
@@ -62,46 +62,46 @@ const TRICKLE: usize = SMALL / 4;
 
 impl Direction {
     /// `prefix` goes first; it was read earlier.
-    pub(super) fn new(prefix: ReadBuffer) -> Self {
+    pub(crate) fn new(prefix: ReadBuffer) -> Self {
         let counts = Counts { read: prefix.len() as u64, ..Counts::default() };
         Self { held: prefix, pipe: None, full_reads: 0, stage: Stage::Open, paused: false, counts }
     }
 
     /// As another process left it between two polls.
-    pub(super) fn between(held: ReadBuffer, pipe: Option<Pipe>, stage: Stage, counts: Counts) -> Self {
+    pub(crate) fn between(held: ReadBuffer, pipe: Option<Pipe>, stage: Stage, counts: Counts) -> Self {
         Self { held, pipe, full_reads: 0, stage, paused: false, counts }
     }
 
-    pub(super) fn held(&self) -> &[u8] {
+    pub(crate) fn held(&self) -> &[u8] {
         self.held.data()
     }
 
     /// A pipe with bytes in it.
-    pub(super) fn pipe(&self) -> Option<&Pipe> {
+    pub(crate) fn pipe(&self) -> Option<&Pipe> {
         self.pipe.as_ref().filter(|pipe| !pipe.is_empty())
     }
 
-    pub(super) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         self.stage
     }
 
     /// Bytes read and not yet written.
-    pub(super) fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.held.len() + self.pipe.as_ref().map_or(0, Pipe::len)
     }
 
     /// Whether the end of the source has reached the sink.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
     /// Whether a full sink holds the source back.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
 
     /// Moves all it can. Ready when the source has ended and the sink been told so.
-    pub(super) fn poll_move(
+    pub(crate) fn poll_move(
         &mut self,
         source: &mut Io,
         sink: &mut Io,
@@ -130,7 +130,7 @@ impl Direction {
     ///
     /// # Errors
     /// Those of the sink.
-    pub(super) fn poll_flush(&mut self, sink: &mut Io, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, sink: &mut Io, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending() > 0 {
             let polled = match &mut self.pipe {
                 Some(pipe) if self.held.is_empty() => pipe.poll_drain(sink, context),
