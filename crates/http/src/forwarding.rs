@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use proxy_config::settings::{Cidr, HttpConnectionManager};
+use proxy_config::settings::{Cidr, HttpConnectionManager, UserAgent};
 use smallvec::SmallVec;
 
 use crate::headers::Headers;
@@ -16,10 +16,14 @@ use crate::name::HeaderId;
 use crate::route::joined;
 use crate::tunnel::names_upgrade;
 
+pub mod host;
 pub mod nominated;
+mod origin;
 pub mod timeouts;
 
+pub use host::normalize_host;
 pub use nominated::{InvalidNomination, remove_nominated};
+use origin::Origin;
 pub use timeouts::{Timeouts, remove_router_headers, take_timeouts};
 
 /// What is known of the connection and the process.
@@ -46,17 +50,27 @@ pub struct Forwarded {
     pub is_internal: bool,
 }
 
+/// Why a request goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotForwarded {
+    /// What `connection` nominates; Envoy answers 400.
+    Nomination,
+    /// The client's address was not found; to be answered with this status.
+    Refused(u16),
+}
+
 /// Makes `request` ready for filters. Whether it asks for an upgrade has to be decided before.
 ///
-/// Fails where `connection` nominates headers that must not be removed; Envoy answers 400 then.
+/// # Errors
+/// Where `connection` nominates headers that must not be removed, and where no client's address was found that had to be.
 pub fn prepare_request(
     request: &mut Request,
     settings: &HttpConnectionManager,
     context: &ForwardingContext<'_>,
-) -> Result<Forwarded, InvalidNomination> {
+) -> Result<Forwarded, NotForwarded> {
     let upgrades = request.method != Method::Connect && requested_upgrade(request).is_some();
     let headers = &mut request.headers;
-    remove_nominated(headers)?;
+    remove_nominated(headers).map_err(|InvalidNomination| NotForwarded::Nomination)?;
     for id in HOP_BY_HOP {
         // What an upgrade says of itself is for the host to read.
         if !upgrades || !matches!(id, HeaderId::CONNECTION | HeaderId::UPGRADE) {
@@ -65,13 +79,20 @@ pub fn prepare_request(
     }
     keep_only_trailers(headers);
 
-    let trusted = Trusted::find(headers, settings, context);
-    if settings.use_remote_address && !settings.skip_xff_append {
+    let origin = Origin::find(headers, settings, context).map_err(NotForwarded::Refused)?;
+    if origin.append_peer {
         append_forwarded_for(headers, context);
     }
+    let extra = &settings.forwarding;
     set_forwarded_proto(headers, settings, context.scheme);
-    let is_internal = trusted.is_single
-        && match trusted.address {
+    if let Some(via) = &extra.via {
+        append_via(headers, via);
+    }
+    if let Some(agent) = &extra.add_user_agent {
+        add_user_agent(headers, agent);
+    }
+    let is_internal = origin.is_single
+        && match origin.address {
             Some(ip) => context.internal_addresses.iter().any(|range| range.contains(ip)),
             None => context.peer.is_none() && settings.internal_unix_sockets,
         };
@@ -80,15 +101,19 @@ pub fn prepare_request(
         headers.append(HeaderId::X_ENVOY_INTERNAL, b"true");
     }
     sanitize(headers, is_internal, is_edge);
-    let client = trusted.address.or(context.peer);
+    let client = origin.address.or(context.peer);
     if let Some(client) = client.filter(|_| is_edge) {
         headers.set(HeaderId::X_ENVOY_EXTERNAL_ADDRESS, &address_text(client));
     }
     if settings.generate_request_id {
-        set_request_id(headers, is_edge, settings.preserve_external_request_id, context.random);
+        set_request_id(headers, is_edge, settings, context.random);
     }
     if request.version != Version::Http2 {
         request.scheme = forwarded_scheme(&request.headers).unwrap_or(context.scheme);
+    }
+    if let Some(is_https) = extra.scheme_is_https {
+        request.scheme = if is_https { Scheme::Https } else { Scheme::Http };
+        request.headers.set(HeaderId::X_FORWARDED_PROTO, request.scheme.as_str().as_bytes());
     }
     Ok(Forwarded { client, is_internal })
 }
@@ -109,45 +134,6 @@ pub fn requested_upgrade(request: &Request) -> Option<&[u8]> {
 pub(crate) fn only_value(headers: &Headers, id: HeaderId) -> Option<&[u8]> {
     let mut values = headers.values(id);
     values.next().filter(|_| values.next().is_none())
-}
-
-/// The address that counts as the client's, before `x-forwarded-for` is appended to.
-struct Trusted {
-    address: Option<IpAddr>,
-    /// No proxy stood between: only then the client can be internal.
-    is_single: bool,
-}
-
-impl Trusted {
-    fn find(headers: &Headers, settings: &HttpConnectionManager, context: &ForwardingContext<'_>) -> Trusted {
-        let hops = settings.xff_trusted_hops;
-        if !settings.use_remote_address {
-            return forwarded_for(headers, hops);
-        }
-        let from_header = hops.checked_sub(1).and_then(|skip| forwarded_for(headers, skip).address);
-        Trusted {
-            address: from_header.or(context.peer),
-            is_single: !headers.contains(HeaderId::X_FORWARDED_FOR),
-        }
-    }
-}
-
-/// The last address in `x-forwarded-for` after the last `skip` ones were left out.
-fn forwarded_for(headers: &Headers, skip: u32) -> Trusted {
-    let mut lines = headers.values(HeaderId::X_FORWARDED_FOR);
-    let (Some(first), second) = (lines.next(), lines.next()) else {
-        return Trusted { address: None, is_single: false };
-    };
-    let last_of = |list: &[u8]| {
-        let entry = list.rsplit(|&b| b == b',').nth(skip as usize)?;
-        std::str::from_utf8(entry.trim_ascii()).ok()?.parse::<IpAddr>().ok()
-    };
-    let address = match second {
-        None => last_of(first),
-        Some(_) => last_of(&joined::join(headers.values(HeaderId::X_FORWARDED_FOR))),
-    };
-    let is_single = second.is_none() && skip == 0 && !first.contains(&b',');
-    Trusted { address, is_single: is_single && address.is_some() }
 }
 
 fn append_forwarded_for(headers: &mut Headers, context: &ForwardingContext<'_>) {
@@ -175,6 +161,28 @@ fn set_forwarded_proto(headers: &mut Headers, settings: &HttpConnectionManager, 
     let untrusted = settings.use_remote_address && settings.xff_trusted_hops == 0;
     if untrusted || !headers.contains(HeaderId::X_FORWARDED_PROTO) {
         headers.set(HeaderId::X_FORWARDED_PROTO, scheme.as_str().as_bytes());
+    }
+}
+
+/// Adds `via` to the line there is.
+pub(crate) fn append_via(headers: &mut Headers, via: &[u8]) {
+    let mut all: SmallVec<[u8; 128]> = SmallVec::new();
+    for value in headers.values(HeaderId::VIA).filter(|value| !value.is_empty()) {
+        all.extend_from_slice(value);
+        all.extend_from_slice(b", ");
+    }
+    all.extend_from_slice(via);
+    headers.set(HeaderId::VIA, &all);
+}
+
+/// Tells the upstream which service is asking (`add_user_agent`).
+fn add_user_agent(headers: &mut Headers, agent: &UserAgent) {
+    headers.set(HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, &agent.cluster);
+    if headers.value(HeaderId::USER_AGENT).is_none_or(<[u8]>::is_empty) {
+        headers.set(HeaderId::USER_AGENT, &agent.cluster);
+    }
+    if !agent.node.is_empty() {
+        headers.set(HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_NODE, &agent.node);
     }
 }
 
@@ -222,13 +230,13 @@ fn keep_only_trailers(headers: &mut Headers) {
 }
 
 /// `x-request-id`: kept from inside, or where `preserve_external_request_id` says so; made otherwise.
-fn set_request_id(headers: &mut Headers, is_edge: bool, preserve: bool, random: u128) {
+fn set_request_id(headers: &mut Headers, is_edge: bool, settings: &HttpConnectionManager, random: u128) {
     let known = headers.value(HeaderId::X_REQUEST_ID).filter(|id| !id.is_empty());
     match known {
         Some(_) if !is_edge => {}
-        Some(id) if preserve => {
+        Some(id) if settings.preserve_external_request_id => {
             // The 15th character of a UUID says why a request is traced, which is not for strangers to decide.
-            if id.len() == 36 && id[14] != b'4' {
+            if id.len() == 36 && id[14] != b'4' && !settings.forwarding.plain_request_ids {
                 let mut id: SmallVec<[u8; 36]> = SmallVec::from_slice(id);
                 id[14] = b'4';
                 headers.set(HeaderId::X_REQUEST_ID, &id);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proxy_config::settings::{HttpConnectionManager, ServerHeaderMode};
 
+use crate::forwarding::append_via;
 use crate::headers::Headers;
 use crate::message::Response;
 use crate::name::HeaderId;
@@ -43,6 +44,9 @@ pub fn prepare_response(
         ServerHeaderMode::AppendIfAbsent if headers.contains(HeaderId::SERVER) => {}
         ServerHeaderMode::AppendIfAbsent => headers.append(HeaderId::SERVER, &settings.server.name),
         ServerHeaderMode::PassThrough => {}
+    }
+    if let Some(via) = &settings.forwarding.via {
+        append_via(headers, via);
     }
     if let Some(id) = context.request_id
         && (settings.request_id_in_response || context.force_trace)

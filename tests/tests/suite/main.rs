@@ -11,6 +11,7 @@ mod architecture;
 mod cli;
 mod drain;
 mod examples;
+mod forwarding;
 mod framing;
 mod header_values;
 mod headers;

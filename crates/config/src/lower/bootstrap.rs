@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
+use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
-use super::{ClusterNames, Context, address, cluster, listener, stats, watchdog};
+use super::{ClusterNames, Context, LowerOptions, address, cluster, listener, stats, watchdog};
 use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node};
 use crate::{Code, Path};
 
@@ -26,7 +27,7 @@ pub(super) fn lower(
 ) -> Bootstrap {
     let resources = path.field("static_resources");
     Bootstrap {
-        node: node(context, message),
+        node: context.node.clone(),
         admin: admin(context, &path.field("admin"), message.admin.as_ref()),
         clusters: clusters(context, &resources.field("clusters"), clusters_of(message)),
         listeners: listeners(context, &resources.field("listeners"), message),
@@ -75,10 +76,10 @@ fn listeners(
     lowered.into_iter().map(|(_, listener)| listener).collect()
 }
 
-fn node(context: &Context<'_>, message: &bootstrap_v3::Bootstrap) -> Node {
-    let message = message.node.clone().unwrap_or_default();
+/// The node that `message` names, under what the command line says.
+pub(super) fn node(options: &LowerOptions, message: Option<&core_v3::Node>) -> Node {
+    let message = message.cloned().unwrap_or_default();
     let locality = message.locality.unwrap_or_default();
-    let options = context.options;
     let or =
         |flag: &Option<String>, field: String| flag.clone().filter(|flag| !flag.is_empty()).unwrap_or(field);
     Node {

@@ -1,6 +1,7 @@
 //! Headers to add and to remove.
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as rules_v3;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
 use super::{Context, access_log, value};
@@ -44,6 +45,34 @@ fn additions(
 ) -> Vec<HeaderAddition> {
     let each = messages.iter().enumerate();
     each.filter_map(|(index, message)| addition(context, &path.index(index), message)).collect()
+}
+
+/// `envoy.config.common.mutation_rules.v3.HeaderMutation`s, which are applied one after the other.
+pub(super) fn mutations(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[rules_v3::HeaderMutation],
+) -> Vec<HeaderMutations> {
+    use rules_v3::header_mutation::Action;
+    let mut lowered = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let mut mutation = HeaderMutations::default();
+        match &message.action {
+            Some(Action::Remove(name)) => {
+                mutation.remove.extend(modifiable(context, &here.field("remove"), name));
+            }
+            Some(Action::Append(message)) => {
+                mutation.add.extend(addition(context, &here.field("append"), message));
+            }
+            Some(Action::RemoveOnMatch(_)) => {
+                context.unsupported(&here.field("remove_on_match"), "removal by matcher");
+            }
+            None => context.missing(&here, "remove or append is required"),
+        }
+        lowered.push(mutation);
+    }
+    lowered
 }
 
 fn addition(

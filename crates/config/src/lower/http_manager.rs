@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 
-use super::{Context, access_log, address, header, http_filter, protocol, route, value};
+use super::{Context, access_log, address, forwarding, header, http_filter, protocol, route, value};
 use crate::settings::{
     AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization,
     RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
@@ -50,6 +50,7 @@ pub(super) fn lower(
         skip_xff_append: message.skip_xff_append,
         internal_addresses,
         internal_unix_sockets: internal.is_some_and(|internal| internal.unix_sockets),
+        forwarding: forwarding::lower(context, path, message),
         generate_request_id: value::flag(message.generate_request_id.as_ref(), true),
         preserve_external_request_id: message.preserve_external_request_id,
         request_id_in_response: message.always_set_request_id_in_response,

@@ -16,6 +16,7 @@ mod connection_limit;
 mod data_source;
 mod endpoint;
 pub mod format;
+mod forwarding;
 mod header;
 mod http_filter;
 mod http_manager;
@@ -108,6 +109,7 @@ pub fn bootstrap(
 ) -> Option<settings::Bootstrap> {
     let names = bootstrap::cluster_names(message);
     let mut context = Context::new(options, Some(&names), findings);
+    context.node = bootstrap::node(options, message.node.as_ref());
     let lowered = bootstrap::lower(&mut context, &Path::root(), message);
     context.finish(lowered).filter(|_| !findings.has_errors())
 }
@@ -166,6 +168,7 @@ struct Context<'a> {
     options: &'a LowerOptions,
     clusters: Option<&'a ClusterNames>,
     findings: &'a mut Findings,
+    node: settings::Node,
     failed: bool,
 }
 
@@ -175,7 +178,8 @@ impl<'a> Context<'a> {
         clusters: Option<&'a ClusterNames>,
         findings: &'a mut Findings,
     ) -> Context<'a> {
-        Context { options, clusters, findings, failed: false }
+        let node = bootstrap::node(options, None);
+        Context { options, clusters, findings, node, failed: false }
     }
 
     fn finish<T>(&self, lowered: T) -> Option<T> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AccessLog, AccessLogOptions, Cidr, HttpFilter, RouteConfiguration};
+use super::{AccessLog, AccessLogOptions, Cidr, Forwarding, HttpFilter, RouteConfiguration};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct HttpConnectionManager {
     pub internal_addresses: Vec<Cidr>,
     /// `internal_address_config.unix_sockets`: so do clients that come over a UNIX socket.
     pub internal_unix_sockets: bool,
+    pub forwarding: Forwarding,
     /// `generate_request_id`, true when unset.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.

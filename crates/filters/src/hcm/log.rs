@@ -66,6 +66,11 @@ impl ManagerLogs {
         });
     }
 
+    /// What header values tell of a stream.
+    pub(super) fn format_context<'a>(&'a self, stream: &'a StreamInfo) -> FormatContext<'a> {
+        self.context(stream, LogType::NotSet)
+    }
+
     fn context<'a>(&'a self, stream: &'a StreamInfo, log_type: LogType) -> FormatContext<'a> {
         FormatContext::of_stream(stream, &self.filter_chain, log_type)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
-use proxy_http::forwarding::{ForwardingContext, prepare_request};
+use proxy_http::forwarding::{ForwardingContext, NotForwarded, normalize_host, prepare_request};
 use proxy_http::h1::head::HeadError;
+use proxy_http::mutation::mutate_request;
 use proxy_http::path::{PathAction, normalize_path};
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
@@ -53,7 +54,12 @@ impl Manager {
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
         let stats = &self.stats.manager;
+        for mutations in &self.settings.forwarding.early_mutations {
+            mutate_request(mutations, request, &|| self.logs.format_context(stream));
+        }
         stream.set_grpc(is_grpc_call(&request.headers));
+        let local_port = stream.connection.local.ip().map(|address| address.port());
+        normalize_host(request, &self.settings.forwarding, local_port);
         let has_path = !request.path().is_empty(); // CONNECT has none
         let normalized = has_path.then(|| normalize_path(request, &self.settings.path));
         match normalized.unwrap_or(PathAction::Continue) {
@@ -76,8 +82,15 @@ impl Manager {
             internal_addresses: &self.settings.internal_addresses,
             random: fastrand::u128(..),
         };
-        let Ok(forwarded) = prepare_request(request, &self.settings, &context) else {
-            return Some(LocalReply::Downstream(HeadError::Malformed("connection")).response(stream));
+        let forwarded = match prepare_request(request, &self.settings, &context) {
+            Ok(forwarded) => forwarded,
+            Err(NotForwarded::Nomination) => {
+                return Some(LocalReply::Downstream(HeadError::Malformed("connection")).response(stream));
+            }
+            Err(NotForwarded::Refused(status)) => {
+                stats.downstream_rq_rejected_via_ip_detection.inc();
+                return Some(Response::new(status));
+            }
         };
         stream.set_client(forwarded.client);
         stream.set_internal(forwarded.is_internal);

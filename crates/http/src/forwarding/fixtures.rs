@@ -22,6 +22,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         skip_xff_append: false,
         internal_addresses: Vec::new(),
         internal_unix_sockets: false,
+        forwarding: Forwarding::default(),
         generate_request_id: false,
         preserve_external_request_id: false,
         request_id_in_response: false,
