@@ -215,6 +215,7 @@ impl<'a> Raw<'a> {
     }
 
     /// Offers the tunnel to another process, between two system calls.
+    #[expect(clippy::await_holding_refcell_ref, reason = "whoever else could use the socket waits for this")]
     async fn offer(&self) -> Option<Receipt> {
         let (cluster, host) = self.keeper.place();
         let relay = MovedRelay::new(cluster, host, &self.flow, None);
