@@ -3,7 +3,8 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -95,6 +96,18 @@ impl Wire {
     pub fn connect_unix(path: &Path) -> Self {
         let socket = UnixStream::connect(path)
             .unwrap_or_else(|error| panic!("connecting to {}: {error}", path.display()));
+        Self::over_unix(socket)
+    }
+
+    /// Connects to a UNIX socket in the abstract name space.
+    #[must_use]
+    pub fn connect_abstract(name: &str) -> Self {
+        let address = UnixAddress::from_abstract_name(name).unwrap();
+        let socket = UnixStream::connect_addr(&address);
+        Self::over_unix(socket.unwrap_or_else(|error| panic!("connecting to @{name}: {error}")))
+    }
+
+    fn over_unix(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { socket: Box::new(socket), unread: Vec::new(), local: None }

@@ -44,6 +44,17 @@ impl Io {
         }
     }
 
+    /// Gives the stream up, for another worker's loop ([`Io::from_descriptor`]).
+    ///
+    /// # Errors
+    /// When the event loop is going away.
+    pub fn into_descriptor(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => Ok(stream.into_std()?.into()),
+            Self::Unix(stream) => Ok(stream.into_std()?.into()),
+        }
+    }
+
     /// Reads what is there; nothing added means end of file. A short read tells the system's readiness by itself, so
     /// a caller that polls until pending pays no second call to learn that nothing is left.
     ///

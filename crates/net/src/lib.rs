@@ -2,6 +2,7 @@
 
 mod accept;
 mod address;
+mod balance;
 pub mod buffer;
 mod chain_match;
 mod connect;
@@ -17,6 +18,7 @@ pub mod sockopt;
 
 pub use accept::{AcceptHooks, AcceptOptions, QueueAtEnd, accept_loop};
 pub use address::{Address, AddressError, PipePath};
+pub use balance::{Balance, BalancedConnection};
 pub use chain_match::ChainMatcher;
 pub use connect::{ConnectOptions, connect};
 pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};

@@ -201,6 +201,15 @@ impl ListenSocket {
         })
     }
 
+    /// Sets `socket_options` on one that was bound by somebody else, who may have had others.
+    ///
+    /// # Errors
+    /// The first that the system refuses, such as one that can be set only before bind; named in the text.
+    pub fn set_options_again(&self, options: &ListenSocketOptions) -> io::Result<()> {
+        let before_bind = apply(&self.socket, &options.socket_options, SocketOptionState::PreBind);
+        before_bind.and_then(|()| apply(&self.socket, &options.socket_options, SocketOptionState::Bound))
+    }
+
     /// Whether anybody has called `listen` on it, in whatever process.
     pub fn is_listening(&self) -> bool {
         getsockopt(&self.socket, sockopt::AcceptConn).unwrap_or(false)

@@ -19,5 +19,5 @@ pub use pulse::{Beat, Pulse};
 pub use slot::{Slot, SlotReader, Snapshot};
 pub use timer::{Deadlines, TICK, Timer};
 pub use workers::{
-    StartError, StopError, WorkerIndex, Workers, WorkersOptions, local_runtime, measured_local_runtime,
+    Peers, StartError, StopError, WorkerIndex, Workers, WorkersOptions, local_runtime, measured_local_runtime,
 };

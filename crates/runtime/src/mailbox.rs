@@ -1,7 +1,8 @@
 //! The one way into a worker: closures, in the order posted, each run between two events of the worker's loop.
 //!
-//! The queue has no limit of its own. Only code of this process posts, a post is a change of configuration or an
-//! administrator's order, and whoever posts many waits for them ([`crate::Workers::post_all_then`]).
+//! The queue has no limit of its own. Only code of this process posts: a change of configuration or an administrator's
+//! order, and whoever posts many waits for them ([`crate::Workers::post_all_then`]); or a connection for another worker, of
+//! which there are no more than the process has descriptors.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};

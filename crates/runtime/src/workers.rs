@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +39,10 @@ struct Worker {
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
+
+/// The way from each worker to the others. Keeps none of them alive.
+#[derive(Clone)]
+pub struct Peers(Arc<[Sender]>);
 
 /// Workers that could not be started; those that could are stopped again.
 #[derive(Debug, thiserror::Error)]
@@ -181,8 +186,20 @@ impl Workers {
         if stuck.is_empty() { Ok(()) } else { Err(StopError(stuck)) }
     }
 
+    /// For workers that have something to say to each other.
+    pub fn peers(&self) -> Peers {
+        Peers(self.senders().into())
+    }
+
     pub(crate) fn senders(&self) -> Vec<Sender> {
         self.threads.iter().map(|worker| worker.mailbox.clone()).collect()
+    }
+}
+
+impl Peers {
+    /// Runs `mail` on one worker, after everything posted to it before. False when there is no such worker any more.
+    pub fn post(&self, worker: WorkerIndex, mail: Mail) -> bool {
+        self.0.get(usize::from(worker.0)).is_some_and(|mailbox| mailbox.post(mail))
     }
 }
 

@@ -26,6 +26,7 @@ use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 
+use crate::admission::{Admission, Admitted, Overflow};
 use crate::connection_log::LoggedConnection;
 use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
@@ -44,8 +45,7 @@ pub(crate) struct ListenerPlan {
     pub total_connections: Gauge,
     pub local_address: Option<IpAddr>,
     pub scope: Scope,
-    /// The local address of every connection, unless the socket is bound to all of them.
-    pub fixed_address: Option<Address>,
+    pub admission: Admission,
     /// `access_log` of the listener.
     pub logs: AccessLogPlan,
     /// Connections are told of in a log, so each has a record.
@@ -84,6 +84,8 @@ type Chain = Rc<[Rc<dyn NetworkFilter>]>;
 
 /// A worker's instance.
 struct Listener {
+    id: ListenerId,
+    worker: WorkerIndex,
     plan: Arc<ListenerPlan>,
     name: Rc<str>,
     chains: Vec<Chain>,
@@ -152,8 +154,8 @@ fn listeners() -> Rc<Listeners> {
     })
 }
 
-/// Starts to accept on `sockets`.
-pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, sockets: Vec<ListenSocket>) {
+/// Makes ready to serve connections of a listener.
+pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>) {
     let (Some(clusters), Some(ids), Some(handover)) = (
         worker_local::get::<ClusterMap>(),
         worker_local::get::<ConnectionIds>(),
@@ -169,6 +171,8 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         chain.filters.iter().map(build).collect()
     };
     let listener = Rc::new(Listener {
+        id,
+        worker,
         name: Rc::from(&*plan.settings.name),
         chains: plan.chains.iter().map(build).collect(),
         default_chain: plan.default_chain.as_ref().map(build),
@@ -182,12 +186,20 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         logs: Rc::new(AccessLogs::new(&plan.logs)),
         plan,
     });
-    listeners().active.borrow_mut().insert(id, Rc::clone(&listener));
-    sockets.into_iter().for_each(|socket| accept_on(&listener, socket));
+    listeners().active.borrow_mut().insert(id, listener);
+}
+
+/// Starts to accept on `sockets`, once the listener is open on all workers: each may give connections to any other.
+pub(crate) fn start(id: ListenerId, sockets: Vec<ListenSocket>) {
+    with(id, |listener| sockets.into_iter().for_each(|socket| accept_on(listener, socket)));
 }
 
 fn accept_on(listener: &Rc<Listener>, socket: ListenSocket) {
     let listener = Rc::clone(listener);
+    // The local address of every connection, unless the socket takes those to others as well.
+    let fixed = Some(socket.local_address().clone()).filter(|address| {
+        !listener.plan.settings.transparent && address.ip().is_none_or(|ip| !ip.ip().is_unspecified())
+    });
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: listener.plan.settings.accepts_per_event,
         drain: listener.accepting.guard(),
@@ -195,7 +207,8 @@ fn accept_on(listener: &Rc<Listener>, socket: ListenSocket) {
     };
     let hooks = Hooks { listener: Rc::clone(&listener), told: None };
     tokio::task::spawn_local(async move {
-        let accepting = accept_loop(socket, options, move |io, peer| accepted(&listener, io, peer), hooks);
+        let on_accept = move |io, peer| accepted(&listener, io, fixed.as_ref(), peer);
+        let accepting = accept_loop(socket, options, on_accept, hooks);
         if let Err(error) = accepting.await {
             tracing::error!(target: "listener", %error, "a worker cannot accept connections");
         }
@@ -275,12 +288,48 @@ fn build_filter(
     }
 }
 
-fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
-    let local = match &listener.plan.fixed_address {
+fn accepted(listener: &Rc<Listener>, io: Io, fixed: Option<&Address>, peer: Address) {
+    let local = match fixed {
         Some(address) => address.clone(),
         // Fails only when the peer is gone already.
         None => io.local_address().unwrap_or_else(|_| peer.clone()),
     };
+    let admitted = match listener.plan.admission.admit(listener.worker) {
+        Ok(admitted) => admitted,
+        Err(Overflow::Global) => return listener.counts.stats.downstream_global_cx_overflow.inc(),
+        Err(Overflow::Own) => return listener.counts.stats.downstream_cx_overflow.inc(),
+    };
+    match admitted.elsewhere(listener.worker) {
+        None => begin(listener, io, local, peer, admitted),
+        Some(worker) => pass_on(listener, worker, io, local, peer, admitted),
+    }
+}
+
+/// Has another worker serve a connection.
+fn pass_on(
+    listener: &Listener,
+    worker: WorkerIndex,
+    io: Io,
+    local: Address,
+    peer: Address,
+    admitted: Admitted,
+) {
+    // Fails only when this worker ends; so does posting, when that one does.
+    let (Some(balancing), Ok(stream)) = (&listener.plan.admission.balance, io.into_descriptor()) else {
+        return;
+    };
+    let id = listener.id;
+    let take = move || {
+        // One that is not there any more has ended, and has waited for what was on its way.
+        let listener = listeners().all().into_iter().find(|listener| listener.id == id);
+        if let (Some(listener), Ok(io)) = (listener, Io::from_descriptor(stream)) {
+            begin(&listener, io, local, peer, admitted);
+        }
+    };
+    balancing.peers.post(worker, Box::new(take));
+}
+
+fn begin(listener: &Rc<Listener>, io: Io, local: Address, peer: Address, admitted: Admitted) {
     let id = listener.ids.next();
     let name = Rc::clone(&listener.name);
     let mut info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
@@ -295,7 +344,7 @@ fn accepted(listener: &Rc<Listener>, io: Io, peer: Address) {
         return;
     };
     let counted = ListenerConnection::new(&listener.counts, connection.info.started);
-    serve(listener, chain, connection, counted, logged);
+    serve(listener, chain, connection, (counted, admitted), logged);
 }
 
 /// Serves a connection in a task of its own.
@@ -303,14 +352,14 @@ fn serve(
     listener: &Rc<Listener>,
     chain: &Chain,
     connection: Connection,
-    counted: ListenerConnection,
+    (counted, admitted): (ListenerConnection, Admitted),
     logged: LoggedConnection,
 ) {
     let (listener, chain) = (Rc::clone(listener), Rc::clone(chain));
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
     let open = listener.open.guard();
     tokio::task::spawn_local(async move {
-        let _open = open;
+        let (_open, _admitted) = (open, admitted);
         let _active = GaugeGuard::new(listener.plan.total_connections);
         let served = NextNetwork::new(&chain).serve(connection).await;
         if matches!(served, Err(CloseReason::Moved)) {
@@ -343,13 +392,16 @@ pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
     let Some(chosen @ (chain, _)) = listener.chain_for(&connection.info) else { return };
     let logged = listener.logged(Some(chosen), &connection);
     let counted = ListenerConnection::resumed(&listener.counts, connection.info.started);
-    serve(&listener, chain, connection, counted, logged);
+    let admitted = listener.plan.admission.admit_anyway(listener.worker);
+    serve(&listener, chain, connection, (counted, admitted), logged);
 }
 
 fn find_adopter(moved: &MovedConnection) -> Option<(Rc<Listener>, ConnectionInfo)> {
     let listeners = listeners();
     let active = listeners.active.borrow();
-    let listener = active.values().find(|listener| *listener.name == *moved.listener)?;
+    let named = active.values().filter(|listener| *listener.name == *moved.listener);
+    // Two while one takes the place of the other.
+    let listener = named.max_by_key(|listener| !listener.accepting.is_draining())?;
     let info = moved.info(listener.ids.next(), Rc::clone(&listener.name), clock::now())?;
     Some((Rc::clone(listener), info))
 }
@@ -383,6 +435,23 @@ pub(crate) async fn pause_all() {
     }
 }
 
+/// Stops accepting on a listener; resolves when nothing is accepted any more. A connection that was accepted for another
+/// worker is posted to it by then.
+pub(crate) async fn stop(id: ListenerId) {
+    drain(id, 1.0, true);
+    let listener = listeners().active.borrow().get(&id).cloned();
+    if let Some(listener) = listener {
+        listener.accepting.close_and_wait().await;
+    }
+}
+
+/// As [`stop`] for all listeners.
+pub(crate) async fn stop_all() {
+    for listener in listeners().all() {
+        listener.accepting.close_and_wait().await;
+    }
+}
+
 /// Accepts again.
 pub(crate) fn resume(id: ListenerId, sockets: Vec<ListenSocket>) {
     with(id, |listener| {
@@ -397,9 +466,9 @@ pub(crate) fn undrain(id: ListenerId) {
     with(id, |listener| listener.drain.reopen());
 }
 
-/// The listener was removed or replaced: it ends with its last connection, which resolves this.
+/// The listener was removed or replaced: it ends with its last connection, which resolves this. After [`stop`] on all
+/// workers.
 pub(crate) async fn retire(id: ListenerId) {
-    drain(id, 1.0, true);
     let listeners = listeners();
     let Some(listener) = listeners.active.borrow_mut().remove(&id) else { return };
     listeners.retired.borrow_mut().push(Rc::clone(&listener));

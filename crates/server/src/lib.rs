@@ -3,6 +3,7 @@
 mod absent;
 mod accept;
 pub mod admin;
+mod admission;
 mod clusters;
 mod connection_log;
 pub mod control_socket;
@@ -12,6 +13,7 @@ mod flush;
 mod handing_over;
 pub mod invocation;
 mod life;
+mod listen_sockets;
 mod listener_stats;
 mod listeners;
 pub mod logging;

@@ -291,8 +291,10 @@ impl Running {
 fn open(state: &State) -> Result<(), RunError> {
     state.listeners.start()?;
     state.listening.set(true);
-    for (name, address) in state.listeners.list() {
-        tracing::info!(target: "main", %name, %address, "listening");
+    for (name, addresses) in state.listeners.list() {
+        for address in addresses {
+            tracing::info!(target: "main", %name, %address, "listening");
+        }
     }
     let after = state.started.elapsed();
     state.stats.initialized(after);

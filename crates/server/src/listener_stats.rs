@@ -10,7 +10,8 @@ use proxy_stats::{Declared, Scope, stats_block};
 stats_block! {
     /// `listener.<address>.*`.
     pub struct ListenerStats {
-        counters: downstream_cx_destroy, downstream_cx_total, no_filter_chain_match,
+        counters: downstream_cx_destroy, downstream_cx_overflow, downstream_cx_total, downstream_global_cx_overflow,
+            no_filter_chain_match,
             /// Ours: times that the system gave no connection, for lack of descriptors above all.
             downstream_accept_error;
         gauges: downstream_cx_active: Accumulate;
@@ -34,13 +35,11 @@ impl ListenerStats {
     }
 }
 
-/// No limits on connections without an overload manager, and no listener filters yet.
+/// There are no listener filters yet, and no actions on overload.
 const LISTENER_DECLARED: Declared = Declared {
     counters: &[
-        "downstream_cx_overflow",
         "downstream_cx_overload_reject",
         "downstream_cx_transport_socket_connect_timeout",
-        "downstream_global_cx_overflow",
         "downstream_listener_filter_error",
         "downstream_listener_filter_remote_close",
         "downstream_pre_cx_timeout",

@@ -19,13 +19,15 @@ use proxy_filters::tcp_proxy::TcpStats;
 use proxy_filters::token_bucket::SharedBuckets;
 use proxy_http::access_log::AccessLogPlan;
 use proxy_http::route::RouteTable;
-use proxy_net::{Address, BindError, ChainMatcher, ListenSocket, ListenSocketOptions};
+use proxy_net::{Address, Balance, BindError, ChainMatcher, ListenSocket};
 use proxy_runtime::log_file::{Destination, LogFiles, OpenError};
 use proxy_runtime::{OnAllWorkers, Slot, Workers};
-use proxy_stats::{Scope, Store, stats_block};
+use proxy_stats::{Declared, Scope, Store, stats_block};
 use proxy_upstream::ClusterNames;
 
 use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan};
+use crate::admission::{self, Admission, Balancing};
+use crate::listen_sockets::{ListenSockets, Place};
 use crate::listener_stats::{CONFIGURED_DECLARED, ListenerStats};
 use crate::reclaim::Reclaimer;
 use crate::restart::Inherited;
@@ -67,6 +69,8 @@ pub struct ListenerManager {
     next_id: Cell<u32>,
     started: Cell<bool>,
     inherited: RefCell<Inherited>,
+    /// Over all listeners.
+    max_connections: RefCell<Option<Arc<admission::ConnectionLimit>>>,
     /// Those that rate limits of several filters take from.
     buckets: RefCell<SharedBuckets>,
 }
@@ -75,9 +79,7 @@ pub struct ListenerManager {
 struct Entry {
     id: ListenerId,
     settings: Arc<settings::Listener>,
-    address: Address,
-    /// Duplicates of the workers' sockets, in their order: for updates, and to open before the workers start.
-    sockets: Vec<ListenSocket>,
+    sockets: ListenSockets,
     plan: Arc<ListenerPlan>,
     routes: Vec<Routes>,
 }
@@ -141,8 +143,15 @@ impl ListenerManager {
             next_id: Cell::new(0),
             started: Cell::new(false),
             inherited: RefCell::default(),
+            max_connections: RefCell::default(),
             buckets: RefCell::default(),
         })
+    }
+
+    /// Listeners that are added from now on have at most so many connections together.
+    pub fn limit_connections(&self, limit: u64) {
+        self.root.declare(&LIMIT_DECLARED);
+        *self.max_connections.borrow_mut() = Some(admission::ConnectionLimit::new(limit));
     }
 
     /// Adds a listener, or updates the one of that name. It accepts once [`ListenerManager::start`] has been called.
@@ -219,9 +228,11 @@ impl ListenerManager {
         last
     }
 
-    /// Name and bound address of every listener.
-    pub fn list(&self) -> Vec<(Arc<str>, Address)> {
-        self.listeners.borrow().iter().map(|l| (Arc::clone(&l.settings.name), l.address.clone())).collect()
+    /// Name and bound addresses of every listener; a listener has at least one.
+    pub fn list(&self) -> Vec<(Arc<str>, Vec<Address>)> {
+        let listeners = self.listeners.borrow();
+        let each = listeners.iter();
+        each.map(|l| (Arc::clone(&l.settings.name), l.sockets.addresses().cloned().collect())).collect()
     }
 
     /// Tells a share of the connections to close after their next response; `stop` also stops accepting.
@@ -233,7 +244,7 @@ impl ListenerManager {
             let id = entry.id;
             if stop {
                 self.stats.listener_stopped.inc();
-                entry.sockets.clear();
+                entry.sockets.close();
             }
             self.workers.post_all(move || accept::drain(id, share, stop));
         }
@@ -252,6 +263,7 @@ impl ListenerManager {
     /// Stops accepting and ends connections in good order; resolves when none is left on any worker.
     pub async fn shut_down(&self) {
         self.drain(false, 1.0, true);
+        self.workers.spawn_all_then(accept::stop_all).await;
         self.workers.spawn_all_then(accept::close_all).await;
     }
 
@@ -260,11 +272,13 @@ impl ListenerManager {
         let Entry { id, routes, .. } = old;
         self.retired.borrow_mut().push(Retired { id, routes });
         self.stats.total_listeners_draining.inc();
-        let all_gone = self.workers.spawn_all_then(move || accept::retire(id));
+        let stopped = self.workers.spawn_all_then(move || accept::stop(id));
+        let workers = Rc::clone(&self.workers);
         let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
         let stats = self.stats.clone();
         tokio::task::spawn_local(async move {
-            all_gone.await;
+            stopped.await;
+            workers.spawn_all_then(move || accept::retire(id)).await;
             retired.borrow_mut().retain(|retired| retired.id != id);
             stats.total_listeners_draining.dec();
             reclaimer.soon();
@@ -273,9 +287,8 @@ impl ListenerManager {
 
     fn build(&self, settings: Arc<settings::Listener>) -> Result<Entry, BuildError> {
         let sockets = self.sockets(&settings)?;
-        let address =
-            sockets.first().map_or_else(|| Address::from(&settings.address), |s| s.local_address().clone());
-        let label = settings.stat_prefix.clone().unwrap_or_else(|| address.to_string()).replace(':', "_");
+        let address = || Address::from(&settings.address.address).to_string();
+        let label = settings.stat_prefix.clone().unwrap_or_else(address).replace(':', "_");
         let root = stats_config::restricted(&self.root, settings.stats_matcher.as_ref());
         let scope = root.scope(&format!("listener.{label}."));
         scope.declare(&CONFIGURED_DECLARED);
@@ -297,28 +310,28 @@ impl ListenerManager {
             stats: Arc::new(ListenerStats::under(&scope)),
             total_connections: self.connections.total_connections,
             local_address: self.local_address,
+            admission: self.admission(&settings),
             settings: Arc::clone(&settings),
             scope: scope.clone(),
-            fixed_address: address.ip().is_none_or(|ip| !ip.ip().is_unspecified()).then(|| address.clone()),
         });
         let id = ListenerId(self.next_id.get());
         self.next_id.set(id.0 + 1);
         self.stats.listener_create_success.add(self.workers.count() as u64);
-        Ok(Entry { id, settings, address, sockets, plan, routes })
+        Ok(Entry { id, settings, sockets, plan, routes })
     }
 
-    /// The sockets of the listener that has the name and address now, or new ones.
-    fn sockets(&self, settings: &settings::Listener) -> Result<Vec<ListenSocket>, BindError> {
+    fn admission(&self, settings: &settings::Listener) -> Admission {
+        let balancing =
+            || Balancing { counts: Balance::new(self.workers.count()), peers: self.workers.peers() };
+        let global = self.max_connections.borrow().clone().filter(|_| !settings.ignores_global_limit);
+        Admission { global, own: None, balance: settings.exact_balance.then(balancing) }
+    }
+
+    /// The sockets of the listener that has the name and addresses now, or new ones.
+    fn sockets(&self, settings: &settings::Listener) -> Result<ListenSockets, BindError> {
         let listeners = self.listeners.borrow();
-        if let Some(old) = listeners.iter().find(|l| l.settings.name == settings.name)
-            && old.settings.address == settings.address
-            && let Ok(sockets) = old.sockets.iter().map(ListenSocket::duplicate).collect()
-        {
-            return Ok(sockets);
-        }
-        let mut sockets = self.inherited.borrow_mut().take(settings);
-        ListenSocket::complete(&mut sockets, &socket_options(settings), self.workers.count())?;
-        Ok(sockets)
+        let before = listeners.iter().find(|l| l.settings.name == settings.name).map(|old| &old.sockets);
+        ListenSockets::bind(settings, before, &mut self.inherited.borrow_mut(), self.workers.count())
     }
 
     fn plan_filter(
@@ -380,32 +393,25 @@ impl ListenerManager {
 
     /// Opens the sockets and hands each worker its own.
     fn listen(&self, entry: &Entry) -> Result<(), BindError> {
-        let options = socket_options(&entry.settings);
-        // In this order: it is the order in the reuseport group, and has to be the same in every generation.
-        entry.sockets.iter().try_for_each(|socket| socket.listen(&options))?;
-        for (worker, sockets) in self.workers.indexes().zip(self.shares(entry)?) {
-            let (id, plan) = (entry.id, Arc::clone(&entry.plan));
-            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan, sockets)));
+        entry.sockets.listen()?;
+        let shares = entry.sockets.shares(self.workers.count())?;
+        let id = entry.id;
+        for worker in self.workers.indexes() {
+            let plan = Arc::clone(&entry.plan);
+            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan)));
+        }
+        for (worker, sockets) in self.workers.indexes().zip(shares) {
+            self.workers.post(worker, Box::new(move || accept::start(id, sockets)));
         }
         Ok(())
-    }
-
-    /// Duplicates of a listener's sockets for each worker: one, or more where it was taken over from a process with more
-    /// workers. No socket of a reuseport group may be left without somebody who accepts.
-    fn shares(&self, entry: &Entry) -> Result<Vec<Vec<ListenSocket>>, BindError> {
-        let mut shares: Vec<Vec<ListenSocket>> = self.workers.indexes().map(|_| Vec::new()).collect();
-        let count = shares.len();
-        for (index, socket) in entry.sockets.iter().enumerate() {
-            let create = |source| BindError::Create { address: entry.address.clone(), source };
-            shares[index % count].push(socket.duplicate().map_err(create)?);
-        }
-        Ok(shares)
     }
 
     /// Stops accepting, and leaves what is queued to a process that shares the sockets. Resolves when no worker accepts
     /// any more.
     pub async fn pause(&self) {
         self.workers.spawn_all_then(accept::pause_all).await;
+        // Connections that were accepted for another worker lie in its mailbox.
+        self.workers.post_all_then(|| {}).await;
     }
 
     /// Takes [`ListenerManager::pause`] back, on all sockets that are listened on, whoever began.
@@ -416,11 +422,11 @@ impl ListenerManager {
         let mut listeners = self.listeners.borrow_mut();
         let mut all = Vec::new();
         for entry in listeners.iter_mut() {
-            entry.sockets.retain(ListenSocket::is_listening);
+            entry.sockets.close_silent();
             let name = &entry.settings.name;
-            let shares = self
-                .shares(entry)
-                .map_err(|source| ListenerError { name: Arc::clone(name), source: source.into() })?;
+            let shares = entry.sockets.shares(self.workers.count());
+            let shares =
+                shares.map_err(|source| ListenerError { name: Arc::clone(name), source: source.into() })?;
             all.push((entry.id, shares));
         }
         for (id, shares) in all {
@@ -438,7 +444,7 @@ impl ListenerManager {
 
     /// Closes the sockets of paused listeners here: from now on they are another process's.
     pub fn give_sockets_away(&self) {
-        self.listeners.borrow_mut().iter_mut().for_each(|entry| entry.sockets.clear());
+        self.listeners.borrow_mut().iter_mut().for_each(|entry| entry.sockets.close());
     }
 
     /// Accepts again after [`ListenerManager::give_sockets_away`], on sockets that the other process has given back, or on new
@@ -448,15 +454,9 @@ impl ListenerManager {
     /// When an address cannot be bound; the listeners before that one accept.
     pub(crate) fn take_back(&self, mut inherited: Inherited) -> Result<(), ListenerError> {
         for entry in self.listeners.borrow_mut().iter_mut() {
-            // A port that the system chose is to stay what it is.
-            let options =
-                ListenSocketOptions { address: entry.address.clone(), ..socket_options(&entry.settings) };
-            let mut sockets = inherited.take(&entry.settings);
-            let listening = ListenSocket::complete(&mut sockets, &options, self.workers.count())
-                .and_then(|()| sockets.iter().try_for_each(|socket| socket.listen(&options)));
             let name = &entry.settings.name;
-            listening.map_err(|error| ListenerError { name: Arc::clone(name), source: error.into() })?;
-            entry.sockets = sockets;
+            let taken = entry.sockets.take_back(name, &mut inherited, self.workers.count());
+            taken.map_err(|error| ListenerError { name: Arc::clone(name), source: error.into() })?;
         }
         self.resume()
     }
@@ -477,25 +477,14 @@ impl ListenerManager {
     pub(crate) fn with_sockets<T>(
         &self,
         name: &str,
-        address: &str,
+        place: &Place,
         each: usize,
         visit: impl FnOnce(&[ListenSocket]) -> T,
     ) -> Option<T> {
         let mut listeners = self.listeners.borrow_mut();
-        let entry = listeners.iter_mut().find(|entry| {
-            let configured = Address::from(&entry.settings.address);
-            let any_port = configured.ip().is_some_and(|ip| ip.port() == 0);
-            configured.to_string() == address && (!any_port || *entry.settings.name == *name)
-        })?;
-        if entry.sockets.is_empty() {
-            return None;
-        }
-        let options = socket_options(&entry.settings);
-        if let Err(error) = ListenSocket::complete(&mut entry.sockets, &options, each) {
-            // The other process may have more luck.
-            tracing::debug!(target: "restart", %error, "no more sockets for the new process");
-        }
-        Some(visit(&entry.sockets))
+        let mut known = listeners.iter_mut();
+        let sockets = known.find_map(|entry| entry.sockets.at(place, *entry.settings.name == *name, each));
+        sockets.map(visit)
     }
 
     /// Sockets that listeners added from now on take instead of binding some.
@@ -503,6 +492,13 @@ impl ListenerManager {
         *self.inherited.borrow_mut() = sockets;
     }
 }
+
+/// There is nothing to measure for this monitor.
+const LIMIT_DECLARED: Declared = Declared {
+    counters: &["overload.envoy.resource_monitors.global_downstream_max_connections.failed_updates"],
+    gauges: &["overload.envoy.resource_monitors.global_downstream_max_connections.pressure"],
+    histograms: &[],
+};
 
 /// Whether a log of the listener, or of a `tcp_proxy` in it, tells of connections.
 fn keeps_records(settings: &settings::Listener) -> bool {
@@ -520,18 +516,4 @@ fn local_address() -> Option<IpAddr> {
     let addresses =
         interfaces.filter_map(|interface| Some(IpAddr::from(interface.address?.as_sockaddr_in()?.ip())));
     addresses.into_iter().find(|ip| !ip.is_loopback())
-}
-
-pub(crate) fn socket_options(settings: &settings::Listener) -> ListenSocketOptions {
-    let mut options = ListenSocketOptions::new(Address::from(&settings.address));
-    options.reuse_port = settings.reuse_port;
-    options.backlog = settings.backlog.unwrap_or(options.backlog);
-    options.freebind = settings.freebind.then_some(true);
-    options.transparent = settings.transparent.then_some(true);
-    options.ipv4_compat = settings.ipv4_compat;
-    options.socket_options = settings.socket_options.clone();
-    if let settings::SocketAddress::Pipe { mode, .. } = settings.address {
-        options.mode = mode;
-    }
-    options
 }

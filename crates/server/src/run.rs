@@ -248,6 +248,9 @@ async fn start(
     state.listeners.inherit(inherited);
     control.serve(&admin)?;
     state.clusters.add(bootstrap.clusters);
+    if let Some(limit) = bootstrap.max_connections {
+        state.listeners.limit_connections(limit);
+    }
     for listener in bootstrap.listeners {
         state.listeners.add(listener)?;
     }

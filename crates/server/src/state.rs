@@ -100,9 +100,12 @@ impl AdminState for State {
 
     fn listeners(&self) -> Vec<ListenerStatus> {
         let list = self.listeners.list();
-        list.into_iter()
-            .map(|(name, address)| ListenerStatus { name, address: socket_address(&address) })
-            .collect()
+        let status = |(name, addresses): (Arc<str>, Vec<Address>)| {
+            let mut addresses = addresses.iter().map(socket_address);
+            let address = addresses.next()?;
+            Some(ListenerStatus { name, address, additional_addresses: addresses.collect() })
+        };
+        list.into_iter().filter_map(status).collect()
     }
 
     fn clusters(&self) -> Vec<Arc<str>> {

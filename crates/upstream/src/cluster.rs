@@ -43,7 +43,7 @@ impl ClusterInfo {
         let breakers = Breakers::new(&settings.circuit_breakers, &scope);
         let connect = ConnectOptions {
             source: settings.source_address.as_ref().map(Address::from),
-            freebind: false,
+            freebind: settings.freebind,
             keepalive: settings.tcp_keepalive,
             socket_options: settings.socket_options.clone(),
         };

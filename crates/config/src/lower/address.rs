@@ -213,13 +213,14 @@ fn socket_option(
     Some(SocketOption { level: level?, name: name?, value: value?, state })
 }
 
-pub(super) fn tcp_keepalive(message: &core_v3::TcpKeepalive) -> TcpKeepalive {
-    let seconds = |value: &u32| Duration::from_secs(u64::from(*value));
-    TcpKeepalive {
-        probes: message.keepalive_probes.as_ref().map(|value| value.value),
-        time: message.keepalive_time.as_ref().map(|value| seconds(&value.value)),
-        interval: message.keepalive_interval.as_ref().map(|value| seconds(&value.value)),
-    }
+/// `None` when a field switches it off by 0.
+pub(super) fn tcp_keepalive(message: &core_v3::TcpKeepalive) -> Option<TcpKeepalive> {
+    let seconds = |value: u32| Duration::from_secs(u64::from(value));
+    let [probes, time, interval] =
+        [&message.keepalive_probes, &message.keepalive_time, &message.keepalive_interval]
+            .map(|value| value.as_ref().map(|value| value.value));
+    let off = [probes, time, interval].contains(&Some(0));
+    (!off).then(|| TcpKeepalive { probes, time: time.map(seconds), interval: interval.map(seconds) })
 }
 
 /// `sun_path` of Linux has 108 bytes, the last one a NUL.

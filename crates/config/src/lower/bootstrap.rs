@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
-use super::{ClusterNames, Context, LowerOptions, address, cluster, listener, stats, watchdog};
+use super::{ClusterNames, Context, LowerOptions, address, cluster, listener, overload, stats, watchdog};
 use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node};
 use crate::{Code, Path};
 
@@ -31,6 +31,10 @@ pub(super) fn lower(
         admin: admin(context, &path.field("admin"), message.admin.as_ref()),
         clusters: clusters(context, &resources.field("clusters"), clusters_of(message)),
         listeners: listeners(context, &resources.field("listeners"), message),
+        max_connections: message
+            .overload_manager
+            .as_ref()
+            .and_then(|message| overload::max_connections(context, &path.field("overload_manager"), message)),
         stats: stats::lower(context, path, message),
         local_cluster: local_cluster(context, &path.field("cluster_manager"), message),
         watchdogs: watchdog::lower(context, path, message),

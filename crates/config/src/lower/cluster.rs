@@ -54,8 +54,9 @@ pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &cluste
         max_connection_duration: upstream.common.max_connection_duration,
         max_response_headers: upstream.common.max_headers,
         max_response_header_bytes: upstream.common.max_response_header_bytes,
-        tcp_keepalive: keepalive.map(address::tcp_keepalive),
+        tcp_keepalive: keepalive.and_then(address::tcp_keepalive),
         source_address: source,
+        freebind: bind_config.is_some_and(|message| value::flag(message.freebind.as_ref(), false)),
         socket_options,
         stats_matcher: stats::matcher(context, &path.field("stats_matcher"), message.stats_matcher.as_ref()),
     }

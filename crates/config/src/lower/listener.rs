@@ -9,7 +9,9 @@ use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
 use super::{Context, DUPLICATE_ADDRESS, access_log, address, chain_match, network, stats, value};
-use crate::settings::{FilterChain, FilterChainMatch, Listener, SocketAddress, TrafficDirection};
+use crate::settings::{
+    FilterChain, FilterChainMatch, ListenAddress, Listener, SocketAddress, SocketOption, TrafficDirection,
+};
 use crate::{Code, Path};
 
 pub(super) fn lower(
@@ -17,8 +19,7 @@ pub(super) fn lower(
     path: &Path<'_>,
     message: &listener_v3::Listener,
 ) -> Option<Listener> {
-    let here = path.field("address");
-    let address = address::literal(context, &here, message.address.as_ref());
+    let (address, additional_addresses) = addresses(context, path, message);
     let (chains, default_chain) = filter_chains(context, path, message);
     let direction = path.field("traffic_direction");
     let traffic_direction = match value::enumeration(context, &direction, message.traffic_direction) {
@@ -26,26 +27,21 @@ pub(super) fn lower(
         core_v3::TrafficDirection::Inbound => TrafficDirection::Inbound,
         core_v3::TrafficDirection::Outbound => TrafficDirection::Outbound,
     };
-    if !value::flag(message.bind_to_port.as_ref(), true) {
-        let here = path.field("bind_to_port");
-        context.error(&here, Code::UNSUPPORTED_VALUE, "a listener that does not bind is not supported");
-    }
     let drain_type: DrainType = value::enumeration(context, &path.field("drain_type"), message.drain_type);
     let accepts = path.field("max_connections_to_accept_per_socket_event");
     let max_accepts = message.max_connections_to_accept_per_socket_event.as_ref();
     let accepts_per_event = value::number(context, &accepts, max_accepts, 1..=u32::MAX, u32::MAX);
-    let socket_options =
-        address::socket_options(context, &path.field("socket_options"), &message.socket_options);
+    let exact_balance = exact_balance(context, path, message.connection_balance_config.as_ref());
     let address = address?;
-    let ipv4_compat = ipv4_compat(context, &here, message.address.as_ref(), &address);
     let name = match message.name.as_str() {
-        "" => display(&address).into(),
+        "" => display(&address.address).into(),
         name => name.into(),
     };
     Some(Listener {
         name,
         address,
-        ipv4_compat,
+        additional_addresses,
+        bind_to_port: value::flag(message.bind_to_port.as_ref(), true),
         stat_prefix: Some(message.stat_prefix.clone()).filter(|prefix| !prefix.is_empty()),
         stats_matcher: stats::matcher(context, &path.field("stats_matcher"), message.stats_matcher.as_ref()),
         chains,
@@ -56,11 +52,72 @@ pub(super) fn lower(
         accepts_per_event,
         transparent: value::flag(message.transparent.as_ref(), false),
         freebind: value::flag(message.freebind.as_ref(), false),
-        socket_options,
+        exact_balance,
+        ignores_global_limit: message.ignore_global_conn_limit,
         traffic_direction,
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         drain_modify_only: drain_type == DrainType::ModifyOnly,
     })
+}
+
+/// The listener's own address, if it is one, and the others.
+fn addresses(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &listener_v3::Listener,
+) -> (Option<ListenAddress>, Vec<ListenAddress>) {
+    let options = address::socket_options(context, &path.field("socket_options"), &message.socket_options);
+    let keepalive = message.tcp_keepalive.as_ref();
+    let here = path.field("address");
+    let own = listen_address(context, &here, message.address.as_ref(), options.clone(), keepalive);
+    let here = path.field("additional_addresses");
+    let mut additional = Vec::with_capacity(message.additional_addresses.len());
+    for (index, message) in message.additional_addresses.iter().enumerate() {
+        let here = here.index(index);
+        let own_options = message.socket_options.as_ref().map(|message| {
+            let here = here.field("socket_options");
+            address::socket_options(context, &here.field("socket_options"), &message.socket_options)
+        });
+        let options = own_options.unwrap_or_else(|| options.clone());
+        let keepalive = message.tcp_keepalive.as_ref().or(keepalive);
+        let (here, message) = (here.field("address"), message.address.as_ref());
+        additional.extend(listen_address(context, &here, message, options, keepalive));
+    }
+    (own, additional)
+}
+
+fn listen_address(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&core_v3::Address>,
+    socket_options: Vec<SocketOption>,
+    keepalive: Option<&core_v3::TcpKeepalive>,
+) -> Option<ListenAddress> {
+    let address = address::literal(context, path, message)?;
+    let ipv4_compat = ipv4_compat(context, path, message, &address);
+    let tcp_keepalive = keepalive.and_then(address::tcp_keepalive);
+    Some(ListenAddress { address, ipv4_compat, socket_options, tcp_keepalive })
+}
+
+fn exact_balance(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: Option<&listener_v3::listener::ConnectionBalanceConfig>,
+) -> bool {
+    use listener_v3::listener::connection_balance_config::BalanceType;
+    let here = path.field("connection_balance_config");
+    match message.map(|message| &message.balance_type) {
+        None => false,
+        Some(Some(BalanceType::ExactBalance(_))) => true,
+        Some(Some(_)) => {
+            context.refused_type(&here, "only exact_balance is supported");
+            false
+        }
+        Some(None) => {
+            context.missing(&here, "exact_balance is required");
+            false
+        }
+    }
 }
 
 fn ipv4_compat(
@@ -147,13 +204,19 @@ pub(super) fn check_distinct(
             let message = format_args!("listeners[{other}] is named {name:?} as well");
             context.error(&here.field("name"), Code::DUPLICATE_NAME, message);
         }
-        if matches!(listener.address, SocketAddress::Ip(address) if address.port() == 0) {
-            continue;
-        }
-        if let Some(other) = addresses.insert(&listener.address, *index) {
-            let address = display(&listener.address);
-            let message = format_args!("listeners[{other}] listens on {address} as well");
-            context.error(&here.field("address"), DUPLICATE_ADDRESS, message);
+        for (number, ListenAddress { address, .. }) in listener.addresses().enumerate() {
+            if matches!(address, SocketAddress::Ip(address) if address.port() == 0) {
+                continue;
+            }
+            let Some(other) = addresses.insert(address, *index) else { continue };
+            let message = format!("listeners[{other}] listens on {} as well", display(address));
+            match number.checked_sub(1) {
+                None => context.error(&here.field("address"), DUPLICATE_ADDRESS, message),
+                Some(number) => {
+                    let here = here.field("additional_addresses");
+                    context.error(&here.index(number).field("address"), DUPLICATE_ADDRESS, message);
+                }
+            }
         }
     }
 }

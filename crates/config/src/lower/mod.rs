@@ -25,6 +25,7 @@ mod log_filter;
 mod log_json;
 mod matcher;
 mod network;
+mod overload;
 mod protocol;
 mod rbac;
 mod regex;

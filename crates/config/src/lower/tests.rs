@@ -170,7 +170,17 @@ fn listeners_are_checked() {
     accepted(&listeners(&format!("{one}, {{name: m, {}", &port0[1..])));
     refused(&listener("filter_chains: []"), &[("required", "listeners[0]")]);
     refused(&listeners(&format!("{{{chain}}}")), &[("required", "listeners[0].address")]);
-    refused(&listener(&format!("bind_to_port: false, {chain}")), &[("unsupported-value", "bind_to_port")]);
+    let again = "additional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: 80}}}]";
+    let twice = [("duplicate-address", "listeners[0].additional_addresses[0].address")];
+    refused(&listener(&format!("{again}, {chain}")), &twice);
+    refused(
+        &listener(&format!("additional_addresses: [{{}}], {chain}")),
+        &[("required", "additional_addresses[0].address")],
+    );
+    let by = |balance: &str| listener(&format!("connection_balance_config: {{{balance}}}, {chain}"));
+    refused(&by(""), &[("required", "connection_balance_config")]);
+    assert!(accepted(&by("exact_balance: {}")).listeners[0].exact_balance);
+    assert!(!accepted(&listener(&format!("bind_to_port: false, {chain}"))).listeners[0].bind_to_port);
     let named = format!("{{address: {{socket_address: {{address: localhost, port_value: 80}}}}, {chain}}}");
     refused(&listeners(&named), &[("bad-address", "socket_address.address")]);
     for (length, fits) in [(107, true), (108, false)] {
@@ -181,7 +191,7 @@ fn listeners_are_checked() {
     let lowered =
         accepted(&listeners(&format!("{{address: {{pipe: {{path: '@name', mode: 384}}}}, {chain}}}")));
     let pipe = SocketAddress::Pipe { path: "@name".into(), abstract_name: true, mode: 0o600 };
-    assert_eq!(lowered.listeners[0].address, pipe);
+    assert_eq!(lowered.listeners[0].address.address, pipe);
     accepted(&listener("filter_chains: [{filters: []}]"));
 }
 
@@ -219,6 +229,45 @@ fn filter_chains_do_not_overlap() {
     let explosive = format!("source_ports: [{many}], server_names: [{names}]");
     refused(&chains(&explosive, ""), &[("out-of-range", "filter_chains[0]")]);
     refused(&chains("server_names: ['*a.b']", ""), &[("invalid", "server_names[0]")]);
+}
+
+#[test]
+fn the_overload_manager_limits_connections_and_nothing_else() {
+    let monitor = |kind: &str, fields: &str| {
+        let kind = format!("type.googleapis.com/envoy.extensions.resource_monitors.{kind}");
+        format!("{{name: one, typed_config: {{'@type': {kind}, {fields}}}}}")
+    };
+    let manager = |fields: &str| format!("overload_manager: {{{fields}}}");
+    let connections = |limit: i64| {
+        let fields = format!("max_active_downstream_connections: {limit}");
+        monitor("downstream_connections.v3.DownstreamConnectionsConfig", &fields)
+    };
+    let monitors = |monitors: &str| manager(&format!("resource_monitors: [{monitors}]"));
+    assert_eq!(accepted(&monitors(&connections(7))).max_connections, Some(7));
+    assert_eq!(accepted("{}").max_connections, None);
+    refused(&monitors(&connections(0)), &[("rule", "max_active_downstream_connections")]);
+    let two = format!("{}, {}", connections(1), connections(2));
+    refused(&monitors(&two), &[("duplicate-name", "resource_monitors[1]")]);
+    let heap = monitor("fixed_heap.v3.FixedHeapConfig", "max_heap_size_bytes: 1");
+    refused(&monitors(&heap), &[("unsupported-type", "resource_monitors[0].typed_config.@type")]);
+    let action = "actions: [{name: a, triggers: [{name: b, threshold: {value: 1}}]}]";
+    let monitor = connections(1);
+    let with_action = manager(&format!("resource_monitors: [{monitor}], {action}"));
+    refused(&with_action, &[("unsupported-field", "overload_manager.actions")]);
+}
+
+#[test]
+fn a_keepalive_field_of_0_switches_it_off() {
+    let with =
+        |fields: &str| cluster(&format!("upstream_connection_options: {{tcp_keepalive: {{{fields}}}}}"));
+    let of = |fields: &str| accepted(&with(fields)).clusters[0].tcp_keepalive;
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(of(""), Some(TcpKeepalive { probes: None, time: None, interval: None }));
+    let all = TcpKeepalive { probes: Some(3), time: seconds(4), interval: seconds(5) };
+    assert_eq!(of("keepalive_probes: 3, keepalive_time: 4, keepalive_interval: 5"), Some(all));
+    for off in ["keepalive_probes: 0", "keepalive_time: 0, keepalive_probes: 1", "keepalive_interval: 0"] {
+        assert_eq!(of(off), None, "{off}");
+    }
 }
 
 #[test]

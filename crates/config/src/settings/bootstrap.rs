@@ -11,6 +11,8 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<Cluster>>,
+    /// `envoy.resource_monitors.global_downstream_max_connections` of the overload manager: over all listeners.
+    pub max_connections: Option<u64>,
     pub stats: Stats,
     /// `cluster_manager.local_cluster_name`.
     pub local_cluster: Option<Arc<str>>,

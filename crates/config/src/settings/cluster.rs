@@ -36,6 +36,8 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// `upstream_bind_config.source_address`.
     pub source_address: Option<SocketAddress>,
+    /// `upstream_bind_config.freebind`.
+    pub freebind: bool,
     pub socket_options: Vec<SocketOption>,
     /// Decides on the cluster's own stats in place of the bootstrap's.
     pub stats_matcher: Option<StatsMatcher>,

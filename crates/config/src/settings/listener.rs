@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HttpConnectionManager, NetworkRateLimit,
-    NetworkRbac, StatsMatcher,
+    NetworkRbac, StatsMatcher, TcpKeepalive,
 };
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
@@ -29,9 +29,11 @@ pub enum SocketAddress {
 pub struct Listener {
     /// Never empty: a listener without a name is given its address.
     pub name: Arc<str>,
-    pub address: SocketAddress,
-    /// `socket_address.ipv4_compat`: an IPv6 listener also takes IPv4.
-    pub ipv4_compat: bool,
+    pub address: ListenAddress,
+    pub additional_addresses: Vec<ListenAddress>,
+    /// Without, it has no sockets: connections come only from a listener that hands them over by their original
+    /// destination.
+    pub bind_to_port: bool,
     /// `stat_prefix`; stats use the address (with `:` as `_`) when `None`.
     pub stat_prefix: Option<String>,
     /// Decides on the stats of the listener and its filters in place of the bootstrap's.
@@ -49,12 +51,32 @@ pub struct Listener {
     pub accepts_per_event: u32,
     pub transparent: bool,
     pub freebind: bool,
-    pub socket_options: Vec<SocketOption>,
+    /// `connection_balance_config.exact_balance`: each connection goes to the worker that has the fewest.
+    pub exact_balance: bool,
+    /// `ignore_global_conn_limit`: its connections neither count against the limit on all, nor are they refused by it.
+    pub ignores_global_limit: bool,
     pub traffic_direction: TrafficDirection,
     /// `drain_type == MODIFY_ONLY`: ignores `/healthcheck/fail`.
     pub drain_modify_only: bool,
     /// `access_log`: a line per connection.
     pub access_logs: Arc<[AccessLog]>,
+}
+
+/// One address of a listener, and what is set on its sockets alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    pub address: SocketAddress,
+    /// `socket_address.ipv4_compat`: an IPv6 listener also takes IPv4.
+    pub ipv4_compat: bool,
+    pub socket_options: Vec<SocketOption>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+}
+
+impl Listener {
+    /// The first is the one that the listener is called by.
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        std::iter::once(&self.address).chain(&self.additional_addresses)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -132,6 +132,9 @@ pub struct WantedListener {
     /// How to bind what the parent does not have; absent if only the child can.
     #[prost(message, optional, tag = "3")]
     pub bind: Option<Bind>,
+    /// How many addresses before this one of the listener read the same, which can be with port 0 alone.
+    #[prost(uint32, tag = "4")]
+    pub occurrence: u32,
 }
 
 /// How sockets of a listener are bound, in Envoy's words.

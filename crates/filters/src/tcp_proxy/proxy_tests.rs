@@ -47,6 +47,7 @@ fn cluster_settings() -> settings::Cluster {
         max_response_header_bytes: 60 * 1024,
         tcp_keepalive: None,
         source_address: None,
+        freebind: false,
         socket_options: Vec::new(),
         stats_matcher: None,
     }

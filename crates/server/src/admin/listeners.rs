@@ -25,9 +25,10 @@ impl Pieces for Text {
     fn next_piece(&mut self, piece: &mut Vec<u8>) -> bool {
         while piece.len() < PIECE_BYTES {
             let Some(listener) = self.left.next() else { return false };
-            piece.extend_from_slice(
-                format!("{}::{}\n", listener.name, address::text(&listener.address)).as_bytes(),
-            );
+            for address in std::iter::once(&listener.address).chain(&listener.additional_addresses) {
+                piece
+                    .extend_from_slice(format!("{}::{}\n", listener.name, address::text(address)).as_bytes());
+            }
         }
         true
     }
@@ -46,8 +47,12 @@ impl Pieces for Json {
                 self.list.end(piece);
                 return false;
             };
-            let status =
+            let mut status =
                 json!({ "name": &*listener.name, "local_address": address::message(&listener.address) });
+            if !listener.additional_addresses.is_empty() {
+                let additional = listener.additional_addresses.iter().map(address::message);
+                status["additional_local_addresses"] = additional.collect();
+            }
             self.list.item(piece, &status);
         }
         true

@@ -95,6 +95,7 @@ pub struct ListenerStatus {
     pub name: Arc<str>,
     /// As bound: with the port that the system chose.
     pub address: SocketAddress,
+    pub additional_addresses: Vec<SocketAddress>,
 }
 
 #[derive(Debug, Clone)]

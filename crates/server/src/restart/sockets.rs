@@ -20,7 +20,8 @@ use tracing::debug;
 
 use super::{ANSWER_LIMIT, TalkError, called, next};
 use crate::admin::AdminPort;
-use crate::listeners::{self, ListenerManager};
+use crate::listen_sockets::{self, Place};
+use crate::listeners::ListenerManager;
 
 /// Sockets taken over from the generation before, until listeners ask for them.
 #[derive(Debug, Default)]
@@ -31,12 +32,13 @@ pub(crate) struct Inherited(HashMap<Key, Vec<ListenSocket>>);
 struct Key {
     name: String,
     address: String,
+    occurrence: u32,
 }
 
 impl Inherited {
-    /// The sockets of a listener, none if it is new.
-    pub(crate) fn take(&mut self, listener: &settings::Listener) -> Vec<ListenSocket> {
-        self.0.remove(&Key::of(listener)).unwrap_or_default()
+    /// The sockets of an address of a listener, none if it is new.
+    pub(crate) fn take(&mut self, listener: &str, place: &Place) -> Vec<ListenSocket> {
+        self.0.remove(&Key::of(listener, place)).unwrap_or_default()
     }
 
     /// The admin port's socket.
@@ -46,16 +48,17 @@ impl Inherited {
 }
 
 impl Key {
-    fn of(listener: &settings::Listener) -> Key {
-        Key { name: listener.name.to_string(), address: Address::from(&listener.address).to_string() }
+    fn of(listener: &str, place: &Place) -> Key {
+        let Place { address, occurrence } = place;
+        Key { name: listener.to_owned(), address: address.clone(), occurrence: *occurrence }
     }
 
     fn of_admin(address: &SocketAddress) -> Key {
-        Key { name: String::new(), address: Address::from(address).to_string() }
+        Key { name: String::new(), address: Address::from(address).to_string(), occurrence: 0 }
     }
 
     fn wanted(self, bind: Option<Bind>) -> WantedListener {
-        WantedListener { name: self.name, address: self.address, bind }
+        WantedListener { name: self.name, address: self.address, bind, occurrence: self.occurrence }
     }
 }
 
@@ -109,8 +112,10 @@ pub(super) async fn ask<'a>(
     admin: Option<&SocketAddress>,
     workers: usize,
 ) -> Result<Inherited, TalkError> {
-    let listeners = listeners
-        .map(|listener| Key::of(listener).wanted(bind(listeners::socket_options(listener), workers)));
+    let listeners = listeners.filter(|listener| listener.bind_to_port).flat_map(|listener| {
+        listen_sockets::places(listener)
+            .map(|(place, options)| Key::of(&listener.name, &place).wanted(bind(options, workers)))
+    });
     let wanted: Vec<_> = listeners.chain(admin.map(|admin| Key::of_admin(admin).wanted(None))).collect();
     super::say(channel, Body::SocketsWanted(SocketsWanted { listeners: wanted.clone() })).await?;
     let mut inherited = Inherited::default();
@@ -124,7 +129,8 @@ pub(super) async fn ask<'a>(
             let Some(listener) = wanted.get(entry.listener as usize) else {
                 return Err(TalkError::Unexpected("sockets of a listener that was not asked for"));
             };
-            let key = Key { name: listener.name.clone(), address: listener.address.clone() };
+            let WantedListener { name, address, occurrence, .. } = listener.clone();
+            let key = Key { name, address, occurrence };
             let of_listener = inherited.0.entry(key).or_default();
             for descriptor in descriptors.by_ref().take(entry.count as usize) {
                 let socket = ListenSocket::from_descriptor(descriptor);
@@ -180,7 +186,8 @@ pub(super) async fn give(
 /// cannot be bound here, the child may try.
 fn sockets_for(listener: &WantedListener, listeners: &ListenerManager) -> io::Result<Vec<ListenSocket>> {
     let count = listener.bind.as_ref().map_or(0, |bind| bind.sockets as usize).min(SOCKETS_OF_LISTENER);
-    let of_listener = listeners.with_sockets(&listener.name, &listener.address, count, |sockets| {
+    let place = Place { address: listener.address.clone(), occurrence: listener.occurrence };
+    let of_listener = listeners.with_sockets(&listener.name, &place, count, |sockets| {
         sockets.iter().map(ListenSocket::duplicate).collect::<io::Result<Vec<_>>>()
     });
     let mut sockets = of_listener.transpose()?.unwrap_or_default();

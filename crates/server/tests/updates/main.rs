@@ -18,7 +18,7 @@ fn no_request_fails_during_a_thousand_updates() {
         proxy.clusters.add([proxy::cluster("one", a.port), proxy::cluster("two", c.port)]);
         proxy.listeners.add(proxy::listener("one")).unwrap();
         proxy.listeners.start().unwrap();
-        let address = proxy.listeners.list()[0].1.ip().unwrap();
+        let address = proxy.listeners.list()[0].1[0].ip().unwrap();
         let clients = Clients::start(4, address, &[("one", &["a", "b"]), ("two", &["c"]), ("extra", &["b"])]);
         let mut grown_to = 0;
         for update in 0..UPDATES {
@@ -94,7 +94,7 @@ fn a_connection_of_a_replaced_listener_follows_new_routes() {
         proxy.clusters.add([proxy::cluster("old", a.port)]);
         proxy.listeners.add(proxy::listener("old")).unwrap();
         proxy.listeners.start().unwrap();
-        let mut client = Client::new(proxy.listeners.list()[0].1.ip().unwrap());
+        let mut client = Client::new(proxy.listeners.list()[0].1[0].ip().unwrap());
         assert_eq!(client.get().unwrap().backend, "a");
         proxy.listeners.add(proxy::listener("old")).unwrap();
         proxy.clusters.add([proxy::cluster("new", b.port)]);

@@ -178,7 +178,13 @@ impl AdminState for Process {
     fn listeners(&self) -> Vec<ListenerStatus> {
         let all =
             [("six", ip("[::1]:29101")), ("two", ip("127.0.0.1:29102")), ("uds", pipe("/run/uds.sock"))];
-        all.map(|(name, address)| ListenerStatus { name: name.into(), address }).into()
+        let mut all = all.map(|(name, address)| ListenerStatus {
+            name: name.into(),
+            address,
+            additional_addresses: Vec::new(),
+        });
+        all[2].additional_addresses = vec![ip("127.0.0.2:39533"), pipe("@abstract")];
+        all.into()
     }
 
     fn clusters(&self) -> Vec<Arc<str>> {
