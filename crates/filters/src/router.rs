@@ -256,12 +256,12 @@ impl Router {
         let (body, tunnel) = match (exchange.opens_tunnel(&head), stream.tunnel()) {
             (false, _) => (exchange.into_body(&head, active), None),
             (true, Tunnelling::No) => {
-                let (body, tunnel) = exchange.into_tunnel(active);
+                let (body, tunnel) = exchange.into_tunnel(&head, active);
                 (joined(body, tunnel), None)
             }
             (true, _) => {
                 stream.open_tunnel();
-                exchange.into_tunnel(active)
+                exchange.into_tunnel(&head, active)
             }
         };
         let mut response = Response { status: head.status, headers, body, tunnel };

@@ -182,11 +182,16 @@ impl Exchange {
         }
     }
 
-    /// Both halves of the tunnel that a response agreed to; `guard` is kept to the end of both.
-    pub fn into_tunnel(self, guard: Box<dyn ResponseGuard>) -> (Body, Option<Box<dyn Tunnel>>) {
+    /// The two ways of the exchange, each for itself: of a tunnel that the response agreed to, or of a request whose body
+    /// goes on while its answer comes. `guard` is kept to the end of both.
+    pub fn into_tunnel(
+        self,
+        head: &ResponseHead,
+        guard: Box<dyn ResponseGuard>,
+    ) -> (Body, Option<Box<dyn Tunnel>>) {
         match self {
             Exchange::Http1(exchange) => {
-                let (body, tunnel) = exchange.into_tunnel(guard);
+                let (body, tunnel) = exchange.into_tunnel(head, guard);
                 (body, Some(tunnel))
             }
             Exchange::Http2(exchange) => exchange.into_tunnel(guard),

@@ -295,10 +295,22 @@ impl Exchange {
         self.tunnel.is_some_and(|tunnel| tunnel.is_accepted_by(head.status))
     }
 
-    /// Both halves of the tunnel that the host has agreed to; `guard` is kept to the end of both.
-    pub fn into_tunnel(mut self, guard: Box<dyn ResponseGuard>) -> (Body, Box<dyn Tunnel>) {
+    /// Both halves of the exchange; `guard` is kept to the end of both.
+    pub fn into_tunnel(
+        mut self,
+        head: &ResponseHead,
+        guard: Box<dyn ResponseGuard>,
+    ) -> (Body, Box<dyn Tunnel>) {
         self.count_read();
-        tunnel::split(self, guard)
+        let framing = if self.opens_tunnel(head) { Framing::UntilClose } else { head.framing };
+        tunnel::split(self, BodyDecoder::new(framing), guard)
+    }
+
+    /// What a tunnel that the host has agreed to is made of: the socket, what was read from it, and who counts.
+    pub(crate) fn into_socket(mut self) -> (Io, ReadBuffer, ConnectionGuard, AttemptGuard) {
+        self.count_read();
+        let Client { io, read, guard, .. } = self.client;
+        (io, read, guard, self.attempt)
     }
 
     /// The response's body; takes the connection along, and gives it back to the pool at the end.

@@ -14,6 +14,7 @@ mod pending;
 pub mod pool;
 pub mod stats;
 pub mod tcp;
+pub mod tunnel;
 
 pub use cluster::{Cluster, ClusterInfo, ClusterMap, WorkerHost};
 pub use host::{Host, HostAttributes, HostSet, HostStat};

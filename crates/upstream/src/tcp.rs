@@ -30,6 +30,9 @@ pub enum TcpConnectError {
     /// Every attempt failed; this is the last one's error.
     #[error(transparent)]
     Connect(ConnectError),
+    /// A proxy on the way was reached every time, and made no tunnel.
+    #[error("no tunnel")]
+    NoTunnel,
 }
 
 /// Counts one connection while it carries a stream.
@@ -56,6 +59,14 @@ impl TcpGuard {
         connection.set_active_request(true);
         host.add(HostStat::RqActive, 1);
         Self { _request: GaugeGuard::new(host.cluster.stats.upstream_rq_active), connection }
+    }
+
+    /// Counts a connection that an HTTP exchange has opened, as one request of its own.
+    pub(crate) fn tunnelled(connection: ConnectionGuard) -> Self {
+        connection.set_active_request(true);
+        connection.host.add(HostStat::RqActive, 1);
+        let active = GaugeGuard::new(connection.host.cluster.stats.upstream_rq_active);
+        Self { _request: active, connection }
     }
 
     /// The host at the other end.

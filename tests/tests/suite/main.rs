@@ -38,6 +38,7 @@ mod stats_sinks;
 mod supervise;
 mod tcp;
 mod timeouts;
+mod tunneling;
 mod upgrades;
 mod upstream;
 mod watchdog;

@@ -38,7 +38,7 @@ fn removals(context: &mut Context<'_>, path: &Path<'_>, names: &[String]) -> Vec
     each.filter_map(|(index, name)| modifiable(context, &path.index(index), name)).collect()
 }
 
-fn additions(
+pub(super) fn additions(
     context: &mut Context<'_>,
     path: &Path<'_>,
     messages: &[core_v3::HeaderValueOption],
@@ -146,7 +146,7 @@ pub(super) fn header_value(context: &mut Context<'_>, path: &Path<'_>, text: &st
 }
 
 /// A header value with operators in it.
-fn formatted(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Option<HeaderValue> {
+pub(super) fn formatted(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Option<HeaderValue> {
     if !text.contains('%') {
         return Some(HeaderValue::Constant(header_value(context, path, text)));
     }

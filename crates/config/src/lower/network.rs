@@ -14,9 +14,11 @@ use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as rbac_v3;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_v3;
 
 use super::{
-    Context, FILTER_ORDER, access_log, any, connection_limit, data_source, http_manager, rbac, value,
+    Context, FILTER_ORDER, access_log, any, connection_limit, data_source, header, http_manager, rbac, value,
 };
-use crate::settings::{AccessLogOptions, ClusterWeight, NetworkFilter, NetworkFilterConfig, TcpProxy};
+use crate::settings::{
+    AccessLogOptions, ClusterWeight, HeaderMutations, NetworkFilter, NetworkFilterConfig, TcpProxy, Tunneling,
+};
 use crate::{Code, Path};
 
 /// The filters of a chain; the last one is terminal, no other is.
@@ -130,9 +132,36 @@ fn tcp_proxy(context: &mut Context<'_>, path: &Path<'_>, message: &tcp_v3::TcpPr
             1..=u32::MAX,
             1,
         ),
+        tunneling: message
+            .tunneling_config
+            .as_ref()
+            .and_then(|message| tunneling(context, &path.field("tunneling_config"), message)),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
     }
+}
+
+fn tunneling(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &tcp_v3::tcp_proxy::TunnelingConfig,
+) -> Option<Tunneling> {
+    let here = path.field("hostname");
+    if message.hostname.is_empty() {
+        context.missing(&here, "a host name is required");
+    }
+    let hostname = header::formatted(context, &here, &message.hostname);
+    let here = path.field("post_path");
+    if !message.post_path.is_empty() && !message.use_post {
+        context.error(&here, Code::CONFLICT, "a path goes with use_post only");
+    }
+    let post_path = match &*message.post_path {
+        "" => Bytes::from_static(b"/"),
+        text => header::header_value(context, &here, text),
+    };
+    let headers = header::additions(context, &path.field("headers_to_add"), &message.headers_to_add);
+    let headers = HeaderMutations { add: headers, ..HeaderMutations::default() };
+    Some(Tunneling { hostname: hostname?, post_path: message.use_post.then_some(post_path), headers })
 }
 
 fn access_log_options(

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HttpConnectionManager, NetworkRateLimit,
-    NetworkRbac, StatsMatcher, TcpKeepalive,
+    AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HeaderMutations, HeaderValue,
+    HttpConnectionManager, NetworkRateLimit, NetworkRbac, StatsMatcher, TcpKeepalive,
 };
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
@@ -209,7 +209,20 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// `max_connect_attempts`, 1 when unset.
     pub max_connect_attempts: u32,
+    /// `tunneling_config`.
+    pub tunneling: Option<Tunneling>,
     /// `access_log`.
     pub access_logs: Arc<[AccessLog]>,
     pub access_log_options: AccessLogOptions,
+}
+
+/// `TcpProxy.TunnelingConfig`: the stream goes through a proxy upstream, as an HTTP request of the cluster's version.
+#[derive(Debug)]
+pub struct Tunneling {
+    /// `hostname`: where that proxy is to connect to.
+    pub hostname: HeaderValue,
+    /// `use_post` and `post_path`; `None`: CONNECT.
+    pub post_path: Option<Bytes>,
+    /// `headers_to_add`.
+    pub headers: HeaderMutations,
 }

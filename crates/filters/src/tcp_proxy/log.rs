@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use proxy_config::settings::{LogType, ResponseFlags};
 use proxy_http::access_log::{AccessLogs, FormatContext};
-use proxy_net::ConnectionInfo;
+use proxy_net::{ConnectionInfo, StreamRecord};
 use proxy_runtime::clock;
 use proxy_upstream::connect::ConnectError;
 use proxy_upstream::tcp::TcpConnectError;
@@ -49,7 +49,8 @@ impl<'a> LoggedConnection<'a> {
         record.set_flag(match error {
             TcpConnectError::NoHealthyUpstream => ResponseFlags::NO_HEALTHY_UPSTREAM,
             TcpConnectError::Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
-            TcpConnectError::Connect(ConnectError::Failed(_) | ConnectError::TimedOut) => {
+            TcpConnectError::Connect(ConnectError::Failed(_) | ConnectError::TimedOut)
+            | TcpConnectError::NoTunnel => {
                 ResponseFlags::UPSTREAM_CONNECTION_FAILURE.with(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED)
             }
         });
@@ -62,10 +63,14 @@ impl<'a> LoggedConnection<'a> {
     }
 
     fn log(&self, log_type: LogType) {
-        let Some(record) = self.info.record.as_deref().filter(|_| !self.logs.access.is_empty()) else {
-            return;
-        };
-        self.logs.access.log(&FormatContext {
+        if let Some(record) = self.info.record.as_deref().filter(|_| !self.logs.access.is_empty()) {
+            self.logs.access.log(&self.context(record, log_type));
+        }
+    }
+
+    /// What is to be told of the connection now.
+    pub(super) fn context<'b>(&'b self, record: &'b StreamRecord, log_type: LogType) -> FormatContext<'b> {
+        FormatContext {
             connection: &self.info,
             record,
             stream: None,
@@ -78,7 +83,7 @@ impl<'a> LoggedConnection<'a> {
             now: clock::now(),
             wall: clock::system_now(),
             random: fastrand::u128(..),
-        });
+        }
     }
 }
 

@@ -7,11 +7,13 @@ mod log;
 mod moving;
 mod session;
 mod stats;
+mod tunnel;
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use proxy_config::settings::{self, ResponseFlags};
 use proxy_http::route::ClusterId;
@@ -30,6 +32,7 @@ pub use log::TcpLogs;
 use moving::Handed;
 use session::{Session, Told};
 pub use stats::{TcpCounters, TcpStats};
+use tunnel::TunnelSession;
 
 /// One worker's instance for a filter chain.
 pub struct TcpProxy {
@@ -41,6 +44,13 @@ pub struct TcpProxy {
     stats: Arc<TcpStats>,
     logs: TcpLogs,
     handover: Rc<Handover>,
+}
+
+/// A connection that has its upstream.
+enum Opened {
+    Session(Box<Session>),
+    /// Through HTTP that stays HTTP.
+    Tunnel(Box<TunnelSession>),
 }
 
 impl TcpProxy {
@@ -61,7 +71,7 @@ impl TcpProxy {
         &self,
         connection: Connection,
         logged: &LoggedConnection<'_>,
-    ) -> Result<Session, CloseReason> {
+    ) -> Result<Opened, CloseReason> {
         self.stats.counters.downstream_cx_total.inc();
         let ends = self.settings.max_duration.map(|limit| connection.info.started + limit);
         let Some(cluster) = self.choose(fastrand::u64(..)) else {
@@ -73,25 +83,41 @@ impl TcpProxy {
         if let Some(record) = record {
             record.set_cluster(Arc::clone(&cluster.info.settings));
         }
+        if let Some(tunneling) = &self.settings.tunneling {
+            return self.open_tunnel(connection, &cluster, tunneling, ends, logged).await;
+        }
+        let connecting = cluster.connect_tcp(self.settings.max_connect_attempts, record);
+        let (io, guard, attempt) = self.within(ends, connecting, logged).await?;
+        logged.connected();
+        let told = connection.info.record.clone().map(|record| Box::new(Told { record, attempt }));
+        let relay = Relay::new(connection.io, connection.prefix, io);
+        let stats = Arc::clone(&self.stats);
+        let session = Session::new(relay, guard, stats, self.settings.idle_timeout, ends, told);
+        Ok(Opened::Session(Box::new(session)))
+    }
+
+    /// Waits for `connecting`, but not past `ends`.
+    async fn within<T>(
+        &self,
+        ends: Option<Instant>,
+        connecting: impl Future<Output = Result<T, TcpConnectError>>,
+        logged: &LoggedConnection<'_>,
+    ) -> Result<T, CloseReason> {
         let timer = Timer::new();
         if let Some(ends) = ends {
             timer.set(ends);
         }
-        let (io, guard, attempt) = tokio::select! {
+        tokio::select! {
             biased;
-            connected = cluster.connect_tcp(self.settings.max_connect_attempts, record) => {
-                connected.inspect_err(|error| logged.refused(error)).map_err(refusal)?
+            connected = connecting => {
+                connected.inspect_err(|error| logged.refused(error)).map_err(refusal)
             }
             () = timer.expired() => {
                 self.stats.counters.max_downstream_connection_duration.inc();
                 logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
-                return Err(CloseReason::Timeout(Limit::Duration));
+                Err(CloseReason::Timeout(Limit::Duration))
             }
-        };
-        logged.connected();
-        let told = connection.info.record.clone().map(|record| Box::new(Told { record, attempt }));
-        let relay = Relay::new(connection.io, connection.prefix, io);
-        Ok(Session::new(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))
+        }
     }
 
     fn choose(&self, random: u64) -> Option<Rc<Cluster>> {
@@ -110,11 +136,21 @@ impl NetworkFilter for TcpProxy {
             let info = Rc::clone(&connection.info);
             let mut connection = connection;
             let logged = LoggedConnection::new(&self.logs, Rc::clone(&info));
-            let mut session = Box::new(match connection.moved.take() {
-                Some(moved) => self.resume(connection, *moved)?,
+            let opened = match connection.moved.take() {
+                Some(moved) => Opened::Session(Box::new(self.resume(connection, *moved)?)),
                 // Boxed apart, so that a connection does not keep the memory that connecting took.
                 None => Box::pin(self.open(connection, &logged)).await?,
-            });
+            };
+            let mut session = match opened {
+                Opened::Session(session) => session,
+                Opened::Tunnel(mut tunnel) => {
+                    let result = poll_fn(|context| tunnel.poll(context)).await;
+                    if let Err(CloseReason::Timeout(Limit::Duration)) = result {
+                        logged.set_flag(ResponseFlags::DURATION_TIMEOUT);
+                    }
+                    return result;
+                }
+            };
             let mobility = self.handover.mobility();
             loop {
                 let ended = poll_fn(|context| {
@@ -170,6 +206,7 @@ fn refusal(error: TcpConnectError) -> CloseReason {
         TcpConnectError::NoHealthyUpstream => "no healthy upstream",
         TcpConnectError::Overflow => "circuit breaker open",
         TcpConnectError::Connect(_) => "connecting failed",
+        TcpConnectError::NoTunnel => "no tunnel",
     })
 }
 

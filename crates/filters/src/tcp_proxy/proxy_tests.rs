@@ -22,6 +22,7 @@ fn tcp_settings() -> settings::TcpProxy {
         clusters: Vec::new(),
         idle_timeout: None,
         max_duration: None,
+        tunneling: None,
         max_connect_attempts: 1,
         access_logs: Arc::default(),
         access_log_options: settings::AccessLogOptions::default(),

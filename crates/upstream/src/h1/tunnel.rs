@@ -35,8 +35,12 @@ struct Download(Rc<RefCell<Joint>>);
 /// From the client to the host.
 struct Upload(Rc<RefCell<Joint>>);
 
-pub(super) fn split(exchange: Exchange, guard: Box<dyn ResponseGuard>) -> (Body, Box<dyn Tunnel>) {
-    let joint = Joint { exchange, guard, decoder: BodyDecoder::UntilClose, up_ended: false };
+pub(super) fn split(
+    exchange: Exchange,
+    decoder: BodyDecoder,
+    guard: Box<dyn ResponseGuard>,
+) -> (Body, Box<dyn Tunnel>) {
+    let joint = Joint { exchange, guard, decoder, up_ended: false };
     let joint = Rc::new(RefCell::new(joint));
     (Body::Stream(Box::new(Download(Rc::clone(&joint)))), Box::new(Upload(joint)))
 }
@@ -71,8 +75,10 @@ impl Joint {
             // Told by the other half, if it matters there.
             Err(_) => {}
         }
-        // It fails only where the host is gone, which the other half tells as well.
-        let _ = ready!(self.exchange.client.io.poll_shutdown(cx));
+        if self.exchange.tunnel.is_some() {
+            // It fails only where the host is gone, which the other half tells as well.
+            let _ = ready!(self.exchange.client.io.poll_shutdown(cx));
+        }
         self.up_ended = true;
         if self.decoder.is_done() {
             self.exchange.client.guard.set_active_request(false);
@@ -188,7 +194,8 @@ impl Tunnel for Upload {
     fn into_raw(self: Box<Self>, body: Body) -> Result<RawHost, (Box<dyn Tunnel>, Body)> {
         let is_raw = {
             let Joint { exchange, decoder, .. } = &*self.0.borrow();
-            matches!(decoder, BodyDecoder::UntilClose)
+            exchange.tunnel.is_some()
+                && matches!(decoder, BodyDecoder::UntilClose)
                 && body.is_raw()
                 && exchange.body.is_raw()
                 && exchange.outgoing.waiting() == 0
