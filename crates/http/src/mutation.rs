@@ -27,18 +27,18 @@ pub fn mutate_request(mutations: &HeaderMutations, request: &mut Request, source
     }
 }
 
-/// Mutates the headers of `response`, the answer to `request`.
+/// Mutates the headers of `response`, the answer to `request` as far as that is at hand.
 pub fn mutate_response(
     mutations: &HeaderMutations,
     response: &mut Response,
-    request: &Request,
+    request: Option<&Request>,
     source: ContextSource<'_>,
 ) {
     mutations.remove.iter().for_each(|name| _ = response.headers.remove(&**name));
     if !mutations.add.is_empty() {
         let filled = fill(&mutations.add, |format, out| {
             let context = FormatContext {
-                request: Some(request),
+                request,
                 response: Some(&response.headers),
                 response_status: response.status,
                 ..source()

@@ -76,6 +76,8 @@ pub struct StreamInfo {
     response_id: RefCell<Option<Rc<[u8]>>>,
     /// What is to be kept of its messages for access logs.
     needs: LogNeeds,
+    /// A filter wants the request's head kept as well.
+    wants_request: Cell<bool>,
     kept: RefCell<KeptMessages>,
 }
 
@@ -127,6 +129,7 @@ impl StreamInfo {
             tunnel: Cell::default(),
             response_id: RefCell::new(None),
             needs,
+            wants_request: Cell::new(false),
             kept: RefCell::default(),
         }
     }
@@ -266,9 +269,19 @@ impl StreamInfo {
         self.needs
     }
 
+    /// Has the request's head kept for when its response comes.
+    pub fn want_request(&self) {
+        self.wants_request.set(true);
+    }
+
+    /// Whether somebody wants the request's head.
+    pub fn keeps_request(&self) -> bool {
+        self.needs.request || self.wants_request.get()
+    }
+
     /// Keeps the head of a request that is not needed elsewhere any more, if a log wants it.
     pub fn keep_request(&self, request: Request) {
-        if self.needs.request {
+        if self.keeps_request() {
             self.kept.borrow_mut().request = Some(Box::new(request));
         }
     }

@@ -75,7 +75,7 @@ pub(super) fn mutations(
     lowered
 }
 
-fn addition(
+pub(super) fn addition(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: &core_v3::HeaderValueOption,
@@ -112,7 +112,7 @@ fn addition(
 }
 
 /// A header name in lower case that configuration may add or remove.
-fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
+pub(super) fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
     let lower = name.to_ascii_lowercase();
     if lower.starts_with(':') || lower == "host" {
         context.error(path, Code::INVALID, "pseudo-headers and host cannot be changed here");

@@ -264,17 +264,24 @@ impl RouteConfiguration {
         let either = |request: &HeaderMutations, response: &HeaderMutations| {
             request.tells_of_record() || response.tells_of_record()
         };
+        let filters = |filters: &[RouteFilter]| filters.iter().any(RouteFilter::tells_of_record);
         let of_route = |route: &Arc<Route>| {
             let weighted = match &route.action {
                 RouteAction::Forward(forward) => forward.target.weighted(),
                 RouteAction::Redirect(_) | RouteAction::Direct(_) | RouteAction::NonForwarding => &[],
             };
             either(&route.request_headers, &route.response_headers)
-                || weighted.iter().any(|cluster| either(&cluster.request_headers, &cluster.response_headers))
+                || filters(&route.filters)
+                || weighted.iter().any(|cluster| {
+                    either(&cluster.request_headers, &cluster.response_headers) || filters(&cluster.filters)
+                })
         };
         either(&self.request_headers, &self.response_headers)
+            || filters(&self.filters)
             || self.virtual_hosts.iter().any(|host| {
-                either(&host.request_headers, &host.response_headers) || host.routes.iter().any(of_route)
+                either(&host.request_headers, &host.response_headers)
+                    || filters(&host.filters)
+                    || host.routes.iter().any(of_route)
             })
     }
 }

@@ -42,7 +42,7 @@ impl DerefMut for HeldRequest<'_> {
 
 impl Drop for HeldRequest<'_> {
     fn drop(&mut self) {
-        if self.stream.needs().request {
+        if self.stream.keeps_request() {
             let empty = Request::new(Method::Get, self.request.version, b"", b"", Headers::new());
             let mut request = std::mem::replace(&mut self.request, empty);
             request.body = Body::Empty;

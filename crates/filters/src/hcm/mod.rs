@@ -82,9 +82,15 @@ impl HttpConnectionManager {
         filters: &FilterChain,
         context: ManagerContext,
     ) -> HttpConnectionManager {
-        let built = filters.build(&FilterWorker { clusters: Rc::clone(&context.clusters) });
+        let built = filters.build(&FilterWorker {
+            clusters: Rc::clone(&context.clusters),
+            filter_chain: Rc::clone(&context.logs.filter_chain),
+        });
         let logged = context.logs.needs();
-        let needs = LogNeeds { record: logged.record || settings.routes.tells_of_record(), ..logged };
+        let needs = LogNeeds {
+            record: logged.record || settings.routes.tells_of_record() || filters.tells_of_record(),
+            ..logged
+        };
         HttpConnectionManager(Rc::new(Manager {
             router: Router::new(
                 filters.router(),

@@ -48,6 +48,8 @@ impl Manager {
             Some(reply) => reply,
             None => wait(self.router.serve(stream, &mut request)).await?,
         };
+        // Who wants its head has it from now on.
+        drop(request);
         Ok(self.finish(stream, response).await)
     }
 

@@ -16,15 +16,19 @@ use proxy_upstream::{ClusterMap, ClusterNames};
 use crate::extensions::{Extensions, PlanError};
 use crate::hcm::HttpStats;
 use buffer::Buffer;
+use compression::{Compressor, Decompressor};
 use cors::Cors;
 use csrf::Csrf;
 use fault::Fault;
+use header_mutation::HeaderMutation;
 use health_check::HealthCheck;
 
 mod buffer;
+mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod header_mutation;
 mod health_check;
 mod rate_limited;
 
@@ -38,6 +42,8 @@ pub struct FilterContext<'a> {
     /// Of the connection manager.
     pub manager: &'a Arc<HttpStats>,
     pub clusters: &'a ClusterNames,
+    /// All filters of the chain, by index.
+    pub chain: &'a [settings::HttpFilter],
     pub process: &'a ProcessFacts,
 }
 
@@ -53,6 +59,8 @@ pub struct ProcessFacts {
 /// What a filter needs of its worker.
 pub struct FilterWorker {
     pub clusters: Rc<ClusterMap>,
+    /// Its name, for formats.
+    pub filter_chain: Rc<str>,
 }
 
 /// A filter as main makes it: with its stats, and all that workers share.
@@ -67,6 +75,11 @@ pub trait HttpFilterPlan: Send + Sync {
             RouteFilterConfig::Extension(extension) => Some(Arc::clone(&extension.settings)),
             _ => None,
         }
+    }
+
+    /// Whether it tells what is only noted of a stream where somebody wants to know it.
+    fn tells_of_record(&self) -> bool {
+        false
     }
 }
 
@@ -106,8 +119,15 @@ impl FilterChain {
         };
         for filter in &settings.filters {
             let index = FilterIndex(chain.plans.len() as u8);
-            let context =
-                FilterContext { index, root, scope: stats.scope(), manager: stats, clusters, process };
+            let context = FilterContext {
+                index,
+                root,
+                scope: stats.scope(),
+                manager: stats,
+                clusters,
+                chain: &settings.filters,
+                process,
+            };
             let plan: Box<dyn HttpFilterPlan> = match &filter.config {
                 HttpFilterConfig::Router(router) => {
                     chain.router = Arc::clone(router);
@@ -118,6 +138,11 @@ impl FilterChain {
                 HttpFilterConfig::Csrf(settings) => Box::new(Csrf::new(settings, &context)),
                 HttpFilterConfig::Fault(settings) => Box::new(Fault::new(settings, &context)),
                 HttpFilterConfig::HealthCheck(settings) => Box::new(HealthCheck::new(settings, &context)),
+                HttpFilterConfig::Compressor(settings) => Box::new(Compressor::new(settings, &context)),
+                HttpFilterConfig::Decompressor(settings) => Box::new(Decompressor::new(settings, &context)),
+                HttpFilterConfig::HeaderMutation(settings) => {
+                    Box::new(HeaderMutation::new(settings, &context))
+                }
                 HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
             };
             if filter.disabled {
@@ -137,6 +162,11 @@ impl FilterChain {
     /// Those that only requests see whose route says so.
     pub fn disabled_by_default(&self) -> FilterSet {
         self.disabled
+    }
+
+    /// See [`HttpFilterPlan::tells_of_record`].
+    pub fn tells_of_record(&self) -> bool {
+        self.plans.iter().any(|plan| plan.tells_of_record())
     }
 
     /// The terminal filter's settings.

@@ -62,14 +62,14 @@ impl ChosenRoute<'_> {
         source: ContextSource<'_>,
     ) {
         if let Some(cluster) = self.weighted_cluster(weighted) {
-            mutate_response(&cluster.response_headers, response, request, source);
+            mutate_response(&cluster.response_headers, response, Some(request), source);
         }
         for level in self.levels([
             &self.route().response_headers,
             &self.virtual_host().response_headers,
             &self.table.configuration.response_headers,
         ]) {
-            mutate_response(level, response, request, source);
+            mutate_response(level, response, Some(request), source);
         }
     }
 

@@ -1,9 +1,11 @@
 //! HTTP filters: here what routes say to them, whatever filter it is; each filter in a file of its own.
 
 mod buffer;
+mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod header_mutation;
 mod health_check;
 
 use proxy_tests::{Backend, Bootstrap, Proxy, yaml};

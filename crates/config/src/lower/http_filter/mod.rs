@@ -13,9 +13,11 @@ use crate::settings::{HttpFilter, HttpFilterConfig, MAX_HTTP_FILTERS, RouteFilte
 use crate::{Code, ExtensionKind, Path};
 
 mod buffer;
+mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod header_mutation;
 mod health_check;
 mod router;
 
@@ -88,8 +90,17 @@ fn filter_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Optio
     let mut typed = Typed { context, path, any };
     match any::type_name(any) {
         "envoy.extensions.filters.http.buffer.v3.Buffer" => typed.lower(buffer::lower).map(Config::Buffer),
+        "envoy.extensions.filters.http.compressor.v3.Compressor" => {
+            typed.lower_or_none(compression::lower_compressor).map(Config::Compressor)
+        }
         "envoy.extensions.filters.http.cors.v3.Cors" => Some(Config::Cors),
         "envoy.extensions.filters.http.csrf.v3.CsrfPolicy" => typed.lower(csrf::lower).map(Config::Csrf),
+        "envoy.extensions.filters.http.decompressor.v3.Decompressor" => {
+            typed.lower_or_none(compression::lower_decompressor).map(Config::Decompressor)
+        }
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+            typed.lower(header_mutation::lower).map(Config::HeaderMutation)
+        }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => typed.lower(fault::lower).map(Config::Fault),
         "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
             typed.lower(health_check::lower).map(Config::HealthCheck)
@@ -138,6 +149,12 @@ fn route_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Option
     match any::type_name(any) {
         "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
             typed.lower_or_none(buffer::lower_route).map(Config::Buffer)
+        }
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute" => {
+            typed.lower_or_none(compression::lower_compressor_route).map(Config::Compressor)
+        }
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
+            typed.lower(header_mutation::lower_route).map(Config::HeaderMutation)
         }
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
             typed.lower(cors::lower_route).map(Config::Cors)

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use crate::Extension;
 
 mod buffer;
+mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod header_mutation;
 mod health_check;
 mod router;
 
 pub use buffer::*;
+pub use compression::*;
 pub use cors::*;
 pub use csrf::*;
 pub use fault::*;
+pub use header_mutation::*;
 pub use health_check::*;
 pub use router::*;
 
@@ -32,11 +36,14 @@ pub struct HttpFilter {
 #[derive(Debug)]
 pub enum HttpFilterConfig {
     Buffer(Arc<Buffer>),
+    Compressor(Arc<Compressor>),
     /// All it does is said on routes.
     Cors,
     Csrf(Arc<CsrfPolicy>),
+    Decompressor(Arc<Decompressor>),
     Extension(Extension),
     Fault(Arc<Fault>),
+    HeaderMutation(Arc<HeaderMutationFilter>),
     HealthCheck(Arc<HealthCheck>),
     Router(Arc<Router>),
 }
@@ -55,11 +62,20 @@ pub struct RouteFilter {
 #[derive(Debug, Clone)]
 pub enum RouteFilterConfig {
     Buffer(Arc<BufferPerRoute>),
+    Compressor(Arc<CompressorPerRoute>),
     Cors(Arc<CorsPolicy>),
     Csrf(Arc<CsrfPolicy>),
     Extension(Extension),
     Fault(Arc<Fault>),
+    HeaderMutation(Arc<Mutations>),
 }
 
 /// HTTP filters of one connection manager, besides the router: a stream has a bit for each.
 pub const MAX_HTTP_FILTERS: usize = 64;
+
+impl RouteFilter {
+    /// See [`HeaderMutations::tells_of_record`](super::HeaderMutations::tells_of_record).
+    pub fn tells_of_record(&self) -> bool {
+        matches!(&self.config, Some(RouteFilterConfig::HeaderMutation(mutations)) if mutations.tells_of_record())
+    }
+}
