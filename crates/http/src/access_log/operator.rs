@@ -140,7 +140,7 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
         Field::DownstreamWireBytesReceived => count(record.received.wire.get()),
         Field::DownstreamWireBytesSent => count(record.sent.wire.get()),
         Field::RequestHeadersBytes => count(context.request.map_or(0, Request::header_bytes)),
-        Field::ResponseCode => count(record.status.get().into()),
+        Field::ResponseCode => count(context.response_status.into()),
         Field::ResponseHeadersBytes => count(context.response.map_or(0, |headers| {
             // With `:status` and its three digits, as Envoy counts them.
             headers.byte_size() as u64 + 10
