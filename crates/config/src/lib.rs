@@ -2,6 +2,7 @@
 
 mod check;
 mod constraint;
+mod difference;
 mod extension;
 mod finding;
 mod forms;
@@ -20,6 +21,7 @@ mod tree;
 mod wire;
 mod yaml;
 
+pub use difference::{Changes, Compared, Difference};
 pub use extension::{Extension, ExtensionKind, ExtensionTypes};
 pub use finding::{Code, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
 pub use load::{

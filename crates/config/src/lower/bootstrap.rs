@@ -26,7 +26,7 @@ pub(super) fn lower(
     message: &bootstrap_v3::Bootstrap,
 ) -> Bootstrap {
     let resources = path.field("static_resources");
-    Bootstrap {
+    let mut lowered = Bootstrap {
         node: context.node.clone(),
         admin: admin(context, &path.field("admin"), message.admin.as_ref()),
         clusters: clusters(context, &resources.field("clusters"), clusters_of(message)),
@@ -40,7 +40,10 @@ pub(super) fn lower(
         watchdogs: watchdog::lower(context, path, message),
         dispatcher_stats: message.enable_dispatcher_stats,
         version_override: message.stats_server_version_override.as_ref().map(|version| version.value),
-    }
+        files: Vec::new(),
+    };
+    lowered.files = std::mem::take(&mut context.files);
+    lowered
 }
 
 fn clusters(

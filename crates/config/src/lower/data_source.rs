@@ -1,12 +1,14 @@
 //! Data sources: text or bytes that stand in the configuration or in a file of their own.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
 use super::Context;
+use crate::settings::NamedFile;
 use crate::{Code, Path};
 
 /// How much there may be, and what says so.
@@ -28,7 +30,16 @@ pub(super) fn bytes(
         Some(Specifier::InlineString(text)) => ("inline_string", Ok(Bytes::copy_from_slice(text.as_bytes()))),
         Some(Specifier::InlineBytes(bytes)) => ("inline_bytes", Ok(Bytes::copy_from_slice(bytes))),
         Some(Specifier::Filename(_)) if !context.options.read_files => return Some(Bytes::new()),
-        Some(Specifier::Filename(name)) => ("filename", read(name, limit.bytes)),
+        Some(Specifier::Filename(name)) => {
+            let content = read(name, limit.bytes);
+            if let Ok(content) = &content {
+                let mut hasher = DefaultHasher::new();
+                content.hash(&mut hasher);
+                let (path, named_at) = (name.into(), path.to_string());
+                context.files.push(NamedFile { path, digest: hasher.finish(), named_at });
+            }
+            ("filename", content)
+        }
         Some(Specifier::EnvironmentVariable(_)) => {
             context.unsupported(&path.field("environment_variable"), "a value from the environment");
             return None;

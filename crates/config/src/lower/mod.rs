@@ -171,6 +171,8 @@ struct Context<'a> {
     findings: &'a mut Findings,
     node: settings::Node,
     failed: bool,
+    /// Read so far.
+    files: Vec<settings::NamedFile>,
 }
 
 impl<'a> Context<'a> {
@@ -180,7 +182,7 @@ impl<'a> Context<'a> {
         findings: &'a mut Findings,
     ) -> Context<'a> {
         let node = bootstrap::node(options, None);
-        Context { options, clusters, findings, node, failed: false }
+        Context { options, clusters, findings, node, failed: false, files: Vec::new() }
     }
 
     fn finish<T>(&self, lowered: T) -> Option<T> {

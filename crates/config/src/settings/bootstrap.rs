@@ -1,5 +1,6 @@
 //! The whole of a bootstrap file.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Cluster, Listener, SocketAddress, Stats, Watchdogs};
@@ -21,6 +22,18 @@ pub struct Bootstrap {
     pub dispatcher_stats: bool,
     /// `stats_server_version_override`: the value of `server.version`.
     pub version_override: Option<u64>,
+    /// Files that were read because the bootstrap names them.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that a bootstrap names, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    pub path: PathBuf,
+    /// Of its content; differs if that does.
+    pub digest: u64,
+    /// Path of the field that names it.
+    pub named_at: String,
 }
 
 /// `envoy.config.core.v3.Node`, after `--service-node`, `--service-cluster` and `--service-zone`.
