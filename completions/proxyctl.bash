@@ -28,6 +28,9 @@ _proxyctl() {
             proxyctl,log-level)
                 cmd="proxyctl__subcmd__log__subcmd__level"
                 ;;
+            proxyctl,reload)
+                cmd="proxyctl__subcmd__reload"
+                ;;
             proxyctl,restart)
                 cmd="proxyctl__subcmd__restart"
                 ;;
@@ -57,6 +60,9 @@ _proxyctl() {
                 ;;
             proxyctl__subcmd__help,log-level)
                 cmd="proxyctl__subcmd__help__subcmd__log__subcmd__level"
+                ;;
+            proxyctl__subcmd__help,reload)
+                cmd="proxyctl__subcmd__help__subcmd__reload"
                 ;;
             proxyctl__subcmd__help,restart)
                 cmd="proxyctl__subcmd__help__subcmd__restart"
@@ -98,7 +104,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate status drain stop restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -156,7 +162,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate status drain stop restart rollback epochs log-level stats help"
+            opts="validate status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -212,6 +218,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__log__subcmd__level)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -331,6 +351,32 @@ _proxyctl() {
             fi
             case "${prev}" in
                 --component)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__reload)
+            opts="-h --wait --timeout --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -30,6 +30,7 @@ complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "validate" -d 'Che
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "stop" -d 'Drains an instance and waits for its end'
+complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "reload" -d 'Has an instance read its configuration again and apply what differs'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "restart" -d 'Replaces an instance by a new process that takes over its connections'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "rollback" -d 'Takes a hot restart back, while the process before lives'
 complete -c proxyctl -n "__fish_proxyctl_needs_command" -f -a "epochs" -d 'Lists the processes of an instance: which one leads, and which are ending'
@@ -61,6 +62,12 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l timeout-s -d 
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l json -d 'Prints JSON'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l now -d 'Ends it at once, with its connections'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -l timeout -d 'How long to wait: 500ms, 30s or 2m' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -l wait -d 'Waits until connections of what was replaced or removed have ended'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -l json -d 'Prints JSON'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand restart" -l binary -d 'The new process\'s program [default: that of the running process, as its file is now]' -r -F
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand restart" -s c -l config-path -d 'The new process\'s configuration file [default: that of the running process]' -r -F
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand restart" -l timeout -d 'How long to wait, also for another restart to end: 500ms, 30s or 2m' -r
@@ -92,14 +99,15 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l usedonly -d 
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l rates -d 'Shows also by how much a second stats change; without --watch, during one second'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -l json -d 'Prints JSON'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "validate" -d 'Checks files without running them'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "stop" -d 'Drains an instance and waits for its end'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "restart" -d 'Replaces an instance by a new process that takes over its connections'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "rollback" -d 'Takes a hot restart back, while the process before lives'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "epochs" -d 'Lists the processes of an instance: which one leads, and which are ending'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "stats" -d 'Shows stats from shared memory, also those of an instance that hangs or was killed'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop restart rollback epochs log-level stats help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "validate" -d 'Checks files without running them'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "status" -d 'Shows what is running: state, configuration, listeners'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "drain" -d 'Drains the listeners of an instance: connections are ended as they become idle'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "stop" -d 'Drains an instance and waits for its end'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "reload" -d 'Has an instance read its configuration again and apply what differs'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "restart" -d 'Replaces an instance by a new process that takes over its connections'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "rollback" -d 'Takes a hot restart back, while the process before lives'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "epochs" -d 'Lists the processes of an instance: which one leads, and which are ending'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "log-level" -d 'Shows log levels, or changes them while the instance runs'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "stats" -d 'Shows stats from shared memory, also those of an instance that hangs or was killed'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_seen_subcommand_from validate status drain stop reload restart rollback epochs log-level stats help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from validate" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'

@@ -63,6 +63,7 @@ complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l drain-strategy -d 
 immediate\t''"
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l drain-time-s -d 'Seconds that draining listeners give their connections' -r
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l shutdown-time-s -d 'Seconds that connections may last after SIGTERM' -r
+complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l watch -d 'Reads the configuration again when its file changes, or one that it names, also through a replaced symbolic link'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l print-config -d 'Prints the configuration that is built in, or made from --from and --to, and ends'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l allow-unsupported -d 'Accepts configuration that proxyd does not implement, with a warning, and ignores it'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l use-dynamic-base-id -d 'Takes a base-id that nobody uses'

@@ -34,6 +34,12 @@ pub(crate) enum Command {
     /// Drains an instance and waits for its end
     Stop(Stop),
 
+    /// Has an instance read its configuration again and apply what differs
+    ///
+    /// What did not change keeps its connections. A configuration with errors changes nothing: they are shown, and the exit code
+    /// is 1.
+    Reload(Reload),
+
     /// Replaces an instance by a new process that takes over its connections
     ///
     /// The running process validates the configuration with the new program, starts it, and hands over listening sockets and
@@ -125,6 +131,20 @@ pub(crate) struct Stop {
     /// Seconds to wait for the end
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout_s: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    /// Waits until connections of what was replaced or removed have ended
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long to wait: 500ms, 30s or 2m
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
 }
 
 #[derive(Debug, Args)]

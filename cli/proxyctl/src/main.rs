@@ -6,6 +6,7 @@ mod generations;
 mod instance;
 mod output;
 mod readings;
+mod reload;
 mod restart;
 mod stats;
 mod status;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::status(&arguments, &mut output),
         Command::Drain(arguments) => instance::drain(&arguments, &mut output),
         Command::Stop(arguments) => instance::stop(&arguments, &mut output),
+        Command::Reload(arguments) => reload::reload(&arguments, &mut output),
         Command::Restart(arguments) if !arguments.hot => {
             output.tell(COLD_RESTART);
             return ExitCode::from(2);

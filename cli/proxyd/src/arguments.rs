@@ -33,6 +33,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "YAML")]
     pub(crate) config_yaml: Option<String>,
 
+    /// Reads the configuration again when its file changes, or one that it names, also through a replaced symbolic link
+    #[arg(long, requires = "config_path")]
+    pub(crate) watch: bool,
+
     /// A proxy with no file: listens here and sends everything to --to
     #[arg(long, value_name = "ADDRESS", requires = "to", conflicts_with_all = ["config_path", "config_yaml"])]
     pub(crate) from: Option<SocketAddr>,

@@ -46,6 +46,7 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
     Ok(Task::Run(Box::new(Options {
         invocation: invocation()?,
         config,
+        watch: run.watch,
         mode: match run.mode {
             Mode::Serve => options::Mode::Serve,
             Mode::Validate => options::Mode::Validate,

@@ -60,6 +60,8 @@ pub struct Loaded {
     pub findings: Findings,
     /// Nothing could be read at all: no such file, no permission, wrong suffix.
     pub unreadable: bool,
+    /// As it was read.
+    pub file: Option<settings::NamedFile>,
 }
 
 /// What one file holds, with all that was found in it.
@@ -80,8 +82,11 @@ impl FileReport {
 /// Loads, checks and lowers a bootstrap; every finding if there is an error among them.
 /// `options.allow_unsupported` of either kind of options counts for both.
 pub fn load(inputs: &LoadInputs, lowering: &LowerOptions) -> Result<Configuration, Vec<Finding>> {
-    let Loaded { bootstrap, bytes, mut findings, .. } = load_bootstrap(inputs);
-    let settings = lower_readable(&bootstrap, &inputs.options, lowering, &mut findings);
+    let Loaded { bootstrap, bytes, mut findings, file, .. } = load_bootstrap(inputs);
+    let mut settings = lower_readable(&bootstrap, &inputs.options, lowering, &mut findings);
+    if let Some(settings) = &mut settings {
+        settings.files.extend(file);
+    }
     // The largest thing in memory while loading; what follows only needs the settings.
     drop(bootstrap);
     match settings {
@@ -129,9 +134,9 @@ fn is_readable(findings: &Findings) -> bool {
 /// everything wrong is a finding.
 pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
     let message = schema::message(BOOTSTRAP).expect("the v3 API has a bootstrap, tests load one");
-    let mut sources = Vec::new();
-    if let Some(file) = &inputs.file {
-        sources.push(Source::open(file));
+    let (mut sources, mut file) = (Vec::new(), None);
+    if let Some(path) = &inputs.file {
+        sources.push(Source::open(path, &mut file));
     }
     if let Some(text) = &inputs.yaml_override {
         let (tree, problems) = yaml::parse("--config-yaml".into(), text);
@@ -168,7 +173,7 @@ pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
         check::check(message, &bytes, &Path::root(), &inputs.options, &mut findings);
     }
     let bootstrap = decode(&bytes, &mut findings);
-    Loaded { bootstrap, bytes, findings, unreadable }
+    Loaded { bootstrap, bytes, findings, unreadable, file }
 }
 
 /// The decoded message may be hundreds of times as large as its text, so it is left alone where nothing
@@ -201,7 +206,7 @@ enum Source {
 impl Source {
     /// Reads a file in the format that its suffix names. If it names none (`/dev/stdin`), a file that starts with a brace is
     /// JSON, as it is to Envoy, and any other YAML.
-    fn open(path: &FilePath) -> Result<Source, Box<Finding>> {
+    fn open(path: &FilePath, read: &mut Option<settings::NamedFile>) -> Result<Source, Box<Finding>> {
         let name: Arc<str> = path.to_string_lossy().into();
         let lower = name.to_lowercase();
         let suffix = |suffixes: &[&str]| suffixes.iter().any(|suffix| lower.ends_with(suffix));
@@ -212,6 +217,7 @@ impl Source {
         if bytes.len() as u64 > MAX_FILE {
             return Err(unreadable(&name, &format!("larger than {} MiB", MAX_FILE >> 20)));
         }
+        *read = Some(settings::NamedFile::new(path, &bytes, String::new()));
         if suffix(&[".pb"]) {
             return Ok(Source::Binary(bytes));
         }

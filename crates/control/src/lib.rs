@@ -3,6 +3,7 @@
 mod client;
 mod instance;
 mod lock;
+pub mod reload;
 pub mod restart;
 mod run_dir;
 pub mod supervise;

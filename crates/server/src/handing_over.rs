@@ -103,7 +103,7 @@ impl Running {
                     Action::ExitNow(code) => return Handed::Over(ExitCode::from(code)),
                     Action::ReopenLogs => self.reopen_logs(log),
                     Action::RestartHot => self.restart_hot(),
-                    Action::Ignore(_) => {}
+                    Action::Reload => self.state.reload_unasked("SIGHUP"),
                 },
             }
         };

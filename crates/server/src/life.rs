@@ -1,5 +1,6 @@
 //! From serving to the end: main's loop.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -15,7 +16,8 @@ use crate::control_socket::ControlSocket;
 use crate::handing_over::Handed;
 use crate::listeners::ListenerManager;
 use crate::logging::Log;
-use crate::options::{DrainStrategy, Options};
+use crate::options::{ConfigSource, DrainStrategy, Options};
+use crate::reload;
 use crate::restart::{Arrivals, ChildError, Event, Leadership, Name, Predecessor};
 use crate::run::RunError;
 use crate::segment::Segment;
@@ -132,7 +134,7 @@ impl Running {
                     Action::ExitNow(code) => return Ok(End::ExitNow(ExitCode::from(code))),
                     Action::ReopenLogs => self.reopen_logs(log),
                     Action::RestartHot => self.restart_hot(),
-                    Action::Ignore(reason) => tracing::info!(target: "main", "{reason}"),
+                    Action::Reload => self.state.reload_unasked("SIGHUP"),
                 },
                 Some(command) = self.commanded.recv() => match command {
                     Command::ShutDown(ShutDown::Now) => return Ok(End::Exit(ExitCode::SUCCESS)),
@@ -168,12 +170,17 @@ impl Running {
         let roll_back = Rc::clone(&self.roll_back);
         let service = Rc::clone(&self.service);
         let confirm_after = options.restart.confirm_after;
+        let watched = match &options.config {
+            ConfigSource::File { path, .. } if options.watch => Some(path.clone()),
+            _ => None,
+        };
         async move {
             let Some(mut predecessor) = predecessor else {
                 state.clusters.warmed().await;
                 segment.serve();
                 open(&state)?;
                 service.leads(false);
+                watch(&state, watched)?;
                 return Ok(());
             };
             predecessor.built();
@@ -199,6 +206,7 @@ impl Running {
             state.taking_over.set(false);
             tracing::info!(target: "restart", epoch = state.epoch.get(), "this process leads");
             service.leads(true);
+            watch(&state, watched)?;
             let before = predecessor.name.generation;
             let arrivals = Arrivals::new(predecessor.into_channel(), workers, leadership, before);
             tokio::task::spawn_local(arrivals.run(stop));
@@ -286,6 +294,11 @@ impl Running {
             }
         }
     }
+}
+
+/// Watches the configuration's file, if it is to be.
+fn watch(state: &Rc<State>, file: Option<PathBuf>) -> Result<(), RunError> {
+    Ok(file.map_or(Ok(()), |file| reload::watch(state, file))?)
 }
 
 fn open(state: &State) -> Result<(), RunError> {

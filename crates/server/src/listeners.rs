@@ -25,6 +25,8 @@ use proxy_runtime::{OnAllWorkers, Slot, Workers};
 use proxy_stats::{Declared, Scope, Store, stats_block};
 use proxy_upstream::ClusterNames;
 
+use tokio::sync::watch;
+
 use crate::accept::{self, ChainPlan, FilterPlan, ListenerId, ListenerPlan};
 use crate::admission::{self, Admission, Balancing};
 use crate::listen_sockets::{ListenSockets, Place};
@@ -66,6 +68,8 @@ pub struct ListenerManager {
     listeners: RefCell<Vec<Entry>>,
     /// Removed or replaced, with connections left.
     retired: Rc<RefCell<Vec<Retired>>>,
+    /// How many these are.
+    draining: Rc<watch::Sender<usize>>,
     next_id: Cell<u32>,
     started: Cell<bool>,
     inherited: RefCell<Inherited>,
@@ -83,6 +87,9 @@ struct Entry {
     plan: Arc<ListenerPlan>,
     routes: Vec<Routes>,
 }
+
+/// A listener that is not in use yet.
+pub(crate) struct Prepared(Entry);
 
 /// What connections of a listener that is gone still need: their routes, which go on being updated.
 struct Retired {
@@ -140,6 +147,7 @@ impl ListenerManager {
             files,
             listeners: RefCell::default(),
             retired: Rc::default(),
+            draining: Rc::new(watch::Sender::new(0)),
             next_id: Cell::new(0),
             started: Cell::new(false),
             inherited: RefCell::default(),
@@ -159,10 +167,27 @@ impl ListenerManager {
     /// # Errors
     /// When an address cannot be bound or a log not be opened; the listener of that name that was there goes on.
     pub fn add(&self, settings: Arc<settings::Listener>) -> Result<(), ListenerError> {
-        let entry = self.build(Arc::clone(&settings)).map_err(|source| {
+        self.commit(self.prepare(settings)?)
+    }
+
+    /// Does all for a listener that can fail for reasons in its configuration, and changes nothing yet.
+    ///
+    /// # Errors
+    /// As [`ListenerManager::add`].
+    pub(crate) fn prepare(&self, settings: Arc<settings::Listener>) -> Result<Prepared, ListenerError> {
+        let built = self.build(Arc::clone(&settings)).map_err(|source| {
             self.stats.listener_create_failure.add(self.workers.count() as u64);
             ListenerError { name: Arc::clone(&settings.name), source }
-        })?;
+        });
+        built.map(Prepared)
+    }
+
+    /// Puts a listener to use that was prepared, in place of the one of its name.
+    ///
+    /// # Errors
+    /// When its sockets cannot listen; the listener of that name that was there goes on.
+    pub(crate) fn commit(&self, Prepared(entry): Prepared) -> Result<(), ListenerError> {
+        let settings = Arc::clone(&entry.settings);
         if self.started.get() {
             self.listen(&entry)
                 .map_err(|error| ListenerError { name: Arc::clone(&settings.name), source: error.into() })?;
@@ -228,6 +253,33 @@ impl ListenerManager {
         last
     }
 
+    /// Gives the listener of that name, which is the same otherwise, the routes that it has in `settings`: in these of its
+    /// connection managers, counted over all filter chains, the default one last. Resolves when every worker routes by them.
+    pub(crate) fn replace_routes(
+        &self,
+        settings: &Arc<settings::Listener>,
+        managers: &[usize],
+    ) -> Option<OnAllWorkers> {
+        let mut listeners = self.listeners.borrow_mut();
+        let entry = listeners.iter_mut().find(|entry| entry.settings.name == settings.name)?;
+        let new: Vec<_> = connection_managers(settings).collect();
+        let mut last = None;
+        for at in managers {
+            let Some((used, new)) = entry.routes.get_mut(*at).zip(new.get(*at)) else { continue };
+            let table = used.filters.route_table(Arc::clone(&new.routes), &self.names);
+            used.name.clone_from(&new.routes.name);
+            last = Some(used.slot.publish(Arc::new(table)));
+        }
+        entry.settings = Arc::clone(settings);
+        last
+    }
+
+    /// Resolves when no listener that was removed or replaced has a connection left.
+    pub(crate) async fn drained(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.draining.subscribe().wait_for(|count| *count == 0).await;
+    }
+
     /// Name and bound addresses of every listener; a listener has at least one.
     pub fn list(&self) -> Vec<(Arc<str>, Vec<Address>)> {
         let listeners = self.listeners.borrow();
@@ -271,14 +323,16 @@ impl ListenerManager {
     fn retire(&self, old: Entry) {
         let Entry { id, routes, .. } = old;
         self.retired.borrow_mut().push(Retired { id, routes });
+        self.draining.send_modify(|count| *count += 1);
         self.stats.total_listeners_draining.inc();
         let stopped = self.workers.spawn_all_then(move || accept::stop(id));
         let workers = Rc::clone(&self.workers);
         let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
-        let stats = self.stats.clone();
+        let (stats, draining) = (self.stats.clone(), Rc::clone(&self.draining));
         tokio::task::spawn_local(async move {
             stopped.await;
             workers.spawn_all_then(move || accept::retire(id)).await;
+            draining.send_modify(|count| *count = count.saturating_sub(1));
             retired.borrow_mut().retain(|retired| retired.id != id);
             stats.total_listeners_draining.dec();
             reclaimer.soon();
@@ -499,6 +553,17 @@ const LIMIT_DECLARED: Declared = Declared {
     gauges: &["overload.envoy.resource_monitors.global_downstream_max_connections.pressure"],
     histograms: &[],
 };
+
+/// Those of a listener, over all filter chains, the default one last.
+fn connection_managers(
+    settings: &settings::Listener,
+) -> impl Iterator<Item = &Arc<settings::HttpConnectionManager>> {
+    let chains = settings.chains.iter().chain(&settings.default_chain);
+    chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config {
+        NetworkFilterConfig::HttpConnectionManager(manager) => Some(manager),
+        _ => None,
+    })
+}
 
 /// Whether a log of the listener, or of a `tcp_proxy` in it, tells of connections.
 fn keeps_records(settings: &settings::Listener) -> bool {

@@ -17,6 +17,8 @@ pub struct Options {
     /// How to start this process again.
     pub invocation: Invocation,
     pub config: ConfigSource,
+    /// `--watch`: the configuration is read again when its file changes.
+    pub watch: bool,
     pub mode: Mode,
     /// `--concurrency`: workers; the number of cores when not given.
     pub concurrency: NonZeroUsize,

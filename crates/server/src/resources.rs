@@ -1,19 +1,21 @@
 //! The resources of the loaded configuration for `/config_dump`: kept as one encoded message, rendered when asked for.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use proxy_config::redacted;
 use proxy_config::settings::{Bootstrap, NetworkFilterConfig};
+use proxy_control::reload::{Applied, Changed};
 use serde_json::Value;
 
 use crate::admin::{ConfigDump, ConfigKind, ConfigResource};
 
 /// The static configuration, in the order of the file.
 pub(crate) struct Resources {
-    loaded: SystemTime,
     message: Arc<[u8]>,
-    names: Vec<(ConfigKind, String)>,
+    /// With when they came to be as they are.
+    names: Vec<(ConfigKind, String, SystemTime)>,
 }
 
 impl Resources {
@@ -28,21 +30,46 @@ impl Resources {
                 names.push((ConfigKind::StaticRoute, manager.routes.name.clone()));
             }
         }
-        Resources { loaded: SystemTime::now(), message, names }
+        let now = SystemTime::now();
+        let names = names.into_iter().map(|(kind, name)| (kind, name, now)).collect();
+        Resources { message, names }
+    }
+
+    /// These after `before`, of which all stays but what was `applied`.
+    pub(crate) fn after(mut self, before: &Resources, applied: &Applied) -> Resources {
+        let since: HashMap<_, _> =
+            before.names.iter().map(|(kind, name, at)| ((*kind, &**name), *at)).collect();
+        let of = |changed: &Changed| changed.added.iter().chain(&changed.changed).cloned().collect();
+        let (clusters, listeners): (HashSet<String>, HashSet<String>) =
+            (of(&applied.clusters), of(&applied.listeners));
+        let routes_differ = !applied.routes.is_empty() || !applied.listeners.is_empty();
+        for (kind, name, updated) in &mut self.names {
+            let differs = match kind {
+                ConfigKind::Bootstrap => !applied.is_empty(),
+                ConfigKind::StaticCluster => clusters.contains(name),
+                ConfigKind::StaticListener => listeners.contains(name) || applied.routes.contains(name),
+                // Their names are not unique.
+                ConfigKind::StaticRoute => routes_differ,
+            };
+            if let Some(since) = since.get(&(*kind, &**name)).filter(|_| !differs) {
+                *updated = *since;
+            }
+        }
+        self
     }
 
     pub(crate) fn dump(&self) -> ConfigDump {
         // Rendered once, by the thread that first asks for a part of it.
         let rendered = Arc::new(OnceLock::new());
         let mut counts = [0usize; 4];
-        let resources = self.names.iter().map(|(kind, name)| {
+        let resources = self.names.iter().map(|(kind, name, updated)| {
             let (kind, message, rendered) = (*kind, Arc::clone(&self.message), Arc::clone(&rendered));
             let index = counts[kind as usize];
             counts[kind as usize] += 1;
             ConfigResource {
                 kind,
                 name: name.clone(),
-                last_updated: self.loaded,
+                last_updated: *updated,
                 json: Box::new(move || {
                     let bootstrap = rendered.get_or_init(|| redacted(BOOTSTRAP, &message));
                     part(bootstrap, kind, index)

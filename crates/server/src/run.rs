@@ -7,11 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use jiff::tz::TimeZone;
-use proxy_config::lower::LowerOptions;
-use proxy_config::lower::format::FormatFacts;
 use proxy_config::settings::Watchdogs;
-use proxy_config::{Configuration, Finding, LoadInputs, LoadOptions};
+use proxy_config::{Compared, Configuration, Finding};
 use proxy_filters::Extensions;
 use proxy_net::{ConnectionIds, Handover};
 use proxy_runtime::log_file::LogFiles;
@@ -29,8 +26,10 @@ use crate::control_socket::ControlSocket;
 use crate::flush::Flusher;
 use crate::life::Running;
 use crate::listeners::ListenerManager;
+use crate::loading::Source;
 use crate::logging::{self, Log};
 use crate::options::{ConfigSource, Mode, Options};
+use crate::reload::Reloader;
 use crate::resources::Resources;
 use crate::restart::{ChildError, Inherited, Leadership, Predecessor, Restarts, Successors};
 use crate::segment::Segment;
@@ -70,7 +69,8 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start. What was wrong with the configuration has been printed then.
 pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, RunError> {
-    let configuration = load(&options, &extensions)?;
+    let source = Source::new(&options, &extensions);
+    let configuration = load(&source)?;
     if options.mode == Mode::Validate {
         return Ok(ExitCode::SUCCESS);
     }
@@ -85,7 +85,8 @@ pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, Run
         let signals = Signals::new()?;
         let control = ControlSocket::claim_as_asked(&mut options)?;
         let options = Rc::new(options);
-        let (running, predecessor) = start(&options, control, configuration, extensions, &log).await?;
+        let (running, predecessor) =
+            start(&options, control, (source, configuration), extensions, &log).await?;
         files = Some(running.state.files.clone());
         running.serve(&options, predecessor, &log, signals).await
     });
@@ -97,35 +98,14 @@ pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, Run
     result
 }
 
-fn load(options: &Options, extensions: &Extensions) -> Result<Configuration, RunError> {
-    let (file, yaml_override) = match &options.config {
-        ConfigSource::File { path, overlay } => (Some(path.clone()), overlay.clone()),
-        ConfigSource::Inline { yaml } | ConfigSource::Built { yaml } => (None, Some(yaml.clone())),
-    };
-    let inputs = LoadInputs {
-        file,
-        yaml_override,
-        options: LoadOptions { allow_unsupported: options.allow_unsupported, extensions: extensions.types() },
-    };
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let lowering = LowerOptions {
-        service_node: given(&options.node.id),
-        service_cluster: given(&options.node.cluster),
-        service_zone: given(&options.node.zone),
-        facts: FormatFacts {
-            hostname: nix::unistd::gethostname()
-                .map_or_else(|_| "-".into(), |name| name.to_string_lossy().into()),
-            environment: |name| std::env::var(name).ok(),
-            time_zone: TimeZone::system(),
-        },
-        ..LowerOptions::default()
-    };
+/// Prints what was found.
+fn load(source: &Source) -> Result<Configuration, RunError> {
     let mut stderr = std::io::stderr().lock();
     let mut tell = |findings: &[Finding]| {
         // Nobody to tell if standard error is gone.
         findings.iter().for_each(|finding| drop(writeln!(stderr, "{finding}")));
     };
-    match proxy_config::load(&inputs, &lowering) {
+    match source.load() {
         Ok(configuration) => {
             tell(&configuration.warnings);
             Ok(configuration)
@@ -152,13 +132,15 @@ fn raise_descriptor_limit() {
 async fn start(
     options: &Rc<Options>,
     mut control: ControlSocket,
-    configuration: Configuration,
+    (source, configuration): (Source, Configuration),
     extensions: Extensions,
     log: &Log,
 ) -> Result<(Running, Option<Predecessor>), RunError> {
     let started = Instant::now();
     let Configuration { message, settings: bootstrap, warnings, .. } = configuration;
-    let resources = Resources::new(message.into(), &bootstrap);
+    let message: Arc<[u8]> = message.into();
+    let compared = Compared::new(Arc::clone(&message), &bootstrap);
+    let resources = Resources::new(message, &bootstrap);
     let concurrency = u16::try_from(options.concurrency.get()).unwrap_or(u16::MAX);
     let segment = Segment::create(options, control.instance(), usize::from(concurrency) + 1)?;
     let leadership = Rc::new(Leadership::new(&segment, control.instance()));
@@ -203,17 +185,26 @@ async fn start(
     );
     let generation = control.instance().generation();
     let service = Rc::new(ServiceManager::from_environment(format!("generation {generation}")));
+    let listeners = ListenerManager::new(
+        Rc::clone(&workers),
+        store.clone(),
+        names,
+        files.clone(),
+        extensions,
+        &bootstrap.node.cluster,
+    );
     let state = Rc::new(State {
+        reloader: Reloader::new(
+            source,
+            (compared, resources),
+            Rc::clone(&clusters),
+            Rc::clone(&listeners),
+            &store.root(),
+        ),
+        has_file: matches!(options.config, ConfigSource::File { .. }),
         clusters,
         flusher,
-        listeners: ListenerManager::new(
-            Rc::clone(&workers),
-            store.clone(),
-            names,
-            files.clone(),
-            extensions,
-            &bootstrap.node.cluster,
-        ),
+        listeners,
         files,
         store,
         onlooker,
@@ -223,7 +214,6 @@ async fn start(
         histogram_buckets: bootstrap.stats.histogram_buckets.into(),
         workers,
         node: Arc::new(bootstrap.node),
-        resources,
         started,
         listening: Cell::new(false),
         healthy: Cell::new(true),

@@ -11,7 +11,7 @@ pub enum Signal {
     Terminate,
     /// SIGINT: the same.
     Interrupt,
-    /// SIGHUP.
+    /// SIGHUP: read the configuration again.
     Hangup,
     /// SIGUSR1: open log files anew.
     User1,
@@ -68,8 +68,8 @@ pub enum Action {
     ReopenLogs,
     /// Start a process that takes over from this one.
     RestartHot,
-    /// Nothing; the text says why.
-    Ignore(&'static str),
+    /// Read the configuration again.
+    Reload,
 }
 
 /// Knows whether the process is ending already.
@@ -92,9 +92,7 @@ impl Ending {
                 self.asked = true;
                 Action::ShutDown
             }
-            Signal::Hangup => {
-                Action::Ignore("SIGHUP ignored: reading the configuration again is not supported")
-            }
+            Signal::Hangup => Action::Reload,
             Signal::User1 => Action::ReopenLogs,
             Signal::User2 => Action::RestartHot,
         }
@@ -124,7 +122,7 @@ mod tests {
         assert_eq!(ending.handle(Signal::User1), Action::ReopenLogs);
         assert_eq!(ending.handle(Signal::User2), Action::RestartHot);
         assert_eq!(ending.handle(Signal::Terminate), Action::ShutDown);
-        assert!(matches!(ending.handle(Signal::Hangup), Action::Ignore(_)));
+        assert_eq!(ending.handle(Signal::Hangup), Action::Reload);
         assert_eq!(ending.handle(Signal::Interrupt), Action::ExitNow(130));
         let mut ending = Ending::default();
         ending.begin();

@@ -19,14 +19,14 @@ use tokio::sync::mpsc;
 
 use crate::admin::{
     AdminPort, AdminState, ClusterStatus, ConfigDump, DrainListeners, HostCounters, HostStatus,
-    ListenerStatus, Memory, RestartRefusal, RestartRequest, ServerState, ServerStatus, ShutDown, Stats,
+    ListenerStatus, Memory, Refusal, RestartRequest, ServerState, ServerStatus, ShutDown, Stats,
 };
 use crate::clusters::ClusterManager;
 use crate::flush::Flusher;
 use crate::listeners::ListenerManager;
 use crate::memory;
 use crate::options::Allocator;
-use crate::resources::Resources;
+use crate::reload::Reloader;
 use crate::restart::{Leadership, Restarts};
 use crate::segment::Onlooker;
 use crate::server_stats::ServerStats;
@@ -45,7 +45,9 @@ pub(crate) struct State {
     pub workers: Rc<Workers>,
     pub files: LogFiles,
     pub node: Arc<Node>,
-    pub resources: Resources,
+    pub reloader: Rc<Reloader>,
+    /// The configuration can be read again.
+    pub has_file: bool,
     pub started: Instant,
     pub listening: Cell<bool>,
     pub healthy: Cell<bool>,
@@ -160,7 +162,7 @@ impl AdminState for State {
     }
 
     fn config_dump(&self) -> ConfigDump {
-        self.resources.dump()
+        self.reloader.config_dump()
     }
 
     fn memory(&self) -> Memory {
@@ -192,18 +194,18 @@ impl AdminState for State {
         }
     }
 
-    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         if self.ending.get() && self.leadership.leads() {
-            return Err(RestartRefusal::Never("this process is about to end"));
+            return Err(Refusal::Never("this process is about to end"));
         }
         self.restarts.begin(request)
     }
 
-    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         match self.standing() {
-            Standing::Leads => Err(RestartRefusal::Never("this process leads already")),
+            Standing::Leads => Err(Refusal::Never("this process leads already")),
             Standing::Draining if !self.can_return.get() => {
-                Err(RestartRefusal::Never("this process is about to end"))
+                Err(Refusal::Never("this process is about to end"))
             }
             Standing::Starting | Standing::ServingNotConfirmed | Standing::Draining => {
                 let (lines, _) = self.restarts.listen()?;
@@ -213,12 +215,40 @@ impl AdminState for State {
         }
     }
 
+    fn reload(&self, wait: bool) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+        self.may_reload()?;
+        self.reloader.begin(wait)
+    }
+
     fn shut_down(&self, how: ShutDown) {
         let _ = self.commands.send(Command::ShutDown(how));
     }
 }
 
 impl State {
+    /// SIGHUP, or the file has changed.
+    pub(crate) fn reload_unasked(&self, why: &str) {
+        match self.may_reload() {
+            Ok(()) => self.reloader.ask(),
+            Err(refusal) => tracing::warn!(target: "config", %refusal, "{why}: no reload"),
+        }
+    }
+
+    fn may_reload(&self) -> Result<(), Refusal> {
+        if !self.has_file {
+            return Err(Refusal::Never("the configuration is not in a file"));
+        }
+        match self.standing() {
+            Standing::Leads if self.restarts.is_under_way() => {
+                Err(Refusal::Busy("a hot restart is under way"))
+            }
+            Standing::Leads => Ok(()),
+            Standing::Starting => Err(Refusal::Busy("the process is starting")),
+            Standing::ServingNotConfirmed => Err(Refusal::Busy("the process does not lead yet")),
+            Standing::Draining => Err(Refusal::Never("the process is about to end")),
+        }
+    }
+
     fn standing(&self) -> Standing {
         match self.leadership.leads() {
             _ if self.ending.get() => Standing::Draining,

@@ -24,6 +24,7 @@ mod listeners;
 mod local_replies;
 mod network_filters;
 mod readme;
+mod reload;
 mod restart;
 mod restart_failures;
 mod routing;

@@ -1,7 +1,6 @@
 //! Data sources: text or bytes that stand in the configuration or in a file of their own.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 
 use bytes::Bytes;
@@ -33,10 +32,7 @@ pub(super) fn bytes(
         Some(Specifier::Filename(name)) => {
             let content = read(name, limit.bytes);
             if let Ok(content) = &content {
-                let mut hasher = DefaultHasher::new();
-                content.hash(&mut hasher);
-                let (path, named_at) = (name.into(), path.to_string());
-                context.files.push(NamedFile { path, digest: hasher.finish(), named_at });
+                context.files.push(NamedFile::new(name, content, path.to_string()));
             }
             ("filename", content)
         }

@@ -1,5 +1,6 @@
 //! The whole of a bootstrap file.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,18 +23,31 @@ pub struct Bootstrap {
     pub dispatcher_stats: bool,
     /// `stats_server_version_override`: the value of `server.version`.
     pub version_override: Option<u64>,
-    /// Files that were read because the bootstrap names them.
+    /// Files that were read: that of the bootstrap, and those that it names.
     pub files: Vec<NamedFile>,
 }
 
-/// A file that a bootstrap names, as it was when it was read.
+/// A file that belongs to a bootstrap, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedFile {
     pub path: PathBuf,
     /// Of its content; differs if that does.
     pub digest: u64,
-    /// Path of the field that names it.
+    /// Path of the field that names it. Empty: it is the bootstrap's own.
     pub named_at: String,
+}
+
+impl NamedFile {
+    pub fn new(path: impl Into<PathBuf>, content: &[u8], named_at: String) -> NamedFile {
+        NamedFile { path: path.into(), digest: NamedFile::digest(content), named_at }
+    }
+
+    /// As in [`NamedFile::digest`], the field. The same in all processes of this program.
+    pub fn digest(content: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// `envoy.config.core.v3.Node`, after `--service-node`, `--service-cluster` and `--service-zone`.

@@ -31,8 +31,7 @@ pub use port::AdminPort;
 pub use serve::{Admin, Served};
 pub use state::{
     AdminState, ClusterStatus, ConfigDump, ConfigKind, ConfigResource, DrainListeners, HostCounters,
-    HostStatus, ListenerStatus, Memory, RestartRefusal, RestartRequest, ServerState, ServerStatus, ShutDown,
-    Stats,
+    HostStatus, ListenerStatus, Memory, Refusal, RestartRequest, ServerState, ServerStatus, ShutDown, Stats,
 };
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Hot restart for the operator: who leads, and how another process comes to. All but `/hot_restart_version` is ours.
+//! Reloads and hot restarts for the operator: who leads, and how another process comes to. All but `/hot_restart_version` is ours.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::answer::Answer;
 use super::query::Query;
 use super::routes::Context;
-use super::state::{RestartRefusal, RestartRequest};
+use super::state::{Refusal, RestartRequest};
 use crate::options::Options;
 
 pub(super) fn restart(context: &Context, query: &Query) -> Answer {
@@ -22,6 +22,10 @@ pub(super) fn restart(context: &Context, query: &Query) -> Answer {
         dry_run: query.has("dry_run"),
         within: query.value("within_ms").and_then(|text| text.parse().ok()).map(Duration::from_millis),
     }))
+}
+
+pub(super) fn reload(context: &Context, query: &Query) -> Answer {
+    progress(context.state.reload(query.has("wait")))
 }
 
 pub(super) fn rollback(context: &Context, _: &Query) -> Answer {
@@ -42,13 +46,13 @@ pub(super) fn version(options: &Options) -> String {
 }
 
 /// Lines as they come, until it is over.
-fn progress(begun: Result<mpsc::Receiver<Bytes>, RestartRefusal>) -> Answer {
+fn progress(begun: Result<mpsc::Receiver<Bytes>, Refusal>) -> Answer {
     match begun {
         Ok(lines) => Answer::json_lines(lines),
         Err(refusal) => {
             let status = match refusal {
-                RestartRefusal::Busy(_) => StatusCode::CONFLICT,
-                RestartRefusal::Never(_) => StatusCode::FORBIDDEN,
+                Refusal::Busy(_) => StatusCode::CONFLICT,
+                Refusal::Never(_) => StatusCode::FORBIDDEN,
             };
             Answer::error(status, format!("{refusal}\n"))
         }

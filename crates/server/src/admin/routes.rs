@@ -128,7 +128,7 @@ const fn choice(name: &'static str, help: &'static str, choices: &'static [&'sta
     Parameter { name, help, choices, trusted: false }
 }
 
-/// By path. The texts are Envoy's, but for `/generation`, `/restart`, `/rollback` and `/shutdown`, which Envoy does not have.
+/// By path. The texts are Envoy's, but for `/generation`, `/reload`, `/restart`, `/rollback` and `/shutdown`, which Envoy does not have.
 const ROUTES: &[Route] = &[
     reads("/", "Admin home page", &[], home),
     reads("/clusters", "upstream cluster status", CLUSTERS, clusters::clusters),
@@ -149,6 +149,12 @@ const ROUTES: &[Route] = &[
     reads("/memory", "print current allocation/heap usage", &[], actions::memory),
     changes("/quitquitquit", "exit the server", &[], actions::quitquitquit),
     reads("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[], actions::ready),
+    changes(
+        "/reload",
+        "read the configuration again and apply what differs, as SIGHUP does",
+        RELOAD,
+        restart::reload,
+    ),
     changes("/reopen_logs", "reopen access logs", &[], actions::reopen_logs),
     changes("/reset_counters", "reset all counters to zero", &[], stats::reset_counters),
     changes(
@@ -166,6 +172,9 @@ const ROUTES: &[Route] = &[
 
 /// Its parameters are a form above the stats as well.
 pub(super) const STATS: Route = reads("/stats", "print server stats", STATS_PARAMETERS, stats::stats);
+
+const RELOAD: &[Parameter] =
+    &[parameter("wait", "The answer ends when connections of what was replaced have ended")];
 
 const CLUSTERS: &[Parameter] = &[
     parameter("filter", "Regular expression for filtering clusters by name"),
@@ -223,6 +232,7 @@ const RESTART: &[Parameter] = &[
     trusted_parameter("binary", "The program of the new process; only over the control socket"),
     trusted_parameter("config", "Its configuration file; only over the control socket"),
     parameter("dry_run", "Only see whether the program can run the configuration"),
+    parameter("within_ms", "Milliseconds until the new process has to ask to take over; 60000 at most"),
 ];
 
 const STATS_PARAMETERS: &[Parameter] = &[

@@ -52,14 +52,21 @@ pub trait AdminState {
     ///
     /// # Errors
     /// That cannot be, or not now.
-    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal>;
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, Refusal>;
 
     /// Gives up, if this process does not lead yet; takes over again, if it did lead and has connections left. Lines as for
     /// [`AdminState::restart`].
     ///
     /// # Errors
     /// There is nothing to take back, or not now.
-    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal>;
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, Refusal>;
+
+    /// Reads the configuration again and applies what differs. Lines are [`proxy_control::reload::Outcome`]; with `wait` the last
+    /// one comes when connections of what was replaced have ended.
+    ///
+    /// # Errors
+    /// There is no file, or not now.
+    fn reload(&self, wait: bool) -> Result<mpsc::Receiver<Bytes>, Refusal>;
 
     /// Begins to end the process. The answer to the request is still to be sent: see [`super::Admin::finish`].
     fn shut_down(&self, how: ShutDown);
@@ -169,7 +176,7 @@ impl std::fmt::Debug for ConfigResource {
 }
 
 /// In which field of which message of `envoy.admin.v3` a resource is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConfigKind {
     Bootstrap,
     StaticCluster,
@@ -217,9 +224,9 @@ pub struct RestartRequest {
     pub within: Option<Duration>,
 }
 
-/// Why a restart or roll-back does not begin.
+/// Why a reload, restart or roll-back does not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RestartRefusal {
+pub enum Refusal {
     /// Worth another try.
     #[error("busy: {0}")]
     Busy(&'static str),

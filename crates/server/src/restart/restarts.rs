@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::Leadership;
 use super::spawn::{SpawnError, Spawner, validate};
-use crate::admin::{RestartRefusal, RestartRequest};
+use crate::admin::{Refusal, RestartRequest};
 use crate::invocation::{Changes, Invocation};
 use crate::options::Options;
 
@@ -85,19 +85,16 @@ impl Restarts {
     ///
     /// # Errors
     /// It cannot be, or not now.
-    pub(crate) fn begin(
-        self: &Rc<Self>,
-        request: RestartRequest,
-    ) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+    pub(crate) fn begin(self: &Rc<Self>, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         if self.disabled {
-            return Err(RestartRefusal::Never("this process runs with --disable-hot-restart"));
+            return Err(Refusal::Never("this process runs with --disable-hot-restart"));
         }
         if !self.leadership.leads() {
-            return Err(RestartRefusal::Busy("this process does not lead"));
+            return Err(Refusal::Busy("this process does not lead"));
         }
         let living = self.leadership.generations().map_or(0, |all| all.len());
         if living >= GENERATIONS && !request.dry_run {
-            return Err(RestartRefusal::Busy("four generations live, the oldest has to end first"));
+            return Err(Refusal::Busy("four generations live, the oldest has to end first"));
         }
         let (lines, heard) = self.listen()?;
         tokio::task::spawn_local(Rc::clone(self).drive(request, heard));
@@ -108,12 +105,10 @@ impl Restarts {
     ///
     /// # Errors
     /// Something is under way already.
-    pub(crate) fn listen(
-        &self,
-    ) -> Result<(mpsc::Receiver<Bytes>, mpsc::UnboundedReceiver<Step>), RestartRefusal> {
+    pub(crate) fn listen(&self) -> Result<(mpsc::Receiver<Bytes>, mpsc::UnboundedReceiver<Step>), Refusal> {
         let mut under_way = self.under_way.borrow_mut();
         if under_way.is_some() || self.talking.get() {
-            return Err(RestartRefusal::Busy("another restart is under way"));
+            return Err(Refusal::Busy("another restart is under way"));
         }
         let (listener, lines) = mpsc::channel(LINES);
         let (heard, hears) = mpsc::unbounded_channel();

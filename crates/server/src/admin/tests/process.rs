@@ -93,6 +93,7 @@ fn record(histogram: Histogram, totals: &str, last: &str, interval: usize) {
 
 pub(super) fn options() -> Options {
     Options {
+        watch: false,
         invocation: Invocation { program: "/usr/bin/proxyd".into(), arguments: vec!["run".into()] },
         dynamic_base_id: false,
         base_id_path: None,
@@ -286,7 +287,7 @@ impl AdminState for Process {
         }
     }
 
-    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
+    fn restart(&self, request: RestartRequest) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         self.asked.borrow_mut().push(format!("{request:?}"));
         let (tell, lines) = mpsc::channel(2);
         for line in ["{\"step\":\"validated\",\"elapsed_ms\":1}\n", "{\"step\":\"leads\",\"elapsed_ms\":2}\n"]
@@ -296,8 +297,12 @@ impl AdminState for Process {
         Ok(lines)
     }
 
-    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, RestartRefusal> {
-        Err(RestartRefusal::Busy("another restart is under way"))
+    fn roll_back(&self) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+        Err(Refusal::Busy("another restart is under way"))
+    }
+
+    fn reload(&self, _: bool) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+        Err(Refusal::Never("not in this test"))
     }
 
     fn shut_down(&self, how: ShutDown) {

@@ -1,0 +1,267 @@
+//! Reads the configuration again and applies what differs, in place: SIGHUP, `proxyctl reload`, `--watch`.
+//!
+//! A configuration that is wrong, or that needs an address that cannot be bound, changes nothing. What did not change keeps
+//! its connections, pools and counters. New listeners start before those that they replace drain, clusters warm before
+//! anything routes to them, and go only when nothing does any more.
+
+mod plan;
+mod watch;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proxy_config::settings::NamedFile;
+use proxy_config::{Compared, Finding};
+use proxy_control::reload::{Applied, Outcome};
+use proxy_stats::{Scope, stats_block};
+use tokio::sync::{mpsc, watch as watch_channel};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::admin::{ConfigDump, Refusal};
+use crate::clusters::ClusterManager;
+use crate::listeners::{ListenerError, ListenerManager};
+use crate::loading::Source;
+use crate::resources::Resources;
+use plan::Plan;
+pub(crate) use watch::watch;
+
+stats_block! {
+    /// `config_reload.*`.
+    struct ReloadStats {
+        counters: attempt, failure, success;
+    }
+}
+
+/// Knows what configuration is in use, and reads it again; lives on main.
+pub(crate) struct Reloader {
+    source: Source,
+    clusters: Rc<ClusterManager>,
+    listeners: Rc<ListenerManager>,
+    current: RefCell<Current>,
+    /// Clusters that are not in the configuration any more, and may still be routed to.
+    leaving: RefCell<HashSet<String>>,
+    busy: watch_channel::Sender<bool>,
+    /// Somebody asked while another reload was under way.
+    again: Cell<bool>,
+    stats: ReloadStats,
+}
+
+struct Current {
+    compared: Arc<Compared>,
+    resources: Arc<Resources>,
+}
+
+/// Why a reload is not done.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("the configuration has errors")]
+    Config(Vec<Finding>),
+    #[error(transparent)]
+    Listener(ListenerError),
+    /// Some of it is in use: the next reload goes on.
+    #[error("{0}; it is as it was, and so is what comes after it in the configuration")]
+    InPart(ListenerError),
+    #[error("no thread to read the configuration: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl ReloadError {
+    fn lines(&self) -> Vec<String> {
+        match self {
+            ReloadError::Config(findings) => findings.iter().map(ToString::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+impl Reloader {
+    pub(crate) fn new(
+        source: Source,
+        (compared, resources): (Compared, Resources),
+        clusters: Rc<ClusterManager>,
+        listeners: Rc<ListenerManager>,
+        root: &Scope,
+    ) -> Rc<Reloader> {
+        Rc::new(Reloader {
+            source,
+            clusters,
+            listeners,
+            current: RefCell::new(Current { compared: Arc::new(compared), resources: Arc::new(resources) }),
+            leaving: RefCell::default(),
+            busy: watch_channel::Sender::new(false),
+            again: Cell::new(false),
+            stats: ReloadStats::new(&root.scope("config_reload.")),
+        })
+    }
+
+    /// The configuration in use.
+    pub(crate) fn config_dump(&self) -> ConfigDump {
+        self.current.borrow().resources.dump()
+    }
+
+    /// What the configuration in use was read from.
+    fn files(&self) -> Vec<NamedFile> {
+        self.current.borrow().compared.files.clone()
+    }
+
+    /// Resolves when no reload is under way.
+    async fn idle(&self) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
+    }
+
+    fn is_busy(&self) -> bool {
+        *self.busy.borrow()
+    }
+
+    /// Somebody without a wish to hear of it wants a reload. If one is under way, which may have read the old file, there
+    /// will be another one.
+    pub(crate) fn ask(self: &Rc<Self>) {
+        if self.is_busy() {
+            self.again.set(true);
+            return;
+        }
+        // Not only when the task gets its turn.
+        self.busy.send_replace(true);
+        let reloader = Rc::clone(self);
+        tokio::task::spawn_local(async move { reloader.run().await });
+    }
+
+    /// Begins a reload. Lines of [`Outcome`] follow; with `until_drained` a last one when what was replaced has ended.
+    ///
+    /// # Errors
+    /// Another one is under way.
+    pub(crate) fn begin(self: &Rc<Self>, until_drained: bool) -> Result<mpsc::Receiver<Bytes>, Refusal> {
+        if self.is_busy() {
+            return Err(Refusal::Busy("another reload is under way"));
+        }
+        self.busy.send_replace(true);
+        let (lines, heard) = mpsc::channel(2);
+        let reloader = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let outcome = reloader.run().await;
+            let applied = matches!(outcome, Outcome::Applied(_));
+            let _ = lines.send(line(&outcome)).await;
+            if applied && until_drained {
+                tokio::select! {
+                    () = reloader.listeners.drained() => drop(lines.send(line(&Outcome::Drained)).await),
+                    // Whoever waited has gone.
+                    () = lines.closed() => {}
+                }
+            }
+        });
+        Ok(heard)
+    }
+
+    async fn run(self: &Rc<Self>) -> Outcome {
+        self.stats.attempt.inc();
+        let began = Instant::now();
+        let outcome = match self.reload().await {
+            Ok(mut applied) => {
+                self.stats.success.inc();
+                applied.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let after = began.elapsed();
+                info!(target: "config", ?after, "configuration reloaded: {}", applied.summary());
+                applied.warnings.iter().for_each(|warning| warn!(target: "config", "{warning}"));
+                if !applied.needs_restart.is_empty() {
+                    let fields = applied.needs_restart.join(", ");
+                    warn!(target: "config", "unchanged until a hot restart: {fields}");
+                }
+                Outcome::Applied(applied)
+            }
+            Err(failed) => {
+                self.stats.failure.inc();
+                let errors = failed.lines();
+                errors.iter().for_each(|line| error!(target: "config", "{line}"));
+                if !matches!(failed, ReloadError::InPart(_)) {
+                    error!(target: "config", "configuration not reloaded, everything is as it was");
+                }
+                Outcome::Failed { errors }
+            }
+        };
+        self.busy.send_replace(false);
+        if self.again.take() {
+            self.ask();
+        }
+        outcome
+    }
+
+    async fn reload(self: &Rc<Self>) -> Result<Applied, ReloadError> {
+        let source = self.source.clone();
+        let (compared, resources) = {
+            let current = self.current.borrow();
+            (Arc::clone(&current.compared), Arc::clone(&current.resources))
+        };
+        let planning = move || source.load().map(|loaded| Plan::new(&compared, &resources, loaded));
+        let plan = tokio::task::spawn_blocking(planning).await?.map_err(ReloadError::Config)?;
+        // All that can fail comes before anything changes.
+        let mut prepared = Vec::new();
+        for listener in &plan.listeners {
+            let listener = self.listeners.prepare(Arc::clone(listener));
+            prepared.push(listener.map_err(ReloadError::Listener)?);
+            tokio::task::yield_now().await;
+        }
+        for clusters in plan.clusters.chunks(CLUSTERS_AT_ONCE) {
+            self.clusters.add(clusters.iter().cloned());
+            tokio::task::yield_now().await;
+        }
+        self.clusters.warmed().await;
+        for listener in prepared {
+            self.listeners.commit(listener).map_err(ReloadError::InPart)?;
+            tokio::task::yield_now().await;
+        }
+        let mut routed = Vec::new();
+        for (listener, managers) in &plan.routes {
+            routed.extend(self.listeners.replace_routes(listener, managers));
+            tokio::task::yield_now().await;
+        }
+        for everywhere in routed {
+            everywhere.await;
+        }
+        for name in &plan.applied.listeners.removed {
+            self.listeners.remove(name);
+        }
+        let Plan { compared, resources, applied, .. } = plan;
+        let stays = |name: &String| !applied.clusters.added.contains(name);
+        self.leaving.borrow_mut().retain(stays);
+        self.let_go(applied.clusters.removed.clone());
+        *self.current.borrow_mut() = Current { compared: Arc::new(compared), resources: Arc::new(resources) };
+        Ok(applied)
+    }
+
+    /// Removes clusters as soon as no listener that may route to them has a connection left.
+    fn let_go(self: &Rc<Self>, clusters: Vec<String>) {
+        if clusters.is_empty() {
+            return;
+        }
+        self.leaving.borrow_mut().extend(clusters.iter().cloned());
+        let reloader = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _ = tokio::time::timeout(LEAVING_LIMIT, reloader.listeners.drained()).await;
+            for chunk in clusters.chunks(CLUSTERS_AT_ONCE) {
+                for name in chunk {
+                    // Not one that has come back.
+                    if reloader.leaving.borrow_mut().remove(name) {
+                        reloader.clusters.remove(name);
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+}
+
+fn line(outcome: &Outcome) -> Bytes {
+    let mut line = serde_json::to_vec(outcome).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// Main has other things to do in between.
+const CLUSTERS_AT_ONCE: usize = 100;
+/// So long a connection that should have ended may go on to use a cluster that is gone.
+const LEAVING_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);

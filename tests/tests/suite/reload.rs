@@ -1,0 +1,200 @@
+//! Reload in place: what did not change keeps its connections, what is wrong changes nothing, and it is told which.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+
+use proxy_tests::{
+    Backend, Bootstrap, EchoBackend, Generations, Signal, Traffic, Wire, direct_response_chain, eventually,
+    only_proxyd, tcp_filter_chain, unused_address,
+};
+use serde_json::Value;
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+fn answering(body: &str) -> Bootstrap {
+    Bootstrap::empty().listener("main", direct_response_chain(body))
+}
+
+fn write(proxy: &Generations, bootstrap: &Bootstrap) {
+    fs::write(proxy.config(), bootstrap.to_yaml()).unwrap();
+}
+
+/// What `proxyctl reload` says of a reload that works.
+fn reload(proxy: &Generations, arguments: &[&str]) -> Value {
+    let output = proxy.control(&[&["reload", "--json"], arguments].concat());
+    assert!(output.status.success(), "{output:?}\n{}", proxy.log());
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().next().unwrap()).unwrap()
+}
+
+/// What it says of one that does not.
+fn refused(proxy: &Generations) -> String {
+    let output = proxy.control(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn other_routes_come_to_connections_that_stay() {
+    only_proxyd!("Envoy does not read its file again");
+    let echo = EchoBackend::new();
+    let with = |body: &str| {
+        answering(body).listener("tcp", tcp_filter_chain("echo")).cluster("echo", echo.address())
+    };
+    let proxy = Generations::start(&with("before"), &[]);
+    let (mut idle, mut stream) = (proxy.connect(), Wire::connect(proxy.listener("tcp")));
+    assert_eq!(idle.ask(GET).text(), "before");
+    assert_eq!(stream.send("x").bytes(1), b"x");
+    write(&proxy, &with("after"));
+    let said = reload(&proxy, &[]);
+    assert_eq!((&said["outcome"], &said["routes"]), (&"applied".into(), &serde_json::json!(["main"])));
+    let answer = idle.ask(GET);
+    assert_eq!((answer.text(), answer.header("connection")), ("after", None), "on the same connection");
+    assert_eq!(stream.send("y").bytes(1), b"y");
+    assert_eq!(proxy.stat("http.ingress.downstream_rq_total"), 2);
+    assert_eq!(proxy.stat("http.ingress.downstream_cx_total"), 1);
+    assert_eq!(proxy.stat("listener_manager.listener_modified"), 0);
+    assert_eq!(proxy.stat("config_reload.success"), 1);
+    // The same file again is no difference.
+    let output = proxy.control(&["reload", "--wait"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing has changed"), "{output:?}");
+}
+
+#[test]
+fn clusters_and_listeners_come_change_and_go() {
+    only_proxyd!("Envoy does not read its file again");
+    let (one, two) = (Backend::saying("one"), Backend::saying("two"));
+    let base = |backend: &Backend| Bootstrap::http(backend.address());
+    let (proxy, more) =
+        (Generations::start(&base(&one).cluster("gone", one.address()), &[]), unused_address());
+    let traffic = Traffic::http(proxy.listener("main"));
+    write(
+        &proxy,
+        &base(&two).cluster("new", one.address()).listener_at("more", more, direct_response_chain("more")),
+    );
+    let said = reload(&proxy, &[]);
+    let names = |kind: &str, how: &str| said[kind][how].clone();
+    assert_eq!(names("clusters", "added"), serde_json::json!(["new"]));
+    assert_eq!(names("clusters", "changed"), serde_json::json!(["backend"]));
+    assert_eq!(names("clusters", "removed"), serde_json::json!(["gone"]));
+    assert_eq!(names("listeners", "added"), serde_json::json!(["more"]));
+    assert_eq!(proxy.get("/").text(), "two");
+    assert_eq!(Wire::connect(more).ask(GET).text(), "more");
+    eventually("the cluster to go", || {
+        (!proxy.admin_get("/clusters").text().contains("gone::")).then_some(())
+    });
+    let dump = proxy.admin_get("/config_dump").text().to_owned();
+    assert!(dump.contains("\"more\"") && !dump.contains("\"gone\""), "{dump}");
+    // A listener that changes and one that goes.
+    let other = base(&two).listener_with("per_connection_buffer_limit_bytes: 100000");
+    write(&proxy, &other.cluster("new", one.address()));
+    let said = reload(&proxy, &["--wait"]);
+    assert_eq!(said["listeners"]["changed"], serde_json::json!(["main"]));
+    assert_eq!(said["listeners"]["removed"], serde_json::json!(["more"]));
+    traffic.goes_on();
+    let tally = traffic.end();
+    assert_eq!((tally.lost, tally.refused), (0, 0));
+}
+
+#[test]
+fn what_is_wrong_changes_nothing_and_says_where() {
+    only_proxyd!("Envoy does not read its file again");
+    let proxy = Generations::start(&answering("hello"), &[]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.ask(GET).text(), "hello");
+    let good = fs::read_to_string(proxy.config()).unwrap();
+    fs::write(proxy.config(), good.replace("stat_prefix", "stat_prefixx")).unwrap();
+    let said = refused(&proxy);
+    assert!(said.contains("envoy.yaml:") && said.contains("error[unknown-field]"), "{said}");
+    assert!(said.contains("goes on with the configuration that it has"), "{said}");
+    proxy.signal(Signal::SIGHUP);
+    eventually("the log to say so", || proxy.log().contains("configuration not reloaded").then_some(()));
+    // An address that is taken: the routes beside it do not change either.
+    let taken = TcpListener::bind(unused_address()).unwrap();
+    let at = taken.local_addr().unwrap();
+    write(&proxy, &answering("changed").listener_at("second", at, direct_response_chain("second")));
+    let said = refused(&proxy);
+    assert!(said.contains("listener 'second'") && said.contains(&at.to_string()), "{said}");
+    assert_eq!(idle.ask(GET).text(), "hello");
+    drop(taken);
+    reload(&proxy, &[]);
+    assert_eq!(idle.ask(GET).text(), "changed");
+    assert_eq!(Wire::connect(at).ask(GET).text(), "second");
+    proxy.stat_becomes("config_reload.failure", 3);
+}
+
+#[test]
+fn sighup_reloads() {
+    only_proxyd!("Envoy does not read its file again");
+    let proxy = Generations::start(&answering("before"), &[]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.ask(GET).text(), "before");
+    write(&proxy, &answering("after"));
+    proxy.signal(Signal::SIGHUP);
+    eventually("other routes", || (idle.ask(GET).text() == "after").then_some(()));
+}
+
+#[test]
+fn what_only_another_process_can_have_is_named() {
+    only_proxyd!("Envoy does not read its file again");
+    let proxy = Generations::start(&answering("hello"), &[]);
+    write(&proxy, &answering("hello").with("stats_flush_interval: 7s"));
+    let output = proxy.control(&["reload"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("stats_flush is as before until `proxyctl restart --hot`"), "{said}");
+}
+
+#[test]
+fn a_reload_outlives_a_hot_restart() {
+    only_proxyd!("Envoy does not read its file again");
+    let proxy = Generations::start(&answering("one"), &["--confirm-after", "0.1"]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.ask(GET).text(), "one");
+    write(&proxy, &answering("two"));
+    reload(&proxy, &[]);
+    proxy.restart(&[]);
+    assert_eq!(idle.ask(GET).text(), "two");
+    write(&proxy, &answering("three"));
+    reload(&proxy, &[]);
+    assert_eq!(idle.ask(GET).text(), "three");
+}
+
+#[test]
+fn a_replaced_link_is_noticed_and_so_is_a_file_that_is_named() {
+    only_proxyd!("Envoy does not read its file again");
+    let bodies = tempfile::tempdir().unwrap();
+    let body = bodies.path().join("body");
+    fs::write(&body, "first").unwrap();
+    let chain = |body: &str| {
+        let mut chain = direct_response_chain("-");
+        let routes = &mut chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"];
+        routes[0]["direct_response"]["body"] = proxy_tests::yaml(&format!("{{ {body} }}"));
+        chain
+    };
+    let named = Bootstrap::empty().listener("main", chain(&format!("filename: {}", body.display())));
+    let proxy = Generations::start(&named, &["--watch"]);
+    let mut idle = proxy.connect();
+    assert_eq!(idle.ask(GET).text(), "first");
+    fs::write(&body, "second").unwrap();
+    eventually("the other body", || (idle.ask(GET).text() == "second").then_some(()));
+    // As Kubernetes mounts a ConfigMap.
+    let root = proxy.directory();
+    let publish = |number: u32, bootstrap: &Bootstrap| {
+        let version = format!("..{number}");
+        fs::create_dir(root.join(&version)).unwrap();
+        fs::write(root.join(&version).join("envoy.yaml"), bootstrap.to_yaml()).unwrap();
+        symlink(&version, root.join("..next")).unwrap();
+        fs::rename(root.join("..next"), root.join("..data")).unwrap();
+    };
+    publish(1, &Bootstrap::empty().listener("main", chain("inline_string: linked")));
+    symlink("..data/envoy.yaml", root.join("link")).unwrap();
+    fs::rename(root.join("link"), proxy.config()).unwrap();
+    eventually("what is linked", || (idle.ask(GET).text() == "linked").then_some(()));
+    publish(2, &Bootstrap::empty().listener("main", chain("inline_string: third")));
+    eventually("the other file", || (idle.ask(GET).text() == "third").then_some(()));
+    publish(3, &Bootstrap::empty().listener("main", chain("inline_string: 3, nothing: of that kind")));
+    eventually("a complaint", || proxy.log().contains("configuration not reloaded").then_some(()));
+    publish(4, &Bootstrap::empty().listener("main", chain("inline_string: fourth")));
+    eventually("the last file", || (idle.ask(GET).text() == "fourth").then_some(()));
+}
