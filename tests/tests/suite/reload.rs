@@ -109,7 +109,8 @@ fn what_is_wrong_changes_nothing_and_says_where() {
     assert!(said.contains("envoy.yaml:") && said.contains("error[unknown-field]"), "{said}");
     assert!(said.contains("goes on with the configuration that it has"), "{said}");
     proxy.signal(Signal::SIGHUP);
-    eventually("the log to say so", || proxy.log().contains("configuration not reloaded").then_some(()));
+    proxy.stat_becomes("config_reload.failure", 2);
+    assert!(proxy.log().contains("configuration not reloaded"), "{}", proxy.log());
     // An address that is taken: the routes beside it do not change either.
     let taken = TcpListener::bind(unused_address()).unwrap();
     let at = taken.local_addr().unwrap();
