@@ -5,6 +5,7 @@
 //! the end of the arena, removal marks a tombstone. Nothing here allocates in steady state: arena and entry
 //! list come from the worker's pools.
 
+use proxy_config::settings::HeaderCase;
 use proxy_net::buffer::Arena;
 
 use crate::name::HeaderId;
@@ -48,6 +49,18 @@ pub struct Headers {
     entries: Entries,
     /// Bit set for every id that may be present; a clear bit is proof of absence.
     present: u64,
+    /// The head as it was read, where names are to be written as they were (`preserve_case`).
+    as_read: Option<Box<AsRead>>,
+}
+
+/// A head as it was on the wire.
+#[derive(Debug)]
+pub struct AsRead {
+    pub(crate) head: Box<[u8]>,
+    /// Names that are not in it are written as proper words.
+    pub(crate) proper: bool,
+    /// The reason phrase is to be written as it was.
+    pub(crate) reason: bool,
 }
 
 /// How callers name a header: by id where the proxy knows it, by lower-case bytes elsewhere.
@@ -83,7 +96,7 @@ impl Default for Headers {
 
 impl Headers {
     pub fn new() -> Headers {
-        Headers { arena: Arena::take(), entries: Entries::take(), present: 0 }
+        Headers { arena: Arena::take(), entries: Entries::take(), present: 0, as_read: None }
     }
 
     /// First value of the header.
@@ -211,6 +224,18 @@ impl Headers {
         }
         if let Some((start, end)) = run {
             out.extend_from_slice(&self.arena[start as usize..end as usize]);
+        }
+    }
+
+    /// The head that these lines were read from, if it was kept.
+    pub(crate) fn as_read(&self) -> Option<&AsRead> {
+        self.as_read.as_deref()
+    }
+
+    /// Keeps the head that these lines were read from, if `case` asks for it.
+    pub(crate) fn keep_as_read(&mut self, head: &[u8], case: HeaderCase) {
+        if let HeaderCase::Preserve { reason, proper } = case {
+            self.as_read = Some(Box::new(AsRead { head: head.into(), proper, reason }));
         }
     }
 

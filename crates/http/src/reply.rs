@@ -73,7 +73,7 @@ impl LocalReply {
             UpgradeRefused => 403,
             BadPath => 400,
             RequestTooLarge => 413,
-            Downstream(HeadError::Malformed(_)) => 400,
+            Downstream(HeadError::Malformed(_) | HeadError::Underscore) => 400,
             Downstream(HeadError::TransferCoding) => 501,
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => 431,
             Downstream(HeadError::Version) => 426,
@@ -105,7 +105,7 @@ impl LocalReply {
             RequestHeadersTimeout => "request header timeout",
             StreamIdleTimeout { .. } => "stream timeout",
             MaxDuration { .. } => "downstream duration timeout",
-            Downstream(HeadError::Malformed(_)) => "Bad Request",
+            Downstream(HeadError::Malformed(_) | HeadError::Underscore) => "Bad Request",
             Downstream(HeadError::TransferCoding) => "Not Implemented",
             Downstream(HeadError::Version) => "Upgrade Required",
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
@@ -162,6 +162,7 @@ impl LocalReply {
             BadPath => "path_normalization_failed",
             RequestTooLarge => "request_payload_too_large",
             Downstream(HeadError::Version) => "low_version",
+            Downstream(HeadError::Underscore) => "http1.unexpected_underscore",
             Downstream(_) => "http1.codec_error",
         }
     }

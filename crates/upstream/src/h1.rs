@@ -17,7 +17,7 @@ use proxy_http::h1::head::{
     Framing, HeadError, HeadLimits, ResponseHead, header_bytes, may_be_complete, parse_response,
 };
 use proxy_http::h1::outgoing::{Outgoing, SendError};
-use proxy_http::h1::write::write_request_head;
+use proxy_http::h1::write::{HeadStyle, write_request_head};
 use proxy_http::tunnel::{TunnelRequest, names_upgrade};
 use proxy_http::{HeaderId, Headers, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
@@ -123,8 +123,9 @@ impl Exchange {
             None => request_framing(request, &body),
         };
         let mut outgoing = Outgoing::default();
-        let trailers = client.guard.host.cluster.settings.http1.enable_trailers;
-        outgoing.start(framing, trailers, |out| write_request_head(request, out));
+        let options = &client.guard.host.cluster.settings.http1;
+        let style = HeadStyle { http10: false, case: options.header_case };
+        outgoing.start(framing, options.enable_trailers, |out| write_request_head(request, style, out));
         let to_head = request.method == Method::Head;
         Exchange { to_head, tunnel, ..Exchange::of(client, outgoing, body, attempt) }
     }
@@ -228,7 +229,8 @@ impl Exchange {
             self.seen = data.len();
             return Ok(None);
         }
-        match parse_response(data, self.limits, self.to_head) {
+        match parse_response(data, self.limits, &self.client.guard.host.cluster.settings.http1, self.to_head)
+        {
             Ok(Some((head, length))) => {
                 self.attempt.note(|attempt, now| {
                     attempt.receive_begin.set_once(attempt.start, now);

@@ -5,8 +5,8 @@ mod connection;
 
 use connection::LIMITS;
 use libfuzzer_sys::fuzz_target;
-use proxy_http::h1::head::{Framing, HeadError, RequestHead, parse_request};
-use proxy_http::h1::write::write_request_head;
+use proxy_http::h1::head::{Framing, HeadError, RequestHead, RequestRules, parse_request};
+use proxy_http::h1::write::{HeadStyle, write_request_head};
 
 fuzz_target!(|data: &[u8]| {
     let Some((cuts, bytes)) = data.split_at_checked(4) else { return };
@@ -14,9 +14,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn parse(data: &[u8]) -> Result<Option<(String, Framing, usize)>, HeadError> {
-    let Some((head, length)) = parse_request(data, LIMITS)? else { return Ok(None) };
+    let Some((head, length)) = parse_request(data, &RequestRules::plain(LIMITS))? else { return Ok(None) };
     let written = written(&head);
-    let again = parse_request(&written, LIMITS_AGAIN);
+    let again = parse_request(&written, &RequestRules::plain(LIMITS_AGAIN));
     let Ok(Some((again, all))) = again else { panic!("not readable any more: {}", written.escape_ascii()) };
     assert_eq!(all, written.len(), "more than one request: {}", written.escape_ascii());
     assert_eq!(head.framing, again.framing, "{}", written.escape_ascii());
@@ -27,7 +27,7 @@ fn parse(data: &[u8]) -> Result<Option<(String, Framing, usize)>, HeadError> {
 
 fn written(head: &RequestHead) -> Vec<u8> {
     let mut out = Vec::new();
-    write_request_head(&head.request, &mut out);
+    write_request_head(&head.request, HeadStyle::default(), &mut out);
     out
 }
 

@@ -16,6 +16,7 @@ mod framing;
 mod header_values;
 mod headers;
 mod http1;
+mod http1_options;
 mod http2;
 mod http2_framing;
 mod http_filters;

@@ -58,6 +58,7 @@ pub(super) fn lower(
         max_request_header_bytes: 1024
             * value::number(context, &kilobytes, message.max_request_headers_kb.as_ref(), 1..=8192, 60),
         max_request_headers: common.max_headers,
+        underscores: common.underscores,
         max_requests_per_connection: common.max_requests_per_connection,
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,

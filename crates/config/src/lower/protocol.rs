@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
+use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::v3 as case_v3;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_v3;
 use envoy_types::pb::google::protobuf::UInt32Value;
 
 use super::{Context, any, value};
-use crate::settings::{Http1Options, Http2Keepalive, Http2Options, UpstreamProtocol};
+use crate::settings::{
+    HeaderCase, Http1Options, Http2Keepalive, Http2Options, UnderscoreAction, UpstreamProtocol,
+};
 use crate::{Code, Path};
 
 /// `envoy.config.core.v3.HttpProtocolOptions` with its defaults.
@@ -19,6 +22,8 @@ pub(super) struct Common {
     pub(super) max_headers: u32,
     pub(super) max_requests_per_connection: Option<u32>,
     pub(super) max_response_header_bytes: u32,
+    /// Of requests; no effect in a cluster, as in Envoy.
+    pub(super) underscores: UnderscoreAction,
 }
 
 pub(super) fn common(
@@ -26,6 +31,7 @@ pub(super) fn common(
     path: &Path<'_>,
     message: Option<&core_v3::HttpProtocolOptions>,
 ) -> Common {
+    use core_v3::http_protocol_options::HeadersWithUnderscoresAction;
     let unset = core_v3::HttpProtocolOptions::default();
     let message = message.unwrap_or(&unset);
     let hour = Some(Duration::from_secs(3600));
@@ -34,7 +40,14 @@ pub(super) fn common(
     let stream = path.field("max_stream_duration");
     let count = path.field("max_headers_count");
     let kilobytes = path.field("max_response_headers_kb");
+    let action = path.field("headers_with_underscores_action");
+    let underscores = match value::enumeration(context, &action, message.headers_with_underscores_action) {
+        HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
+        HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::RejectRequest,
+        HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::DropHeader,
+    };
     Common {
+        underscores,
         idle_timeout: value::limit(context, &idle, message.idle_timeout.as_ref(), hour),
         max_connection_duration: value::duration(
             context,
@@ -55,11 +68,59 @@ pub(super) fn http1(
     message: Option<&core_v3::Http1ProtocolOptions>,
 ) -> Http1Options {
     let Some(message) = message else { return Http1Options::default() };
-    if !value::flag(message.allow_absolute_url.as_ref(), true) {
-        let here = path.field("allow_absolute_url");
-        context.error(&here, Code::UNSUPPORTED_VALUE, "absolute URLs cannot be refused");
+    let host = path.field("default_host_for_http_10");
+    if !message.default_host_for_http_10.bytes().all(|byte| byte.is_ascii_graphic()) {
+        context.error(&host, Code::INVALID, "this is no host");
     }
-    Http1Options { enable_trailers: message.enable_trailers }
+    let format = path.field("header_key_format");
+    Http1Options {
+        enable_trailers: message.enable_trailers,
+        accept_http_10: message.accept_http_10,
+        default_host_for_http_10: message.default_host_for_http_10.clone().into(),
+        refuse_absolute_url: !value::flag(message.allow_absolute_url.as_ref(), true),
+        allow_chunked_length: message.allow_chunked_length,
+        header_case: message
+            .header_key_format
+            .as_ref()
+            .map_or(HeaderCase::Lower, |message| header_case(context, &format, message)),
+    }
+}
+
+fn header_case(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &core_v3::http1_protocol_options::HeaderKeyFormat,
+) -> HeaderCase {
+    use core_v3::http1_protocol_options::header_key_format::HeaderFormat;
+    let extension = match &message.header_format {
+        Some(HeaderFormat::ProperCaseWords(_)) => return HeaderCase::Proper,
+        Some(HeaderFormat::StatefulFormatter(extension)) => extension,
+        None => {
+            context.missing(path, "proper_case_words or stateful_formatter is required");
+            return HeaderCase::Lower;
+        }
+    };
+    let here = path.field("stateful_formatter");
+    let here = here.field("typed_config");
+    let Some(any) = &extension.typed_config else {
+        context.missing(&here, "typed_config is required");
+        return HeaderCase::Lower;
+    };
+    if !any::holds::<case_v3::PreserveCaseFormatterConfig>(any) {
+        let name = any::type_name(any);
+        context.unsupported_type(&here, format_args!("the header formatter {name} is not supported"));
+        return HeaderCase::Lower;
+    }
+    let Some(message) = any::decode::<case_v3::PreserveCaseFormatterConfig>(context, &here, any) else {
+        return HeaderCase::Lower;
+    };
+    use case_v3::preserve_case_formatter_config::FormatterTypeOnEnvoyHeaders as OnEnvoy;
+    let kind = here.field("formatter_type_on_envoy_headers");
+    let proper = match value::enumeration(context, &kind, message.formatter_type_on_envoy_headers) {
+        OnEnvoy::Default => false,
+        OnEnvoy::ProperCase => true,
+    };
+    HeaderCase::Preserve { reason: message.forward_reason_phrase, proper }
 }
 
 pub(super) fn http2(

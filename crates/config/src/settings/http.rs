@@ -1,5 +1,6 @@
 //! The HTTP connection manager and its protocol options.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct HttpConnectionManager {
     pub max_request_header_bytes: u32,
     /// `common_http_protocol_options.max_headers_count`, 100 when unset.
     pub max_request_headers: u32,
+    /// `common_http_protocol_options.headers_with_underscores_action`.
+    pub underscores: UnderscoreAction,
     /// `common_http_protocol_options.max_requests_per_connection`.
     pub max_requests_per_connection: Option<u32>,
     /// `common_http_protocol_options.idle_timeout`: 1 h when unset.
@@ -114,10 +117,64 @@ pub enum EscapedSlashes {
 }
 
 /// `envoy.config.core.v3.Http1ProtocolOptions`, both sides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http1Options {
     /// `enable_trailers`: without it trailers read from HTTP/1 are dropped and none are written to it.
     pub enable_trailers: bool,
+    /// `accept_http_10`; of connection managers only.
+    pub accept_http_10: bool,
+    /// `default_host_for_http_10`: the host of HTTP/1.0 requests that name none; empty: they are refused.
+    pub default_host_for_http_10: Cow<'static, str>,
+    /// `allow_absolute_url` is false: a target in absolute form is taken for a path, which no route has.
+    pub refuse_absolute_url: bool,
+    /// `allow_chunked_length`: `content-length` beside `transfer-encoding` is ignored instead of refused.
+    pub allow_chunked_length: bool,
+    /// `header_key_format`.
+    pub header_case: HeaderCase,
+}
+
+impl Http1Options {
+    /// Those of a configuration that says nothing about them.
+    pub const PLAIN: Http1Options = Http1Options {
+        enable_trailers: false,
+        accept_http_10: false,
+        default_host_for_http_10: Cow::Borrowed(""),
+        refuse_absolute_url: false,
+        allow_chunked_length: false,
+        header_case: HeaderCase::Lower,
+    };
+}
+
+impl Default for Http1Options {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
+/// How names of headers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeaderCase {
+    #[default]
+    Lower,
+    /// `proper_case_words`: `Content-Type`.
+    Proper,
+    /// `envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig`: names that are read are
+    /// remembered as they were, and written so on the other side, if that is HTTP/1.
+    Preserve {
+        /// `forward_reason_phrase`: so is the reason phrase of responses.
+        reason: bool,
+        /// `formatter_type_on_envoy_headers` is `PROPER_CASE`: names that were not read are written so.
+        proper: bool,
+    },
+}
+
+/// `headers_with_underscores_action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnderscoreAction {
+    #[default]
+    Allow,
+    RejectRequest,
+    DropHeader,
 }
 
 /// `envoy.config.core.v3.Http2ProtocolOptions`, both sides.

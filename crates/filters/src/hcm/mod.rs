@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::settings::{self, LogNeeds};
+use proxy_http::Version;
 use proxy_http::filter::{FilterSet, HttpFilter};
+use proxy_http::h1::head::{HeadLimits, RequestRules};
+use proxy_http::h1::write::HeadStyle;
 use proxy_http::route::RouteTable;
 use proxy_net::{
     CloseReason, Connection, ConnectionInfo, Handover, LocalBoxFuture, MovedConnection, MovedKind,
@@ -112,6 +115,26 @@ impl HttpConnectionManager {
             closing: context.closing,
             handover: context.handover,
         }))
+    }
+}
+
+impl Manager {
+    /// What heads of HTTP/1 requests may be.
+    fn request_rules(&self) -> RequestRules<'_> {
+        let settings = &self.settings;
+        RequestRules {
+            limits: HeadLimits {
+                bytes: settings.max_request_header_bytes as usize,
+                lines: settings.max_request_headers as usize,
+            },
+            options: &settings.http1,
+            underscores: settings.underscores,
+        }
+    }
+
+    /// How heads are written to a client that speaks `version`.
+    fn head_style(&self, version: Version) -> HeadStyle {
+        HeadStyle { http10: version == Version::Http10, case: self.settings.http1.header_case }
     }
 }
 

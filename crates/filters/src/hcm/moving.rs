@@ -4,8 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use proxy_http::h1::head::{HeadLimits, parse_request, parse_response};
-use proxy_http::h1::write::{write_request_head, write_response_head};
+use proxy_config::settings::Http1Options;
+use proxy_http::h1::head::{HeadLimits, RequestRules, parse_request, parse_response};
+use proxy_http::h1::write::{HeadStyle, write_request_head, write_response_head};
 use proxy_http::{StreamInfo, StreamTimer};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{Connection, ConnectionInfo, Io, MovedConnection, MovedKind, Receipt};
@@ -89,10 +90,10 @@ impl MovedUpgrade {
         let (mut request, mut response) = (Vec::new(), Vec::new());
         let kept = stream.kept();
         if let Some(kept) = &kept.request {
-            write_request_head(kept, &mut request);
+            write_request_head(kept, HeadStyle::default(), &mut request);
         }
         if let Some(kept) = &kept.response {
-            write_response_head(record.status.get(), kept, &mut response);
+            write_response_head(record.status.get(), kept, HeadStyle::default(), &mut response);
         }
         for head in [&mut request, &mut response] {
             if head.len() > MAX_HEAD {
@@ -132,10 +133,10 @@ impl MovedUpgrade {
         record.sent.set_all(self.sent);
         record.set_details("via_upstream");
         let limits = HeadLimits { bytes: MAX_HEAD, lines: 1000 };
-        if let Ok(Some((head, _))) = parse_request(&self.request, limits) {
+        if let Ok(Some((head, _))) = parse_request(&self.request, &RequestRules::plain(limits)) {
             stream.keep_request(head.request);
         }
-        if let Ok(Some((head, _))) = parse_response(&self.response, limits, false) {
+        if let Ok(Some((head, _))) = parse_response(&self.response, limits, &Http1Options::PLAIN, false) {
             stream.keep_response(head.headers);
         }
     }

@@ -63,6 +63,11 @@ impl Manager {
         let local_port = stream.connection.local.ip().map(|address| address.port());
         normalize_host(request, &self.settings.forwarding, local_port);
         let has_path = !request.path().is_empty(); // CONNECT has none
+        if has_path && !request.path().starts_with(b"/") {
+            stats.downstream_rq_non_relative_path.inc();
+            stream.set_details("absolute_path_rejected");
+            return Some(Response::new(404));
+        }
         let normalized = has_path.then(|| normalize_path(request, &self.settings.path));
         match normalized.unwrap_or(PathAction::Continue) {
             PathAction::Continue => {}

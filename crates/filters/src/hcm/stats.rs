@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use proxy_http::h1::stats::Http1Stats;
 use proxy_http::h2::Http2Stats;
 use proxy_runtime::clock;
 use proxy_stats::{Counter, Declared, Gauge, GaugeGuard, Scope, stats_block};
@@ -106,6 +107,7 @@ pub struct HttpStats {
     pub listener: ListenerCodeStats,
     http: Scope,
     root: Scope,
+    http1: OnceLock<Http1Stats>,
     http2: OnceLock<Http2Stats>,
 }
 
@@ -121,6 +123,7 @@ impl HttpStats {
             listener: ListenerCodeStats::new(&of_listener),
             http,
             root: root.clone(),
+            http1: OnceLock::new(),
             http2: OnceLock::new(),
         }
     }
@@ -128,6 +131,11 @@ impl HttpStats {
     /// `http.<stat_prefix>.`, where filters have theirs.
     pub fn scope(&self) -> &Scope {
         &self.http
+    }
+
+    /// `http1.*`, over all connection managers.
+    pub fn http1(&self) -> &Http1Stats {
+        self.http1.get_or_init(|| Http1Stats::under(&self.root))
     }
 
     /// `http2.*`, over all connection managers; there from the first connection of HTTP/2 on, as in Envoy.

@@ -29,6 +29,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         path: PathNormalization::default(),
         max_request_header_bytes: 60 << 10,
         max_request_headers: 100,
+        underscores: UnderscoreAction::Allow,
         max_requests_per_connection: None,
         idle_timeout: None,
         max_connection_duration: None,

@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 
 use httparse::Header;
+use proxy_config::settings::{Http1Options, UnderscoreAction};
 
 use crate::body::Body;
 use crate::headers::{Headers, Span};
@@ -40,6 +41,21 @@ pub struct HeadLimits {
     pub lines: usize,
 }
 
+/// What request heads may be, beyond what every server takes.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestRules<'a> {
+    pub limits: HeadLimits,
+    pub options: &'a Http1Options,
+    pub underscores: UnderscoreAction,
+}
+
+impl RequestRules<'_> {
+    /// Those of a configuration that says nothing about them.
+    pub const fn plain(limits: HeadLimits) -> RequestRules<'static> {
+        RequestRules { limits, options: &Http1Options::PLAIN, underscores: UnderscoreAction::Allow }
+    }
+}
+
 /// Why a head is refused; each names its status and response code details in one place, the HTTP error map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
@@ -53,6 +69,9 @@ pub enum HeadError {
     TooManyLines,
     #[error("HTTP/1.0")]
     Version,
+    /// `headers_with_underscores_action` is `REJECT_REQUEST`.
+    #[error("an underscore in the name of a header")]
+    Underscore,
 }
 
 /// A parsed request head. The body is not attached yet.
@@ -61,6 +80,8 @@ pub struct RequestHead {
     pub framing: Framing,
     /// The client asked to close after the answer.
     pub close: bool,
+    /// How many lines were dropped for an underscore in their name.
+    pub dropped: usize,
 }
 
 /// A parsed response head.
@@ -82,7 +103,11 @@ pub fn may_be_complete(data: &[u8], seen: usize) -> bool {
 }
 
 /// Parses a request head at the start of `data`. `None`: not all of it is there yet.
-pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestHead, usize)>, HeadError> {
+pub fn parse_request(
+    data: &[u8],
+    rules: &RequestRules<'_>,
+) -> Result<Option<(RequestHead, usize)>, HeadError> {
+    let (limits, options) = (rules.limits, rules.options);
     let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES_ON_STACK];
     let mut many = Vec::new();
     let lines = lines_for(&mut few, &mut many, limits.lines);
@@ -92,12 +117,14 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::Malformed("request line"));
     };
-    if version == 0 {
-        return Err(HeadError::Version);
-    }
+    let (version, end) = match version {
+        0 if !options.accept_http_10 => return Err(HeadError::Version),
+        0 => (Version::Http10, b" HTTP/1.0\r\n"),
+        _ => (Version::Http11, b" HTTP/1.1\r\n"),
+    };
     // The request line starts the head unless empty lines came before it (RFC 9112, section 2.2).
     let line_end = offset(data, target.as_bytes()) + target.len();
-    if !data[line_end..].starts_with(b" HTTP/1.1\r\n") {
+    if !data[line_end..].starts_with(end) {
         return Err(HeadError::Malformed("request line"));
     }
     let method = Method::from_token(method);
@@ -108,27 +135,59 @@ pub fn parse_request(data: &[u8], limits: HeadLimits) -> Result<Option<(RequestH
     let path = Span::new(offset(data, target.as_bytes()), line_end);
     let mut request = Request {
         method,
-        version: Version::Http11,
+        version,
         scheme: Scheme::Http,
         headers,
         body: Body::Empty,
         path,
         authority: Span::default(),
     };
+    request.headers.keep_as_read(&data[..length], options.header_case);
+    let dropped = apply_underscores(&mut request.headers, rules.underscores)?;
+    if options.allow_chunked_length && request.headers.contains(HeaderId::TRANSFER_ENCODING) {
+        // Should the transfer coding not be `chunked`, the request is refused for that.
+        request.headers.remove(HeaderId::CONTENT_LENGTH);
+    }
     let framing = match request.method {
         Method::Connect => connect_framing(&mut request.headers)?,
         _ => request_framing(&request.headers)?,
     };
+    if version == Version::Http10 && framing == Framing::Chunked {
+        // RFC 9112, section 6.1: whoever sent it may have meant something else.
+        return Err(HeadError::Malformed("transfer-encoding in HTTP/1.0"));
+    }
     let connection = connection_options(&request.headers);
-    take_target(&mut request)?;
-    let head = RequestHead { framing, close: connection.close, request };
+    let close = connection.close || (version == Version::Http10 && !connection.keep_alive);
+    take_target(&mut request, options)?;
+    let head = RequestHead { framing, close, request, dropped };
     Ok(Some((head, length)))
+}
+
+/// Deals with names that have an underscore; gives how many lines were dropped.
+///
+/// # Errors
+/// [`HeadError::Underscore`] where such a name refuses the request.
+pub fn apply_underscores(headers: &mut Headers, action: UnderscoreAction) -> Result<usize, HeadError> {
+    if action == UnderscoreAction::Allow {
+        return Ok(0);
+    }
+    let mut found = 0;
+    headers.remove_if(|name, _| {
+        let remove = name.contains(&b'_');
+        found += usize::from(remove);
+        remove
+    });
+    match action {
+        UnderscoreAction::RejectRequest if found > 0 => Err(HeadError::Underscore),
+        _ => Ok(found),
+    }
 }
 
 /// Parses a response head at the start of `data`. `to_head`: it answers a HEAD request.
 pub fn parse_response(
     data: &[u8],
     limits: HeadLimits,
+    options: &Http1Options,
     to_head: bool,
 ) -> Result<Option<(ResponseHead, usize)>, HeadError> {
     let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES_ON_STACK];
@@ -144,7 +203,11 @@ pub fn parse_response(
     if !(100..=599).contains(&status) {
         return Err(HeadError::Malformed("status"));
     }
-    let headers = collect(data, length, parsed.headers)?;
+    let mut headers = collect(data, length, parsed.headers)?;
+    headers.keep_as_read(&data[..length], options.header_case);
+    if options.allow_chunked_length && headers.contains(HeaderId::TRANSFER_ENCODING) {
+        headers.remove(HeaderId::CONTENT_LENGTH);
+    }
     let connection = connection_options(&headers);
     let close = connection.close || (version == 0 && !connection.keep_alive);
     let framing = response_framing(&headers, status, to_head)?;
@@ -360,13 +423,19 @@ fn connection_options(headers: &Headers) -> ConnectionOptions {
 }
 
 /// Sorts out target and `Host` (RFC 9112, section 3.2).
-fn take_target(request: &mut Request) -> Result<(), HeadError> {
+fn take_target(request: &mut Request, options: &Http1Options) -> Result<(), HeadError> {
     if request.headers.values(HeaderId::HOST).count() > 1 {
         return Err(HeadError::Malformed("host twice"));
     }
-    let host = request.headers.take_first(HeaderId::HOST).ok_or(HeadError::Malformed("no host"))?;
-    request.authority = host;
-    if !valid_authority(request.headers.bytes(host)) {
+    match request.headers.take_first(HeaderId::HOST) {
+        Some(host) => request.authority = host,
+        None if request.version == Version::Http10 && !request.path().starts_with(b"/") => {}
+        None if request.version == Version::Http10 && !options.default_host_for_http_10.is_empty() => {
+            request.set_authority(options.default_host_for_http_10.as_bytes());
+        }
+        None => return Err(HeadError::Malformed("no host")),
+    }
+    if !valid_authority(request.authority()) {
         return Err(HeadError::Malformed("host"));
     }
     let target = request.path();
@@ -380,7 +449,10 @@ fn take_target(request: &mut Request) -> Result<(), HeadError> {
         request.authority = std::mem::take(&mut request.path);
         return Ok(());
     }
-    if target.starts_with(b"/") || (target == b"*" && request.method == Method::Options) {
+    if target.starts_with(b"/")
+        || (target == b"*" && request.method == Method::Options)
+        || (options.refuse_absolute_url && !request.authority().is_empty())
+    {
         return Ok(());
     }
     let (scheme, skip) = match target {
@@ -439,9 +511,11 @@ mod tests {
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 60 << 10, lines: 100 };
+    const RULES: RequestRules<'_> = RequestRules::plain(LIMITS);
+    const OPTIONS: Http1Options = Http1Options::PLAIN;
 
     fn request(text: &str) -> Result<RequestHead, HeadError> {
-        parse_request(text.as_bytes(), LIMITS).map(|head| head.expect("a whole head").0)
+        parse_request(text.as_bytes(), &RULES).map(|head| head.expect("a whole head").0)
     }
 
     fn refused(text: &str) -> HeadError {
@@ -451,7 +525,7 @@ mod tests {
     #[test]
     fn a_plain_request() {
         let text = "GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-One:1\r\nX-Two: 2 \r\nEmpty:\r\n\r\nrest";
-        let (head, length) = parse_request(text.as_bytes(), LIMITS).unwrap().unwrap();
+        let (head, length) = parse_request(text.as_bytes(), &RULES).unwrap().unwrap();
         assert_eq!(length, text.len() - 4);
         let r = &head.request;
         assert_eq!((r.path(), r.authority(), &r.method), (&b"/a?b"[..], &b"x:1"[..], &Method::Get));
@@ -467,7 +541,7 @@ mod tests {
     fn every_split_of_a_head_is_partial() {
         let text = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         for cut in 0..text.len() {
-            assert!(parse_request(&text[..cut], LIMITS).unwrap().is_none(), "{cut}");
+            assert!(parse_request(&text[..cut], &RULES).unwrap().is_none(), "{cut}");
         }
         assert!(may_be_complete(text, 0) && may_be_complete(text, text.len() - 1));
         assert!(!may_be_complete(&text[..text.len() - 2], 0));
@@ -542,7 +616,9 @@ mod tests {
     #[test]
     fn response_framing_follows_the_rfc() {
         let framing = |text: &str, to_head| {
-            parse_response(text.as_bytes(), LIMITS, to_head).unwrap().map(|(h, _)| (h.framing, h.close))
+            parse_response(text.as_bytes(), LIMITS, &OPTIONS, to_head)
+                .unwrap()
+                .map(|(h, _)| (h.framing, h.close))
         };
         let ok = "HTTP/1.1 200 OK\r\n";
         assert_eq!(
@@ -560,6 +636,6 @@ mod tests {
             Some((Framing::None, false))
         );
         let both = format!("{ok}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n");
-        assert!(parse_response(both.as_bytes(), LIMITS, false).is_err());
+        assert!(parse_response(both.as_bytes(), LIMITS, &OPTIONS, false).is_err());
     }
 }

@@ -5,7 +5,8 @@ use proxy_stats::{Declared, Scope, stats_block};
 stats_block! {
     /// The part of Envoy's codec stats that `h2` tells of.
     pub struct Http2Stats {
-        counters: goaway_sent, header_overflow, keepalive_timeout, rx_messaging_error, rx_reset, stream_refused_errors,
+        counters: dropped_headers_with_underscores, goaway_sent, header_overflow, keepalive_timeout, requests_rejected_with_underscores_in_headers,
+            rx_messaging_error, rx_reset, stream_refused_errors,
             trailers, tx_reset;
         gauges: pending_send_bytes: Accumulate, streams_active: Accumulate;
     }
@@ -24,7 +25,6 @@ impl Http2Stats {
 const CODEC_DECLARED: Declared = Declared {
     counters: &[
         "cookies_total_bytes_too_large",
-        "dropped_headers_with_underscores",
         "header_list_size_too_large",
         "headers_cb_no_stream",
         "inbound_empty_frames_flood",
@@ -33,7 +33,6 @@ const CODEC_DECLARED: Declared = Declared {
         "metadata_empty_frames",
         "outbound_control_flood",
         "outbound_flood",
-        "requests_rejected_with_underscores_in_headers",
         "tx_flush_timeout",
     ],
     gauges: &["deferred_stream_close", "outbound_control_frames_active", "outbound_frames_active"],

@@ -4,8 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use proxy_config::settings::UnderscoreAction;
 use proxy_http::body::{BodyError, BodyStream, Frame};
 use proxy_http::h1::body::BodyDecoder;
+use proxy_http::h1::head::apply_underscores;
 use proxy_http::{StreamInfo, Tunnelling};
 use proxy_runtime::clock;
 
@@ -19,6 +21,7 @@ pub(super) struct RequestBody {
     pub(super) stats: Arc<HttpStats>,
     /// `enable_trailers`.
     pub(super) trailers: bool,
+    pub(super) underscores: UnderscoreAction,
     pub(super) buffer_limit: u32,
     /// Bytes that had come on the connection before this request.
     pub(super) began: u64,
@@ -44,6 +47,16 @@ impl BodyStream for RequestBody {
         let mut frame = ready!(decoder.poll_frame(cx, &mut d.io.borrow_mut(), &mut read, self.buffer_limit));
         if matches!(frame, Some(Ok(Frame::Trailers(_)))) && !self.trailers {
             frame = None;
+        }
+        if let Some(Ok(Frame::Trailers(trailers))) = &mut frame {
+            match apply_underscores(trailers, self.underscores) {
+                Ok(0) => {}
+                Ok(dropped) => self.stats.http1().dropped_headers_with_underscores.add(dropped as u64),
+                Err(_) => {
+                    self.stats.http1().requests_rejected_with_underscores_in_headers.inc();
+                    frame = Some(Err(BodyError::Malformed("an underscore in the name of a trailer")));
+                }
+            }
         }
         let total = read.total();
         d.count_read(&self.stats, total);

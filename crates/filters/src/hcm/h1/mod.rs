@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use proxy_http::body::Body;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{
-    HeadError, HeadLimits, RequestHead, header_bytes, may_be_complete, parse_request,
+    HeadError, RequestHead, RequestRules, header_bytes, may_be_complete, parse_request,
 };
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::reply::LocalReply;
@@ -241,12 +241,8 @@ impl Downstream {
         if let Some(limit) = settings.idle_timeout {
             self.deadlines.set(IDLE, now + limit);
         }
-        let limits = HeadLimits {
-            bytes: settings.max_request_header_bytes as usize,
-            lines: settings.max_request_headers as usize,
-        };
         let mut seen = 0;
-        let start = poll_fn(|cx| self.poll_request(cx, manager, limits, &mut seen, now)).await;
+        let start = poll_fn(|cx| self.poll_request(cx, manager, &mut seen, now)).await;
         self.deadlines.clear(IDLE);
         self.deadlines.clear(QUIET);
         self.deadlines.clear(HEADERS);
@@ -258,25 +254,29 @@ impl Downstream {
         &self,
         cx: &mut Context<'_>,
         manager: &Manager,
-        limits: HeadLimits,
         seen: &mut usize,
         quiet_since: Instant,
     ) -> Poll<Result<Start, CloseReason>> {
         let stats = &manager.stats.manager;
+        let rules = manager.request_rules();
+        let limits = rules.limits;
         let mut read = self.read.borrow_mut();
         if self.mobility.is_wanted() && read.len() <= SMALL {
             return Poll::Ready(Ok(Start::Wanted));
         }
         loop {
             if !read.is_empty() {
-                match parse(&read, limits, seen, manager.needs.record) {
+                match parse(&read, &rules, seen, manager.needs.record) {
                     Ok(Some((start, length))) => {
                         read.consume(length);
                         return Poll::Ready(Ok(start));
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        if !matches!(error, HeadError::Version) {
+                        if error == HeadError::Underscore {
+                            manager.stats.http1().requests_rejected_with_underscores_in_headers.inc();
+                        }
+                        if error != HeadError::Version {
                             stats.downstream_cx_protocol_error.inc();
                         }
                         return Poll::Ready(Ok(Start::Refused(LocalReply::Downstream(error))));
@@ -448,16 +448,16 @@ impl Downstream {
 /// Parses what may be the start of a request. `seen` bytes were looked at before; `count`: a log wants to know its size.
 fn parse(
     read: &ReadBuffer,
-    limits: HeadLimits,
+    rules: &RequestRules<'_>,
     seen: &mut usize,
     count: bool,
 ) -> Result<Option<(Start, usize)>, HeadError> {
     let data = read.data();
     let before = std::mem::replace(seen, data.len());
-    if before > 0 && data.len() <= limits.bytes && !may_be_complete(data, before) {
+    if before > 0 && data.len() <= rules.limits.bytes && !may_be_complete(data, before) {
         return Ok(None);
     }
-    Ok(parse_request(data, limits)?.map(|(head, length)| {
+    Ok(parse_request(data, rules)?.map(|(head, length)| {
         let headers = if count { header_bytes(&data[..length]) } else { 0 };
         (Start::Head(Box::new(head), HeadSize { whole: length as u64, headers }), length)
     }))

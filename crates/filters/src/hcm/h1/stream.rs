@@ -13,7 +13,7 @@ use proxy_http::h1::head::{Framing, RequestHead};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::{set_content_length, write_response_head};
 use proxy_http::reply::LocalReply;
-use proxy_http::{HeaderId, Method, Response, StreamInfo, StreamTimer, Version};
+use proxy_http::{HeaderId, Method, Request, Response, StreamInfo, StreamTimer, Version};
 use proxy_net::CloseReason;
 use proxy_runtime::clock;
 
@@ -40,11 +40,15 @@ pub(super) async fn serve_stream(
     size: HeadSize,
 ) -> Result<Served, CloseReason> {
     let now = clock::refresh();
-    let RequestHead { mut request, framing, close } = head;
+    let RequestHead { mut request, framing, close, dropped } = head;
+    let version = request.version;
+    if dropped > 0 {
+        manager.stats.http1().dropped_headers_with_underscores.add(dropped as u64);
+    }
     downstream.requests.set(downstream.requests.get() + 1);
     let stream = Rc::new(StreamInfo::new(
         Rc::clone(&downstream.info),
-        Version::Http11,
+        version,
         now,
         Rc::clone(&downstream.deadlines),
         manager.needs,
@@ -64,13 +68,17 @@ pub(super) async fn serve_stream(
     } else {
         if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
             request.headers.remove(HeaderId::EXPECT);
-            send_continue(manager, downstream).await?;
+            // Who speaks HTTP/1.0 knows no such answer (RFC 9110, section 10.1.1).
+            if version == Version::Http11 {
+                send_continue(manager, downstream).await?;
+            }
         }
         request.body = Body::Stream(Box::new(RequestBody {
             downstream: Rc::clone(downstream),
             stream: Rc::clone(&stream),
             stats: Arc::clone(&manager.stats),
             trailers: manager.settings.http1.enable_trailers,
+            underscores: manager.settings.underscores,
             buffer_limit: manager.buffer_limit,
             began: downstream.consumed() - size.whole,
             tunnel: arrival.tunnel,
@@ -106,7 +114,9 @@ pub(super) async fn serve_stream(
     if draining {
         manager.stats.manager.downstream_cx_drain_close.inc();
     }
-    let announce_close = close || last || draining || !stream.is_request_complete();
+    // To HTTP/1.0 the end of a body without a length is the end of the connection.
+    let until_close = version == Version::Http10 && response.body.remaining().is_none();
+    let announce_close = close || last || draining || until_close || !stream.is_request_complete();
     let sent =
         send_response(manager, downstream, &stream, response, announce_close, to_head, &mut guard).await;
     stream.clear_timeouts();
@@ -118,7 +128,7 @@ async fn await_response(
     manager: &Rc<Manager>,
     downstream: &Rc<Downstream>,
     stream: &Rc<StreamInfo>,
-    request: proxy_http::Request,
+    request: Request,
     arrival: Arrival,
 ) -> Outcome {
     let mut respond = pin!(manager.respond(stream, request, arrival));
@@ -164,11 +174,12 @@ async fn send_response(
     to_head: bool,
     guard: &mut StreamGuard,
 ) -> bool {
-    if close {
-        response.headers.set(HeaderId::CONNECTION, b"close");
+    let http10 = stream.version == Version::Http10;
+    if close || http10 {
+        response.headers.set(HeaderId::CONNECTION, if close { b"close" } else { b"keep-alive" });
     }
     let has_length = response.headers.contains(HeaderId::CONTENT_LENGTH);
-    let framing = response_framing(&mut response, to_head);
+    let framing = response_framing(&mut response, to_head, http10);
     if framing == Framing::None {
         response.body = Body::Empty;
     }
@@ -176,7 +187,7 @@ async fn send_response(
     let mut body = std::mem::replace(&mut response.body, Body::Empty);
     let mut outgoing = Outgoing::default();
     outgoing.start(framing, manager.settings.http1.enable_trailers, |out| {
-        write_response_head(status, &response.headers, out)
+        write_response_head(status, &response.headers, manager.head_style(stream.version), out)
     });
     stream.record.sent.headers.set(outgoing.header_bytes());
     if stream.needs().response {
@@ -232,7 +243,7 @@ async fn send_response(
 }
 
 /// How the response's body goes out, and the header that says so (RFC 9112, section 6).
-fn response_framing(response: &mut Response, to_head: bool) -> Framing {
+fn response_framing(response: &mut Response, to_head: bool, http10: bool) -> Framing {
     let headers = &mut response.headers;
     if response.status < 200 || response.status == 204 {
         headers.remove(HeaderId::CONTENT_LENGTH);
@@ -247,6 +258,10 @@ fn response_framing(response: &mut Response, to_head: bool) -> Framing {
                 set_content_length(headers, length);
             }
             if length == 0 { Framing::None } else { Framing::Length(length) }
+        }
+        None if http10 => {
+            headers.remove(HeaderId::CONTENT_LENGTH);
+            Framing::UntilClose
         }
         None => {
             headers.remove(HeaderId::CONTENT_LENGTH);

@@ -59,7 +59,10 @@ pub(super) async fn serve(
     response.headers.remove(HeaderId::TRANSFER_ENCODING);
     let status = response.status;
     let mut outgoing = Outgoing::default();
-    outgoing.start(Framing::UntilClose, false, |out| write_response_head(status, &response.headers, out));
+    let style = manager.head_style(stream.version);
+    outgoing.start(Framing::UntilClose, false, |out| {
+        write_response_head(status, &response.headers, style, out);
+    });
     stream.record.sent.headers.set(outgoing.header_bytes());
     stream.keep_response(response.headers);
     guard.response_started(status);

@@ -8,15 +8,17 @@ use std::task::{Context, Poll, ready};
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use proxy_config::settings::UnderscoreAction;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::forwarding::asks_for_tunnel;
-use proxy_http::h1::head::HeadError;
+use proxy_http::h1::head::{self, HeadError};
 use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, response_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
 use proxy_http::reply::{LocalReply, text_response};
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{
-    HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling, Version,
+    HeaderId, Headers, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling,
+    Version,
 };
 use proxy_runtime::clock;
 
@@ -46,6 +48,7 @@ struct RequestBody {
     receiver: BodyReceiver,
     stream: Rc<StreamInfo>,
     stats: Arc<HttpStats>,
+    underscores: UnderscoreAction,
     /// The request asks to become a tunnel: until that is open, nothing of what comes is passed on.
     tunnel: bool,
 }
@@ -60,7 +63,12 @@ pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) ->
     let guard = StreamGuard::new(manager, &stream);
     manager.set_stream_timeouts(&stream, now);
     let (parts, body) = request.into_parts();
-    let mut request = request_from_parts(&parts, manager.settings.max_request_headers as usize);
+    let max_lines = manager.settings.max_request_headers as usize;
+    let mut request = request_from_parts(&parts, max_lines).and_then(|mut request| {
+        apply_underscores(&manager.stats, manager.settings.underscores, &mut request.headers)
+            .map_err(RequestError::Head)?;
+        Ok(request)
+    });
     if manager.needs.record
         && let Ok(request) = &request
     {
@@ -76,10 +84,28 @@ pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) ->
             receiver: BodyReceiver::new(body, length),
             stream: Rc::clone(&stream),
             stats: Arc::clone(&manager.stats),
+            underscores: manager.settings.underscores,
             tunnel: asks_for_tunnel(request),
         }));
     }
     Arrived { stream, guard, request }
+}
+
+/// Deals with names that have an underscore, and counts.
+fn apply_underscores(
+    stats: &HttpStats,
+    action: UnderscoreAction,
+    headers: &mut Headers,
+) -> Result<(), HeadError> {
+    match head::apply_underscores(headers, action) {
+        Ok(0) => {}
+        Ok(dropped) => stats.http2().dropped_headers_with_underscores.add(dropped as u64),
+        Err(error) => {
+            stats.http2().requests_rejected_with_underscores_in_headers.inc();
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Serves the stream to its end.
@@ -338,7 +364,12 @@ impl BodyStream for RequestBody {
             // Who opens it polls again.
             return Poll::Pending;
         }
-        let frame = ready!(self.receiver.poll_frame(cx));
+        let mut frame = ready!(self.receiver.poll_frame(cx));
+        if let Some(Ok(Frame::Trailers(trailers))) = &mut frame
+            && apply_underscores(&self.stats, self.underscores, trailers).is_err()
+        {
+            frame = Some(Err(BodyError::Malformed("an underscore in the name of a trailer")));
+        }
         match &frame {
             Some(Ok(Frame::Data(chunk))) => {
                 self.stream.record.received.add_body(chunk.len() as u64);
