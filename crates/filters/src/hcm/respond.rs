@@ -33,24 +33,27 @@ pub(super) struct Arrival {
 
 impl Manager {
     /// Takes a request to its response. Dropping the future cancels everything below.
-    pub(super) async fn respond(
-        &self,
-        stream: &Rc<StreamInfo>,
+    pub(super) fn respond<'a>(
+        &'a self,
+        stream: &'a Rc<StreamInfo>,
         request: Request,
         arrival: Arrival,
-    ) -> Result<Response, Reset> {
+    ) -> impl Future<Output = Result<Response, Reset>> + 'a {
+        // Not in the future, which would have room for it twice.
         let mut request = HeldRequest::new(stream, request);
-        let reply = match self.prepare(stream, &mut request, arrival) {
-            Some(reply) => Some(reply),
-            None => self.filter_request(stream, &mut request).await?,
-        };
-        let response = match reply {
-            Some(reply) => reply,
-            None => wait(self.router.serve(stream, &mut request)).await?,
-        };
-        // Who wants its head has it from now on.
-        drop(request);
-        Ok(self.finish(stream, response).await)
+        async move {
+            let reply = match self.prepare(stream, &mut request, arrival) {
+                Some(reply) => Some(reply),
+                None => self.filter_request(stream, &mut request).await?,
+            };
+            let response = match reply {
+                Some(reply) => reply,
+                None => wait(self.router.serve(stream, &mut request)).await?,
+            };
+            // Who wants its head has it from now on.
+            drop(request);
+            Ok(self.finish(stream, response).await)
+        }
     }
 
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
