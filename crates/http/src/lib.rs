@@ -16,6 +16,7 @@ pub mod response_headers;
 pub mod route;
 pub mod stream;
 pub mod tunnel;
+pub mod websocket;
 
 pub use body::{Body, BodyError, BodyStream, Frame};
 pub use headers::Headers;

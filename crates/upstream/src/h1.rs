@@ -19,6 +19,7 @@ use proxy_http::h1::head::{
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::{HeadStyle, write_request_head};
 use proxy_http::tunnel::{TunnelRequest, names_upgrade};
+use proxy_http::websocket;
 use proxy_http::{HeaderId, Headers, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
@@ -99,6 +100,8 @@ pub struct Exchange {
     to_head: bool,
     /// The host is asked for a stream of bytes both ways.
     tunnel: Option<TunnelRequest>,
+    /// The client spoke HTTP/2 and knows nothing of WebSocket's key.
+    keyed: bool,
     /// What is sent is no request, so no response is waited for.
     raw: bool,
     seen: usize,
@@ -122,12 +125,19 @@ impl Exchange {
             Some(_) => Framing::UntilClose,
             None => request_framing(request, &body),
         };
+        let keyed = tunnel == Some(TunnelRequest::Upgrade)
+            && request.version == Version::Http2
+            && websocket::is_asked_for(&request.headers)
+            && !request.headers.contains(websocket::KEY);
+        if keyed {
+            request.headers.append(websocket::KEY, &websocket::key(fastrand::u128(..)));
+        }
         let mut outgoing = Outgoing::default();
         let options = &client.guard.host.cluster.settings.http1;
         let style = HeadStyle { http10: false, case: options.header_case };
         outgoing.start(framing, options.enable_trailers, |out| write_request_head(request, style, out));
         let to_head = request.method == Method::Head;
-        Exchange { to_head, tunnel, ..Exchange::of(client, outgoing, body, attempt) }
+        Exchange { to_head, tunnel, keyed, ..Exchange::of(client, outgoing, body, attempt) }
     }
 
     /// Sends nothing of `request` but its body, as it is. The host is taken to agree.
@@ -153,6 +163,7 @@ impl Exchange {
             read_before: client.read.total(),
             to_head: false,
             tunnel: None,
+            keyed: false,
             raw: false,
             client,
             outgoing,
@@ -191,8 +202,11 @@ impl Exchange {
         loop {
             if !self.client.read.is_empty() {
                 match self.parse()? {
-                    Some(head) if (100..200).contains(&head.status) => {
+                    Some(mut head) if (100..200).contains(&head.status) => {
                         if head.status == 101 && self.opens_tunnel(&head) && names_upgrade(&head.headers) {
+                            if self.keyed {
+                                head.headers.remove(websocket::ACCEPT);
+                            }
                             return Poll::Ready(Ok(head));
                         }
                         if head.status == 101 {

@@ -555,3 +555,27 @@ fn tunnels_of_http1_live_through_hot_restarts() {
     });
     assert_eq!(told, ["CONNECT - 200 - 11 19 backend backend", "GET /chat 101 - 11 19 backend backend"]);
 }
+
+#[test]
+fn websocket_keys_are_made_and_accepted_where_the_other_side_knows_none() {
+    only_proxyd!("Envoy passes on what there is, and the handshake fails");
+    let backend = http2_backend();
+    let proxy = Proxy::start(&http2_upstream(tunnels(Bootstrap::http(backend.address()))));
+    let agreed = proxy.connect().send(Ask::WebSocket.http1()).head();
+    assert_eq!(agreed.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    let backend = Backend::raw(|wire, _| {
+        let Ok(head) = wire.try_head() else { return };
+        assert_eq!(head.header("sec-websocket-key").map(str::len), Some(24));
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n");
+        wire.rest();
+    });
+    let proxy = Proxy::start(&tunnels(Bootstrap::http(backend.address())));
+    block_on(async {
+        let mut client = Client::connect(proxy.listener("main")).await;
+        client.until_upgrades().await;
+        let (response, _send) = client.open(Ask::WebSocket.http2(), false).await;
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(!response.headers().contains_key("sec-websocket-accept"));
+    });
+}

@@ -14,7 +14,7 @@ use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
 use proxy_http::tunnel::{TunnelRequest, set_upgrade};
-use proxy_http::{HeaderId, Request, Tunnel, Version};
+use proxy_http::{HeaderId, Request, Tunnel, Version, websocket};
 use proxy_net::AttemptGuard;
 
 use super::client::{Client, OpenStream};
@@ -31,6 +31,8 @@ pub struct Exchange {
     tunnel: Option<TunnelRequest>,
     /// What an upgrade is to.
     protocol: Option<Box<[u8]>>,
+    /// The client spoke HTTP/1.1 and waits for this.
+    accept: Option<websocket::Accept>,
 }
 
 enum State {
@@ -69,12 +71,15 @@ impl Exchange {
         let max_lines = client.host.cluster.settings.max_response_headers as usize;
         let protocol = (tunnel == Some(TunnelRequest::Upgrade))
             .then(|| request.headers.value(HeaderId::UPGRADE).unwrap_or_default().into());
+        let key = request.headers.value(websocket::KEY);
+        let key = key.filter(|_| protocol.is_some() && websocket::is_asked_for(&request.headers));
+        let accept = key.map(websocket::accept);
         let opened = Stream::open(client, request, protocol.as_deref(), body.is_empty());
         let (state, maybe_processed) = match opened {
             Ok(stream) => (State::Open(Box::new(stream)), true),
             Err(error) => (State::Failed(error), false),
         };
-        Exchange { state, body, maybe_processed, max_lines, attempt, tunnel, protocol }
+        Exchange { state, body, maybe_processed, max_lines, attempt, tunnel, protocol, accept }
     }
 
     /// Whether the host may have acted on the request.
@@ -120,6 +125,9 @@ impl Exchange {
             // In the form that HTTP/1.1 has for it (RFC 8441, section 5).
             status = 101;
             set_upgrade(&mut headers, protocol);
+            if let Some(accept) = self.accept.filter(|_| !headers.contains(websocket::ACCEPT)) {
+                headers.append(websocket::ACCEPT, &accept);
+            }
         }
         let received = stream.received.insert(response.into_body());
         let framing = if received.is_end_stream() {
