@@ -22,6 +22,9 @@ _proxyctl() {
             proxyctl,epochs)
                 cmd="proxyctl__subcmd__epochs"
                 ;;
+            proxyctl,explain)
+                cmd="proxyctl__subcmd__explain"
+                ;;
             proxyctl,help)
                 cmd="proxyctl__subcmd__help"
                 ;;
@@ -54,6 +57,9 @@ _proxyctl() {
                 ;;
             proxyctl__subcmd__help,epochs)
                 cmd="proxyctl__subcmd__help__subcmd__epochs"
+                ;;
+            proxyctl__subcmd__help,explain)
+                cmd="proxyctl__subcmd__help__subcmd__explain"
                 ;;
             proxyctl__subcmd__help,help)
                 cmd="proxyctl__subcmd__help__subcmd__help"
@@ -104,7 +110,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate status drain stop reload restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -161,8 +167,22 @@ _proxyctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        proxyctl__subcmd__explain)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         proxyctl__subcmd__help)
-            opts="validate status drain stop reload restart rollback epochs log-level stats help"
+            opts="validate explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -190,6 +210,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__epochs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -552,12 +586,24 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__validate__subcmd__config)
-            opts="-h --allow-unsupported --json --help"
+            opts="-h --allow-unsupported --no-files --env-substitution --deny --profile --format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --deny)
+                    COMPREPLY=($(compgen -W "warnings" -- "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -W "edge" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json sarif" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -91,7 +91,7 @@ _proxyd() {
             return 0
             ;;
         proxyd__subcmd__run)
-            opts="-c -l -h --config-path --config-yaml --watch --from --to --print-config --mode --allow-unsupported --concurrency --base-id --use-dynamic-base-id --base-id-path --run-dir --shm-dir --log-level --component-log-level --log-path --log-format --service-cluster --service-node --service-zone --admin-address-path --admin-allowed-host --file-flush-interval-msec --file-flush-min-size-kb --restart-epoch --confirm-after --parent-shutdown-time-s --drain-strategy --disable-hot-restart --skip-hot-restart-on-no-parent --hot-restart-version --supervise --drain-time-s --shutdown-time-s --help"
+            opts="-c -l -h --config-path --config-yaml --watch --from --to --print-config --mode --allow-unsupported --env-substitution --concurrency --base-id --use-dynamic-base-id --base-id-path --run-dir --shm-dir --log-level --component-log-level --log-path --log-format --service-cluster --service-node --service-zone --admin-address-path --admin-allowed-host --file-flush-interval-msec --file-flush-min-size-kb --restart-epoch --confirm-after --parent-shutdown-time-s --drain-strategy --disable-hot-restart --skip-hot-restart-on-no-parent --hot-restart-version --supervise --drain-time-s --shutdown-time-s --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

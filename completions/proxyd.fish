@@ -66,6 +66,7 @@ complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l shutdown-time-s -d
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l watch -d 'Reads the configuration again when its file changes, or one that it names, also through a replaced symbolic link'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l print-config -d 'Prints the configuration that is built in, or made from --from and --to, and ends'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l allow-unsupported -d 'Accepts configuration that proxyd does not implement, with a warning, and ignores it'
+complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l env-substitution -d 'Fills in ${VAR} and ${VAR:-default} in values of the configuration from the environment'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l use-dynamic-base-id -d 'Takes a base-id that nobody uses'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l disable-hot-restart -d 'Lets no other process take over from this one'
 complete -c proxyd -n "__fish_proxyd_using_subcommand run" -l skip-hot-restart-on-no-parent -d 'Starts cold when there is no instance to take over from'

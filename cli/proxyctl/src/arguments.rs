@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
 /// Operates proxyd: validates configurations, shows and steers running instances
@@ -22,6 +22,9 @@ pub(crate) enum Command {
     /// Checks files without running them
     #[command(subcommand)]
     Validate(Validate),
+
+    /// Says what the code of a finding means, and what to do about it
+    Explain(Explain),
 
     /// Shows what is running: state, configuration, listeners
     ///
@@ -67,12 +70,15 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Validate {
     /// Says everything that is wrong with configuration files, by line and column
+    ///
+    /// A warning is allowed by a comment on its line or above it: # proxyctl: allow CODE. Exits with 0 if all files can be run,
+    /// 1 if there are errors, 2 if a file cannot be read.
     Config(ValidateConfig),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ValidateConfig {
-    /// Bootstrap files: YAML, JSON or protobuf binary, by suffix
+    /// Bootstrap files, YAML, JSON or protobuf binary by suffix; folders of such; - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
@@ -80,9 +86,53 @@ pub(crate) struct ValidateConfig {
     #[arg(long)]
     pub(crate) allow_unsupported: bool,
 
-    /// Prints JSON
+    /// Does not look at files that the configuration names: they are on another machine
     #[arg(long)]
+    pub(crate) no_files: bool,
+
+    /// Fills in ${VAR} and ${VAR:-default} in values from the environment
+    #[arg(long)]
+    pub(crate) env_substitution: bool,
+
+    /// Exits with 1 also when there are only warnings
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) deny: Option<Deny>,
+
+    /// What the configuration is for: with edge, every connection manager is held to what untrusted clients call for
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) profile: Option<Profile>,
+
+    /// How findings are printed
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Deny {
+    Warnings,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    Edge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    Sarif,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The code of a finding, such as unknown-field [default: a list of all]
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
 }
 
 /// Which instance.

@@ -7,6 +7,7 @@ mod instance;
 mod output;
 mod readings;
 mod reload;
+mod report;
 mod restart;
 mod stats;
 mod status;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let done = match Arguments::parse().command {
         Command::Validate(Validate::Config(arguments)) => return validate::config(&arguments, &mut output),
+        Command::Explain(arguments) => validate::explain(&arguments, &mut output),
         Command::Status(arguments) => status::status(&arguments, &mut output),
         Command::Drain(arguments) => instance::drain(&arguments, &mut output),
         Command::Stop(arguments) => instance::stop(&arguments, &mut output),

@@ -22,6 +22,15 @@ impl Output {
         self.closed
     }
 
+    /// Whether a person reads the results, who has not asked for no colours (no-color.org).
+    pub(crate) fn has_colours(&self) -> bool {
+        let refused = ["NO_COLOR", "TERM"].map(std::env::var_os);
+        let [no_colour, terminal] = refused;
+        let wanted =
+            no_colour.is_none_or(|value| value.is_empty()) && terminal.is_none_or(|name| name != "dumb");
+        wanted && io::stdout().is_terminal()
+    }
+
     /// Empties the terminal before the next result; something else gets a blank line.
     pub(crate) fn next_page(&mut self) {
         self.line(if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" });

@@ -57,6 +57,10 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) allow_unsupported: bool,
 
+    /// Fills in ${VAR} and ${VAR:-default} in values of the configuration from the environment
+    #[arg(long)]
+    pub(crate) env_substitution: bool,
+
     /// Worker threads [default: the number of cores]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) concurrency: Option<u32>,

@@ -5,9 +5,10 @@ use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use prost::Message as _;
 
 use crate::LoadOptions;
+use crate::codes::Code;
 use crate::constraint::{Constraint, Rule};
-use crate::extension::{self, ExtensionTypes, TypedStruct};
-use crate::finding::{Code, Findings, Path, Severity};
+use crate::extension::{self, TypedStruct};
+use crate::finding::{Findings, Path, Severity};
 use crate::rules::{self, Shown};
 use crate::schema::{self, Field, FieldKind, Form, Message, Shape};
 use crate::supported::FieldSupport;
@@ -23,14 +24,13 @@ pub(crate) fn check(
     findings: &mut Findings,
 ) {
     let unsupported = if options.allow_unsupported { Severity::Warning } else { Severity::Error };
-    let mut checker =
-        Checker { findings, extensions: &options.extensions, unsupported, depth: 0, secret: false };
+    let mut checker = Checker { findings, options, unsupported, depth: 0, secret: false };
     checker.message(message, bytes, path, true);
 }
 
 struct Checker<'f> {
     findings: &'f mut Findings,
-    extensions: &'f ExtensionTypes,
+    options: &'f LoadOptions,
     unsupported: Severity,
     depth: usize,
     /// Inside a sensitive field: no value may be shown.
@@ -74,6 +74,11 @@ impl Checker<'_> {
             let outside = self.secret;
             self.secret |= field.sensitive;
             let supported = count == 0 || !wanted || self.supported(message, field, values, &here);
+            // What is refused anyway need not be replaced.
+            if field.deprecated && count > 0 && wanted && supported && self.options.lint.is_some() {
+                let text = format_args!("`{}` of {} is deprecated", field.name, message.name);
+                self.findings.add_at_key(Severity::Warning, &here, Code::DEPRECATED, text);
+            }
             let constraint = field.constraint.as_ref().filter(|_| !message.unchecked);
             match field.shape {
                 Shape::Single => {
@@ -291,7 +296,7 @@ impl Checker<'_> {
         // What its type says of it is found out when it is lowered.
         if extension::is_typed_struct(&url)
             && let Ok(settings) = TypedStruct::decode(of(1))
-            && self.extensions.knows(extension::name_of(&settings.type_url))
+            && self.options.extensions.knows(extension::name_of(&settings.type_url))
         {
             return;
         }

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::codes::Code;
+use crate::excerpt::Secret;
 use crate::locate::Locator;
 
 /// How bad a finding is: an error refuses the configuration, a warning does not.
@@ -14,50 +16,6 @@ use crate::locate::Locator;
 pub enum Severity {
     Error,
     Warning,
-}
-
-/// The stable short name of a kind of finding, such as `unknown-field`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Code(pub &'static str);
-
-impl Code {
-    /// The file cannot be read, is too large, or has a suffix that names no format.
-    pub const UNREADABLE: Code = Code("unreadable");
-    /// The text is no YAML or JSON document, the bytes are no protobuf message.
-    pub const SYNTAX: Code = Code("syntax");
-    pub const DUPLICATE_KEY: Code = Code("duplicate-key");
-    /// The message has no such field.
-    pub const UNKNOWN_FIELD: Code = Code("unknown-field");
-    /// No such type in the v3 API, or a type of the removed v2 API.
-    pub const UNKNOWN_TYPE: Code = Code("unknown-type");
-    pub const UNKNOWN_ENUM_VALUE: Code = Code("unknown-enum-value");
-    pub const TYPE_MISMATCH: Code = Code("type-mismatch");
-    pub const OUT_OF_RANGE: Code = Code("out-of-range");
-    /// Two members of one oneof are set, or one field under two spellings.
-    pub const CONFLICT: Code = Code("conflict");
-    pub const MISSING_TYPE: Code = Code("missing-type");
-    /// A message rule (protoc-gen-validate) of the v3 API is broken.
-    pub const RULE: Code = Code("rule");
-    pub const REQUIRED: Code = Code("required");
-    /// Valid in the v3 API, not implemented here yet.
-    pub const UNSUPPORTED_FIELD: Code = Code("unsupported-field");
-    pub const UNSUPPORTED_VALUE: Code = Code("unsupported-value");
-    pub const UNSUPPORTED_TYPE: Code = Code("unsupported-type");
-    pub const DEPRECATED: Code = Code("deprecated");
-    pub const UNKNOWN_CLUSTER: Code = Code("unknown-cluster");
-    pub const DUPLICATE_NAME: Code = Code("duplicate-name");
-    pub const BAD_REGEX: Code = Code("bad-regex");
-    pub const BAD_ADDRESS: Code = Code("bad-address");
-    /// Any other value or combination that lowering cannot accept.
-    pub const INVALID: Code = Code("invalid");
-    /// More findings than [`MAX_FINDINGS`]; the rest is not shown.
-    pub const TOO_MANY: Code = Code("too-many-findings");
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.0)
-    }
 }
 
 /// A place in a text file; line and column count from 1, the column in characters.
@@ -156,6 +114,33 @@ pub struct Finding {
     pub place: Option<Place>,
     /// For a human; never holds the value of a sensitive field.
     pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+    /// The line of `place`, where the source was text.
+    pub excerpt: Option<Excerpt>,
+}
+
+/// A line of a source, without what is secret in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    pub line: String,
+    /// Characters before the place.
+    pub indent: usize,
+    /// Characters of the word at the place, at least 1.
+    pub length: usize,
+}
+
+impl Finding {
+    /// Without a hint.
+    pub(crate) fn new(
+        severity: Severity,
+        code: Code,
+        path: String,
+        place: Option<Place>,
+        message: String,
+    ) -> Finding {
+        Finding { severity, code, path, place, message, hint: None, excerpt: None }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -171,6 +156,9 @@ impl fmt::Display for Finding {
         if !self.path.is_empty() {
             write!(out, " (at {})", self.path)?;
         }
+        if let Some(hint) = &self.hint {
+            write!(out, "; {hint}")?;
+        }
         Ok(())
     }
 }
@@ -180,6 +168,8 @@ impl fmt::Display for Finding {
 pub struct Findings {
     locator: Locator,
     list: Vec<Finding>,
+    /// Places whose text must not be shown.
+    secrets: Vec<Secret>,
     errors: usize,
     omitted: usize,
 }
@@ -204,7 +194,24 @@ impl Findings {
             return;
         }
         let place = self.locator.place(path);
-        self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
+        self.push(Finding::new(severity, code, path.to_string(), place, message.to_string()));
+    }
+
+    /// An error with a hint, which is asked for only if the finding is kept.
+    pub(crate) fn hinted_error(
+        &mut self,
+        path: &Path<'_>,
+        code: Code,
+        message: impl fmt::Display,
+        hint: impl FnOnce() -> Option<String>,
+    ) {
+        if !self.has_room(Severity::Error) {
+            return;
+        }
+        let place = self.locator.place(path);
+        let hint = hint();
+        let plain = Finding::new(Severity::Error, code, path.to_string(), place, message.to_string());
+        self.push(Finding { hint, ..plain });
     }
 
     /// As `add`, but shown at the key of the field at `path` rather than its value.
@@ -219,7 +226,7 @@ impl Findings {
             return;
         }
         let place = self.locator.key_place(path);
-        self.push(Finding { severity, code, path: path.to_string(), place, message: message.to_string() });
+        self.push(Finding::new(severity, code, path.to_string(), place, message.to_string()));
     }
 
     /// Whether an error is known already from which one at `path` would only follow: at `path` or below
@@ -243,6 +250,15 @@ impl Findings {
             self.errors += usize::from(finding.severity == Severity::Error);
             self.list.push(finding);
         }
+    }
+
+    /// These lines of a source are not to be shown.
+    pub(crate) fn hide(&mut self, secret: Secret) {
+        self.secrets.push(secret);
+    }
+
+    pub(crate) fn secrets(&self) -> &[Secret] {
+        &self.secrets
     }
 
     pub fn has_errors(&self) -> bool {
@@ -276,13 +292,7 @@ impl Findings {
         if self.omitted > 0 {
             let message = format!("{} more findings are not shown", self.omitted);
             let severity = if self.errors > 0 { Severity::Error } else { Severity::Warning };
-            self.list.push(Finding {
-                severity,
-                code: Code::TOO_MANY,
-                path: String::new(),
-                place: None,
-                message,
-            });
+            self.list.push(Finding::new(severity, Code::TOO_MANY, String::new(), None, message));
         }
         self.list
     }

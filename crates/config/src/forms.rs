@@ -1,6 +1,7 @@
 //! The well-known types that have a JSON form of their own, read from a tree.
 
-use crate::finding::{Code, Path};
+use crate::codes::Code;
+use crate::finding::Path;
 use crate::reader::Reader;
 use crate::scalar::{self, Scalar};
 use crate::schema::{Form, Message};
@@ -14,10 +15,26 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Me
         Form::Duration | Form::Timestamp if node.kind() == Kind::Mapping => {
             reader.plain(node, message, path, false);
         }
-        Form::Duration => seconds_and_nanos(reader, node, path, duration, "a duration such as \"1.5s\""),
-        Form::Timestamp => {
-            seconds_and_nanos(reader, node, path, timestamp, "a time such as \"2026-01-31T12:00:00Z\"")
+        Form::Duration => {
+            let expected = "a duration such as \"1.5s\"";
+            let number = matches!(Scalar::of(node), Scalar::Integer(_) | Scalar::Number(_));
+            match duration_meant(node.text()).filter(|_| number || duration(node.text()).is_none()) {
+                Some(meant) => {
+                    let hint = Some(format!("write {meant}"));
+                    let message = format_args!("expected {expected}, found {}", node.describe());
+                    reader.hinted(node, path, Code::BAD_DURATION, message, hint);
+                }
+                None => seconds_and_nanos(reader, node, path, duration, Code::BAD_DURATION, expected),
+            }
         }
+        Form::Timestamp => seconds_and_nanos(
+            reader,
+            node,
+            path,
+            timestamp,
+            Code::TYPE_MISMATCH,
+            "a time such as \"2026-01-31T12:00:00Z\"",
+        ),
         Form::FieldMask => field_mask(reader, node, path),
         Form::Wrapper => wrapper(reader, node, message, path),
         Form::Struct => structure(reader, node, path, false),
@@ -33,6 +50,7 @@ fn seconds_and_nanos(
     node: Node<'_>,
     path: &Path<'_>,
     parse: fn(&str) -> Option<(i64, i32)>,
+    code: Code,
     expected: &str,
 ) {
     let text = match (node.kind(), Scalar::of(node)) {
@@ -41,7 +59,7 @@ fn seconds_and_nanos(
         _ => return reader.mismatch(node, path, expected),
     };
     let Some((seconds, nanos)) = parse(text) else {
-        return reader.error(node, path, Code::TYPE_MISMATCH, format_args!("expected {expected}"));
+        return reader.error(node, path, code, format_args!("expected {expected}"));
     };
     for (number, part) in [(1, seconds), (2, i64::from(nanos))] {
         if part != 0 {
@@ -49,6 +67,24 @@ fn seconds_and_nanos(
             reader.out.varint(part as u64);
         }
     }
+}
+
+/// What a number without a unit, or with another one, means in seconds.
+fn duration_meant(text: &str) -> Option<String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+    let number: f64 = digits.parse().ok()?;
+    let per_unit = match text[digits.len()..].trim() {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" | "S" => 1.0,
+        "ms" | "msec" => 0.001,
+        "us" => 0.000_001,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
+        _ => return None,
+    };
+    let seconds = (number * per_unit * 1e9).round() / 1e9;
+    (seconds.is_finite() && (0.0..1e11).contains(&seconds)).then(|| format!("{seconds}s"))
 }
 
 /// Seconds and nanoseconds of `-1.5s`; at most 315,576,000,000 s either way (duration.proto).

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::codes::Code;
 use crate::finding::Finding;
 use crate::tree::{Builder, Kind, Position, Stop, Tree};
 
@@ -141,9 +142,9 @@ impl Reader<'_> {
             Some(b't') => '\t',
             Some(b'u') => match self.unicode() {
                 Some(letter) => letter,
-                None => return Err(self.builder.stop(at, "not valid JSON: bad \\u escape")),
+                None => return Err(self.builder.stop(at, Code::SYNTAX, "not valid JSON: bad \\u escape")),
             },
-            _ => return Err(self.builder.stop(at, "not valid JSON: bad escape")),
+            _ => return Err(self.builder.stop(at, Code::SYNTAX, "not valid JSON: bad escape")),
         };
         self.buffer.push(plain);
         Ok(())
@@ -187,7 +188,7 @@ impl Reader<'_> {
             valid &= self.digits() > 0;
         }
         if !valid {
-            return Err(self.builder.stop(at, "not valid JSON: bad number"));
+            return Err(self.builder.stop(at, Code::SYNTAX, "not valid JSON: bad number"));
         }
         let text = &self.text[start..self.next];
         self.builder.scalar(Kind::Plain, text, at).map(|_| ())
@@ -240,6 +241,6 @@ impl Reader<'_> {
 
     fn unexpected(&mut self, expected: &str) -> Stop {
         let at = self.here();
-        self.builder.stop(at, &format!("not valid JSON: expected {expected}"))
+        self.builder.stop(at, Code::SYNTAX, &format!("not valid JSON: expected {expected}"))
     }
 }

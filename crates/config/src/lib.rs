@@ -1,12 +1,17 @@
 #![doc = include_str!("../DESIGN.md")]
 
+mod allow;
 mod check;
+mod codes;
 mod constraint;
 mod difference;
+mod excerpt;
 mod extension;
 mod finding;
 mod forms;
+mod hint;
 mod json;
+mod lint;
 mod load;
 mod locate;
 pub mod lower;
@@ -18,15 +23,17 @@ mod schema;
 pub mod settings;
 mod supported;
 mod tree;
+mod variable;
 mod wire;
 mod yaml;
 
+pub use codes::Code;
 pub use difference::{Changes, Compared, Difference};
 pub use extension::{Extension, ExtensionKind, ExtensionTypes};
-pub use finding::{Code, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
+pub use finding::{Excerpt, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
 pub use load::{
-    Configuration, FileReport, LoadInputs, LoadOptions, Loaded, MAX_FILE, check_message, load,
-    load_bootstrap, validate,
+    Configuration, FileReport, LintOptions, LoadInputs, LoadOptions, Loaded, MAX_FILE, ValidateOptions,
+    check_message, load, load_bootstrap, validate,
 };
 pub use locate::Locator;
 pub use redact::redacted;

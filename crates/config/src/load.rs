@@ -1,5 +1,6 @@
 //! Loading a bootstrap: file and `--config-yaml` to trees, to one message, to findings.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
@@ -8,11 +9,15 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
 use prost::Message as _;
 
+use crate::allow;
 use crate::check;
+use crate::codes::Code;
+use crate::excerpt::{self, SourceText};
 use crate::extension::ExtensionTypes;
-use crate::finding::{Code, Finding, Findings, Path, Place, Severity};
+use crate::finding::{Finding, Findings, Path, Place, Severity};
+use crate::lint;
 use crate::locate::Locator;
-use crate::lower::{self, LowerOptions};
+use crate::lower::{self, ClusterNames, LowerOptions};
 use crate::schema;
 use crate::settings;
 use crate::tree::Tree;
@@ -36,6 +41,25 @@ pub struct LoadOptions {
     pub allow_unsupported: bool,
     /// Types of filters that the program has besides proxyd's.
     pub extensions: Arc<ExtensionTypes>,
+    /// `${VAR}` in values is filled in from these; left as it is without.
+    pub environment: Option<Arc<HashMap<String, String>>>,
+    /// Also warns about what is allowed and probably not meant.
+    pub lint: Option<LintOptions>,
+}
+
+/// What to warn about.
+#[derive(Debug, Clone, Default)]
+pub struct LintOptions {
+    /// Every connection manager serves clients that nobody trusts, not only those with `use_remote_address`.
+    pub edge: bool,
+}
+
+/// How to validate.
+#[derive(Debug, Clone, Default)]
+pub struct ValidateOptions {
+    pub load: LoadOptions,
+    /// What needs files that the configuration names is not looked at.
+    pub no_files: bool,
 }
 
 /// A bootstrap that can be run.
@@ -62,6 +86,8 @@ pub struct Loaded {
     pub unreadable: bool,
     /// As it was read.
     pub file: Option<settings::NamedFile>,
+    /// The texts that it was read from.
+    sources: Vec<SourceText>,
 }
 
 /// What one file holds, with all that was found in it.
@@ -83,7 +109,8 @@ impl FileReport {
 /// `options.allow_unsupported` of either kind of options counts for both.
 pub fn load(inputs: &LoadInputs, lowering: &LowerOptions) -> Result<Configuration, Vec<Finding>> {
     let Loaded { bootstrap, bytes, mut findings, file, .. } = load_bootstrap(inputs);
-    let mut settings = lower_readable(&bootstrap, &inputs.options, lowering, &mut findings);
+    let names = lower::cluster_names(&bootstrap);
+    let mut settings = lower_readable(&bootstrap, &names, &inputs.options, lowering, &mut findings);
     if let Some(settings) = &mut settings {
         settings.files.extend(file);
     }
@@ -97,20 +124,34 @@ pub fn load(inputs: &LoadInputs, lowering: &LowerOptions) -> Result<Configuratio
     }
 }
 
-/// Checks each file as a bootstrap of its own, up to what only lowering can tell.
-pub fn validate(paths: &[PathBuf], options: &LoadOptions) -> Vec<FileReport> {
-    let report = |path: &PathBuf| {
-        let inputs = LoadInputs { file: Some(path.clone()), yaml_override: None, options: options.clone() };
-        let Loaded { bootstrap, mut findings, unreadable, .. } = load_bootstrap(&inputs);
-        lower_readable(&bootstrap, options, &LowerOptions::default(), &mut findings);
-        FileReport { path: path.clone(), findings: findings.into_vec(), unreadable }
-    };
-    paths.iter().map(report).collect()
+/// Checks each file as a bootstrap of its own, with all that lowering and the lints can tell.
+pub fn validate(paths: &[PathBuf], options: &ValidateOptions) -> Vec<FileReport> {
+    paths.iter().map(|path| validate_file(path, options)).collect()
+}
+
+fn validate_file(path: &FilePath, options: &ValidateOptions) -> FileReport {
+    let inputs =
+        LoadInputs { file: Some(path.to_owned()), yaml_override: None, options: options.load.clone() };
+    let Loaded { bootstrap, mut findings, unreadable, sources, .. } = load_bootstrap(&inputs);
+    let lowering = LowerOptions { read_files: !options.no_files, ..LowerOptions::default() };
+    let names = lower::cluster_names(&bootstrap);
+    lower_readable(&bootstrap, &names, &options.load, &lowering, &mut findings);
+    if let Some(lint) = options.load.lint.as_ref().filter(|_| is_readable(&findings)) {
+        lint::bootstrap(&bootstrap, &names, lint, &mut findings);
+    }
+    let secrets = findings.secrets().to_vec();
+    let mut findings = findings.into_vec();
+    if options.load.lint.is_some() {
+        findings = allow::apply(findings, &sources);
+    }
+    excerpt::attach(&mut findings, &sources, &secrets);
+    FileReport { path: path.to_owned(), findings, unreadable }
 }
 
 /// Lowers a message that has been read, with errors or without, so that all of them come together.
 fn lower_readable(
     bootstrap: &Bootstrap,
+    names: &ClusterNames,
     options: &LoadOptions,
     lowering: &LowerOptions,
     findings: &mut Findings,
@@ -121,13 +162,13 @@ fn lower_readable(
     let allow_unsupported = options.allow_unsupported || lowering.allow_unsupported;
     let extensions = Arc::clone(&options.extensions);
     let lowering = LowerOptions { allow_unsupported, extensions, ..lowering.clone() };
-    lower::bootstrap(bootstrap, &lowering, findings)
+    lower::bootstrap_with(names, bootstrap, &lowering, findings)
 }
 
 /// Whether there is a message to go on with.
 fn is_readable(findings: &Findings) -> bool {
     let hopeless = findings.is_full() && findings.has_errors();
-    !hopeless && !findings.iter().any(|finding| matches!(finding.code, Code::SYNTAX | Code::UNREADABLE))
+    !hopeless && !findings.iter().any(|finding| finding.code.is_hopeless())
 }
 
 /// Reads and checks a bootstrap against the v3 API and the table of what is supported. Never fails:
@@ -140,16 +181,26 @@ pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
     }
     if let Some(text) = &inputs.yaml_override {
         let (tree, problems) = yaml::parse("--config-yaml".into(), text);
-        sources.push(Ok(Source::Tree(tree, problems)));
+        sources.push(Ok(Source::Tree(tree, problems, text.clone())));
     }
     let mut findings = Findings::default();
+    let mut texts = Vec::new();
     let mut unreadable = false;
     // Messages written one after the other are merged (protobuf encoding, "last one wins").
     let mut bytes = Vec::new();
     let mut trees = Vec::new();
     for source in sources {
         match source {
-            Ok(Source::Tree(tree, problems)) => {
+            Ok(Source::Tree(mut tree, mut problems, text)) => {
+                problems.retain(|problem| problem.code != Code::MERGE_KEY || inputs.options.lint.is_some());
+                if let (Some(tree), Some(environment)) = (&mut tree, &inputs.options.environment) {
+                    problems.extend(tree.substitute(environment));
+                }
+                let file =
+                    problems.first().and_then(|problem| problem.place.as_ref()).map(|place| &place.file);
+                if let Some(file) = tree.as_ref().map(|tree| tree.root().file()).or(file) {
+                    texts.push(SourceText { file: Arc::clone(file), text });
+                }
                 problems.into_iter().for_each(|problem| findings.push(problem));
                 if let Some(tree) = tree {
                     bytes.extend_from_slice(&reader::read(
@@ -173,7 +224,7 @@ pub fn load_bootstrap(inputs: &LoadInputs) -> Loaded {
         check::check(message, &bytes, &Path::root(), &inputs.options, &mut findings);
     }
     let bootstrap = decode(&bytes, &mut findings);
-    Loaded { bootstrap, bytes, findings, unreadable, file }
+    Loaded { bootstrap, bytes, findings, unreadable, file, sources: texts }
 }
 
 /// The decoded message may be hundreds of times as large as its text, so it is left alone where nothing
@@ -199,7 +250,7 @@ pub fn check_message(type_name: &str, bytes: &[u8], options: &LoadOptions, findi
 
 /// The content of one input.
 enum Source {
-    Tree(Option<Tree>, Vec<Finding>),
+    Tree(Option<Tree>, Vec<Finding>, String),
     Binary(Vec<u8>),
 }
 
@@ -221,18 +272,19 @@ impl Source {
         if suffix(&[".pb"]) {
             return Ok(Source::Binary(bytes));
         }
-        let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text),
             Err(error) => {
-                let finding = not_utf8(name, &bytes[..error.valid_up_to()]);
-                return Ok(Source::Tree(None, vec![finding]));
+                let valid = error.utf8_error().valid_up_to();
+                let finding = not_utf8(name, &error.as_bytes()[..valid]);
+                return Ok(Source::Tree(None, vec![finding], String::new()));
             }
         };
         let is_yaml =
             suffix(&[".yaml", ".yml"]) || !suffix(&[".json"]) && !text.trim_start().starts_with('{');
         let parse = if is_yaml { yaml::parse } else { json::parse };
-        let (tree, problems) = parse(name, text);
-        Ok(Source::Tree(tree, problems))
+        let (tree, problems) = parse(name, &text);
+        Ok(Source::Tree(tree, problems, text))
     }
 }
 
@@ -244,26 +296,16 @@ fn read_bounded(path: &FilePath) -> std::io::Result<Vec<u8>> {
 
 /// Names its file, having no place to do it.
 fn unreadable(name: &str, why: &str) -> Box<Finding> {
-    Box::new(Finding {
-        severity: Severity::Error,
-        code: Code::UNREADABLE,
-        path: String::new(),
-        place: None,
-        message: format!("cannot read {name}: {why}"),
-    })
+    let message = format!("cannot read {name}: {why}");
+    Box::new(Finding::new(Severity::Error, Code::UNREADABLE, String::new(), None, message))
 }
 
 fn not_utf8(file: Arc<str>, valid: &[u8]) -> Finding {
     let text = String::from_utf8_lossy(valid);
     let line = text.matches('\n').count() + 1;
     let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Finding {
-        severity: Severity::Error,
-        code: Code::SYNTAX,
-        path: String::new(),
-        place: Some(Place { file, line: line as u32, column: column as u32 }),
-        message: "not valid UTF-8".to_owned(),
-    }
+    let place = Place { file, line: line as u32, column: column as u32 };
+    Finding::new(Severity::Error, Code::NOT_UTF8, String::new(), Some(place), "not valid UTF-8".to_owned())
 }
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";

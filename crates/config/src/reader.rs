@@ -8,9 +8,12 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use crate::codes::Code;
+use crate::excerpt::Secret;
 use crate::extension::{self, ExtensionTypes};
-use crate::finding::{Code, Finding, Findings, Path, Severity};
+use crate::finding::{Finding, Findings, Path, Severity};
 use crate::forms;
+use crate::hint;
 use crate::scalar::{self, Scalar};
 use crate::schema::{self, Enum, Field, FieldKind, Form, Message, Shape};
 use crate::tree::{Kind, Node};
@@ -71,7 +74,8 @@ impl Reader<'_> {
                 continue;
             }
             let Some((index, field)) = message.field(name) else {
-                self.unknown_field(key, &message.name, path);
+                self.unknown_field(key, message, path);
+                self.hide(value);
                 continue;
             };
             if value.kind() == Kind::Null
@@ -84,16 +88,28 @@ impl Reader<'_> {
             seen.push((index, key));
             let outside = self.secret;
             self.secret |= field.sensitive;
+            if self.secret && !outside {
+                self.hide(value);
+            }
             self.field(value, field, &here);
             self.secret = outside;
         }
     }
 
-    fn unknown_field(&mut self, key: Node<'_>, type_name: &str, path: &Path<'_>) {
-        let name = key.text();
-        let shown: String = name.chars().take(MAX_SHOWN).collect();
-        let message = format_args!("{type_name} has no field `{shown}`");
-        self.error(key, &path.field(&shown), Code::UNKNOWN_FIELD, message);
+    fn unknown_field(&mut self, key: Node<'_>, message: &Message, path: &Path<'_>) {
+        let shown: String = key.text().chars().take(MAX_SHOWN).collect();
+        let text = format_args!("{} has no field `{shown}`", message.name);
+        let (code, hint) = match hint::successor(message, key.text()) {
+            Some(hint) => (Code::REMOVED_FIELD, Some(hint.to_owned())),
+            None => (Code::UNKNOWN_FIELD, hint::field(message, key.text())),
+        };
+        self.hinted(key, &path.field(&shown), code, text, hint);
+    }
+
+    /// The text of this node is not to be shown.
+    fn hide(&mut self, node: Node<'_>) {
+        let (from, to) = node.span();
+        self.findings.hide(Secret { file: node.file().clone(), from, to });
     }
 
     /// A field under two spellings, or two members of a oneof.
@@ -187,7 +203,7 @@ impl Reader<'_> {
                 match forms::base64(text) {
                     Some(bytes) if bytes.is_empty() && !field.written_if_default() => {}
                     Some(bytes) => self.out.slice(number, &bytes),
-                    None => self.error(node, path, Code::TYPE_MISMATCH, "expected bytes in base64"),
+                    None => self.error(node, path, Code::BAD_BASE64, "expected bytes in base64"),
                 }
             }
             kind => {
@@ -304,7 +320,9 @@ impl Reader<'_> {
             let shown: String = text.chars().take(MAX_SHOWN).collect();
             let known: Vec<&str> = to.values.iter().take(20).map(|(name, _)| name.as_str()).collect();
             let message = format_args!("{} has no value `{shown}`, it has {}", to.name, known.join(", "));
-            self.error(node, path, Code::UNKNOWN_ENUM_VALUE, message);
+            let hint = hint::closest(text, to.values.iter().map(|(name, _)| name.as_str()));
+            let hint = hint.map(|name| format!("did you mean `{name}`?"));
+            self.hinted(node, path, Code::UNKNOWN_ENUM_VALUE, message, hint);
         }
         None
     }
@@ -320,7 +338,8 @@ impl Reader<'_> {
             }
             (Kind::Plain, _) => {
                 let message = format_args!("expected a string, found {}: put it in quotes", node.describe());
-                self.error(node, path, Code::TYPE_MISMATCH, message);
+                let hint = (!self.secret).then(|| format!("write \"{}\"", node.text()));
+                self.hinted(node, path, Code::NEEDS_QUOTES, message, hint);
                 None
             }
             _ => {
@@ -364,7 +383,13 @@ impl Reader<'_> {
                     match key.text() {
                         "value" => reader.message(value, message, &path.field("value")),
                         "@type" => {}
-                        _ => reader.unknown_field(key, &message.name, path),
+                        _ => reader.hinted(
+                            key,
+                            &path.field(key.text()),
+                            Code::UNKNOWN_FIELD,
+                            format_args!("{} stands under `value` here", message.name),
+                            None,
+                        ),
                     }
                 }
             }
@@ -376,7 +401,8 @@ impl Reader<'_> {
         let text = self.string(url, path)?;
         let Some((_, name)) = text.rsplit_once('/').filter(|(host, _)| !host.is_empty()) else {
             let message = "a type URL has the form type.googleapis.com/NAME";
-            self.error(url, path, Code::UNKNOWN_TYPE, message);
+            let hint = schema::message(text).map(|_| format!("write type.googleapis.com/{text}"));
+            self.hinted(url, path, Code::BAD_TYPE_URL, message, hint);
             return None;
         };
         let found = schema::message(name);
@@ -386,7 +412,9 @@ impl Reader<'_> {
                 || name.contains(".v2.")
                 || name.contains(".v2alpha");
             let why = if v2 { ": it is of the v2 API, which Envoy has removed" } else { "" };
-            self.error(url, path, Code::UNKNOWN_TYPE, format_args!("unknown type `{shown}`{why}"));
+            let code = if v2 { Code::REMOVED_TYPE } else { Code::UNKNOWN_TYPE };
+            let hint = hint::type_name(&shown);
+            self.hinted(url, path, code, format_args!("unknown type `{shown}`{why}"), hint);
         }
         Some((text, found?))
     }
@@ -400,7 +428,11 @@ impl Reader<'_> {
                 "@type" => {}
                 "type_url" | "typeUrl" => url = Some(node),
                 "value" => value = Some(node),
-                _ => self.unknown_field(key, "xds.type.v3.TypedStruct", path),
+                _ => {
+                    let text = format_args!("a TypedStruct has no field `{}`", key.text());
+                    let hint = Some("it has type_url and value".to_owned());
+                    self.hinted(key, &path.field(key.text()), Code::UNKNOWN_FIELD, text, hint);
+                }
             }
         }
         let Some(url) = url else {
@@ -435,13 +467,21 @@ impl Reader<'_> {
     }
 
     pub(crate) fn error(&mut self, node: Node<'_>, path: &Path<'_>, code: Code, message: impl fmt::Display) {
-        self.findings.push(Finding {
-            severity: Severity::Error,
-            code,
-            path: path.to_string(),
-            place: Some(node.place()),
-            message: message.to_string(),
-        });
+        self.hinted(node, path, code, message, None);
+    }
+
+    /// An error with what to write instead.
+    pub(crate) fn hinted(
+        &mut self,
+        node: Node<'_>,
+        path: &Path<'_>,
+        code: Code,
+        message: impl fmt::Display,
+        hint: Option<String>,
+    ) {
+        let place = Some(node.place());
+        let plain = Finding::new(Severity::Error, code, path.to_string(), place, message.to_string());
+        self.findings.push(Finding { hint, ..plain });
     }
 }
 

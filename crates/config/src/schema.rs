@@ -1,7 +1,7 @@
 //! The v3 API as the reader, the rules and the redactor want it: per message a table of fields with
 //! everything their options say, compiled from the embedded descriptors when first asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use prost_reflect::{
@@ -58,6 +58,7 @@ pub(crate) struct Field {
     /// Unset and default differ.
     pub(crate) presence: bool,
     pub(crate) sensitive: bool,
+    pub(crate) deprecated: bool,
     pub(crate) constraint: Option<Constraint>,
 }
 
@@ -143,6 +144,22 @@ pub(crate) fn message(full_name: &str) -> Option<&'static Message> {
     Some(compiled(&POOL.get_message_by_name(full_name)?))
 }
 
+/// The full names of all messages of the v3 API.
+pub(crate) fn type_names() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> =
+        LazyLock::new(|| POOL.all_messages().map(|message| message.full_name().to_owned()).collect());
+    &NAMES
+}
+
+/// Whether some message of the v3 API has a field of this name, in either spelling.
+pub(crate) fn is_field_name(word: &str) -> bool {
+    static NAMES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let fields = POOL.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
+        fields.flat_map(|field| [field.name().to_owned(), field.json_name().to_owned()]).collect()
+    });
+    NAMES.contains(word)
+}
+
 fn compiled(descriptor: &MessageDescriptor) -> &'static Message {
     if let Some(message) = lock_types().get(descriptor.full_name()) {
         return message;
@@ -206,6 +223,11 @@ fn compile_field(field: &FieldDescriptor) -> Field {
         oneof: oneof.map(|index| index as u16),
         presence: field.supports_presence(),
         sensitive: flag(&options, &EXTENSIONS.sensitive),
+        deprecated: field
+            .field_descriptor_proto()
+            .options
+            .as_ref()
+            .is_some_and(|options| options.deprecated()),
         constraint,
     }
 }

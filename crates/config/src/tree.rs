@@ -6,7 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::finding::{Code, Finding, Place, Severity};
+use crate::codes::Code;
+use crate::finding::{Finding, Place, Severity};
+use crate::variable;
 
 /// What a node is. A plain scalar may become a number or a boolean, a quoted one is a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,47 @@ pub(crate) struct Node<'t> {
 }
 
 impl Tree {
+    /// Fills in `${VAR}` and `${VAR:-default}` in values, never in keys: what is filled in cannot change the structure.
+    pub(crate) fn substitute(&mut self, environment: &HashMap<String, String>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut open = vec![0];
+        let mut added = 0;
+        while let Some(index) = open.pop() {
+            let node = Node { tree: self, index };
+            match node.kind() {
+                Kind::Mapping => open.extend(node.entries().map(|(_, value)| value.index)),
+                Kind::Sequence => open.extend(node.children().map(|item| item.index)),
+                _ if !node.text().contains('$') => {}
+                _ => {
+                    let place = Some(node.place());
+                    let error =
+                        |code, message| Finding::new(Severity::Error, code, String::new(), place, message);
+                    match variable::substitute(node.text(), environment) {
+                        Ok(text) if added + text.len() > MAX_COPIED_TEXT => {
+                            findings.push(error(
+                                Code::TOO_LARGE,
+                                "variables make this document too large".into(),
+                            ));
+                            break;
+                        }
+                        Ok(text) => {
+                            added += text.len();
+                            let start = self.text.len() as u32;
+                            self.text.push_str(&text);
+                            let slot = &mut self.nodes[index as usize];
+                            (slot.start, slot.text_length) = (start, text.len() as u32);
+                            if text.is_empty() {
+                                slot.kind = Kind::Quoted;
+                            }
+                        }
+                        Err((code, message)) => findings.push(error(code, message)),
+                    }
+                }
+            }
+        }
+        findings
+    }
+
     /// The outermost node.
     pub(crate) fn root(&self) -> Node<'_> {
         Node { tree: self, index: 0 }
@@ -73,6 +116,25 @@ impl<'t> Node<'t> {
     pub(crate) fn place(self) -> Place {
         let slot = self.slot();
         Place { file: self.tree.file.clone(), line: slot.line, column: slot.column }
+    }
+
+    /// From where to where the node with all below it stands, rather too far than not far enough.
+    pub(crate) fn span(self) -> (Position, Position) {
+        let slot = self.slot();
+        let inside = &self.tree.nodes[self.index as usize..slot.end as usize];
+        let at = |slot: &Slot| Position { line: slot.line, column: slot.column };
+        let last = inside.iter().map(at).max().unwrap_or(at(slot));
+        // A scalar does not tell its end; it is before what comes next, unless that comes from an alias.
+        let next = self.tree.nodes.get(slot.end as usize).map(at).filter(|next| *next > last);
+        (
+            inside.iter().map(at).min().unwrap_or(last),
+            next.unwrap_or(Position { line: u32::MAX, column: u32::MAX }),
+        )
+    }
+
+    /// The file that it stands in.
+    pub(crate) fn file(self) -> &'t Arc<str> {
+        &self.tree.file
     }
 
     /// The elements of a sequence; of a mapping, its keys and values in turn.
@@ -150,7 +212,7 @@ impl<'t> Iterator for Entries<'t> {
 }
 
 /// Line and column, both from 1.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: u32,
     pub(crate) column: u32,
@@ -194,7 +256,11 @@ impl Builder {
     /// The tree unless parsing stopped, and what was found.
     pub(crate) fn finish(mut self, parsed: Result<(), Stop>) -> (Option<Tree>, Vec<Finding>) {
         if parsed.is_ok() && self.tree.nodes.is_empty() {
-            self.finding(Position { line: 1, column: 1 }, Code::SYNTAX, "the document is empty".to_owned());
+            self.finding(
+                Position { line: 1, column: 1 },
+                Code::EMPTY_DOCUMENT,
+                "the document is empty".to_owned(),
+            );
         }
         let whole = parsed.is_ok() && !self.tree.nodes.is_empty();
         (whole.then_some(self.tree), self.findings)
@@ -203,7 +269,7 @@ impl Builder {
     pub(crate) fn scalar(&mut self, kind: Kind, text: &str, at: Position) -> Result<u32, Stop> {
         let start = self.tree.text.len();
         if start + text.len() > MAX_TEXT {
-            return Err(self.stop(at, "the document is too large"));
+            return Err(self.stop(at, Code::TOO_LARGE, "the document is too large"));
         }
         self.tree.text.push_str(text);
         self.push(Slot {
@@ -218,7 +284,7 @@ impl Builder {
 
     pub(crate) fn open(&mut self, kind: Kind, at: Position) -> Result<u32, Stop> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
+            return Err(self.stop(at, Code::TOO_DEEP, &format!("nested more than {MAX_DEPTH} levels deep")));
         }
         let start = self.tree.nodes.len() as u32 + 1;
         let slot = Slot { kind, line: at.line, column: at.column, end: 0, start, text_length: 0 };
@@ -248,10 +314,18 @@ impl Builder {
     /// Copies the node that `anchor` names, with its places.
     pub(crate) fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Stop> {
         let Some(&from) = self.anchors.get(&anchor) else {
-            return Err(self.stop(at, "alias to an anchor that is not in this document"));
+            return Err(self.stop(
+                at,
+                Code::UNKNOWN_ANCHOR,
+                "alias to an anchor that is not in this document",
+            ));
         };
         if self.open.contains(&from) {
-            return Err(self.stop(at, "an alias must not lie inside what it stands for"));
+            return Err(self.stop(
+                at,
+                Code::UNKNOWN_ANCHOR,
+                "an alias must not lie inside what it stands for",
+            ));
         }
         let end = self.tree.nodes[from as usize].end;
         self.expand(from, end, at)
@@ -264,11 +338,11 @@ impl Builder {
         self.copied_text +=
             self.tree.nodes[range].iter().map(|slot| slot.text_length as usize).sum::<usize>();
         if self.copied_nodes > MAX_COPIED_NODES || self.copied_text > MAX_COPIED_TEXT {
-            return Err(self.stop(at, "aliases make this document too large"));
+            return Err(self.stop(at, Code::TOO_LARGE, "aliases make this document too large"));
         }
         let depth = self.open.len() + self.height(from, end);
         if depth > MAX_DEPTH {
-            return Err(self.stop(at, &format!("nested more than {MAX_DEPTH} levels deep")));
+            return Err(self.stop(at, Code::TOO_DEEP, &format!("nested more than {MAX_DEPTH} levels deep")));
         }
         self.copy(from, end, at)
     }
@@ -277,7 +351,7 @@ impl Builder {
     fn copy(&mut self, from: u32, end: u32, at: Position) -> Result<(), Stop> {
         let range = from as usize..end as usize;
         if self.tree.nodes.len() + range.len() > MAX_NODES {
-            return Err(self.stop(at, "the document is too large"));
+            return Err(self.stop(at, Code::TOO_LARGE, "the document is too large"));
         }
         let shift = self.tree.nodes.len() as u32 - from;
         self.tree.nodes.extend_from_within(range);
@@ -311,7 +385,7 @@ impl Builder {
         let index = self.tree.nodes.len();
         if index >= MAX_NODES {
             let at = Position { line: slot.line, column: slot.column };
-            return Err(self.stop(at, "the document is too large"));
+            return Err(self.stop(at, Code::TOO_LARGE, "the document is too large"));
         }
         slot.end = index as u32 + 1;
         self.tree.nodes.push(slot);
@@ -335,7 +409,7 @@ impl Builder {
         }
         rewrite |= self.ignored.last().is_some_and(|node| *node > index);
         for key in bad {
-            self.finding(self.position(key), Code::SYNTAX, "a mapping key must be a scalar".to_owned());
+            self.finding(self.position(key), Code::BAD_KEY, "a mapping key must be a scalar".to_owned());
         }
         for (key, first) in twice {
             let Position { line, column } = self.position(first);
@@ -351,11 +425,15 @@ impl Builder {
     fn rewrite_mapping(&mut self, index: u32) -> Result<(), Stop> {
         let first_child = self.tree.nodes.len() as u32;
         let at = self.position(index);
+        if let Some(at) = self.merge_key(index) {
+            let message = "a merge key, which Envoy does not know";
+            self.finding(at, Code::MERGE_KEY, message.to_owned());
+        }
         let (own, sources, wrong) = self.merge_parts(index);
         for node in wrong {
             self.finding(
                 self.position(node),
-                Code::SYNTAX,
+                Code::BAD_MERGE,
                 "`<<` takes a mapping or a list of them".to_owned(),
             );
         }
@@ -382,6 +460,13 @@ impl Builder {
             self.ignored.pop();
         }
         Ok(())
+    }
+
+    fn merge_key(&self, index: u32) -> Option<Position> {
+        let mapping = Node { tree: &self.tree, index };
+        let mut keys = mapping.entries().map(|(key, _)| key);
+        let key = keys.find(|key| key.kind() == Kind::Plain && key.text() == "<<")?;
+        Some(self.position(key.index))
     }
 
     /// Of a mapping: its own entries as (key, end of the value), the mappings that `<<` names, and what
@@ -411,21 +496,16 @@ impl Builder {
         Position { line: slot.line, column: slot.column }
     }
 
-    pub(crate) fn stop(&mut self, at: Position, message: &str) -> Stop {
-        self.finding(at, Code::SYNTAX, message.to_owned());
+    pub(crate) fn stop(&mut self, at: Position, code: Code, message: &str) -> Stop {
+        self.finding(at, code, message.to_owned());
         Stop
     }
 
     fn finding(&mut self, at: Position, code: Code, message: String) {
         if self.findings.len() < crate::finding::MAX_FINDINGS {
             let place = Some(Place { file: self.tree.file.clone(), line: at.line, column: at.column });
-            self.findings.push(Finding {
-                severity: Severity::Error,
-                code,
-                path: String::new(),
-                place,
-                message,
-            });
+            let severity = if code == Code::MERGE_KEY { Severity::Warning } else { Severity::Error };
+            self.findings.push(Finding::new(severity, code, String::new(), place, message));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
+use crate::codes::Code;
 use crate::finding::Finding;
 use crate::tree::{Builder, Kind, Position, Stop, Tree};
 
@@ -22,7 +23,8 @@ fn feed(builder: &mut Builder, text: &str) -> Result<(), Stop> {
             Some(Ok(next)) => next,
             Some(Err(error)) => {
                 let at = position(*error.marker());
-                return Err(builder.stop(at, &format!("not valid YAML: {}", error.info())));
+                let code = if starts_with_tab(text, at.line) { Code::TAB } else { Code::SYNTAX };
+                return Err(builder.stop(at, code, &format!("not valid YAML: {}", error.info())));
             }
             None => return Ok(()),
         };
@@ -31,7 +33,11 @@ fn feed(builder: &mut Builder, text: &str) -> Result<(), Stop> {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
-                    return Err(builder.stop(at, "a second document starts here, a file holds one"));
+                    return Err(builder.stop(
+                        at,
+                        Code::SECOND_DOCUMENT,
+                        "a second document starts here, a file holds one",
+                    ));
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -80,4 +86,10 @@ fn kind(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Kind {
 fn position(marker: Marker) -> Position {
     let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Position { line: narrow(marker.line().max(1)), column: narrow(marker.col() + 1) }
+}
+
+/// Whether this line, or what is left of it, is indented with a tab.
+fn starts_with_tab(text: &str, line: u32) -> bool {
+    let line = text.lines().nth(line as usize - 1).unwrap_or_default();
+    line[..line.len() - line.trim_start().len()].contains('\t')
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use prost::Message;
-use proxy_config::{Code, LoadInputs, LoadOptions, load_bootstrap, validate};
+use proxy_config::{Code, LoadInputs, LoadOptions, ValidateOptions, load_bootstrap, validate};
 use tempfile::TempDir;
 
 fn lenient() -> LoadOptions {
@@ -116,8 +116,9 @@ fn reports_say_which_files_cannot_be_read() {
     let good = write(&dir, "good.yaml", "{}");
     let bad = write(&dir, "bad.yaml", b"a: \n \xff");
     let text = write(&dir, "a.pb_text", "");
-    let reports =
-        validate(&[good, bad, text, dir.path().join("none.yaml"), dir.path().to_owned()], &lenient());
+    let options = ValidateOptions { load: lenient(), no_files: false };
+    let files = [good, bad, text, dir.path().join("none.yaml"), dir.path().to_owned()];
+    let reports = validate(&files, &options);
     let unreadable: Vec<bool> = reports.iter().map(|report| report.unreadable).collect();
     assert_eq!(unreadable, [false, false, true, true, true]);
     let errors: Vec<bool> = reports.iter().map(|report| report.has_errors()).collect();

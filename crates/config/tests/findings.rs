@@ -31,8 +31,8 @@ fn each_reader_error_has_its_place() {
     // (field of a cluster, column of the finding, code, path below the cluster)
     let table = [
         ("stat_prefx: a", 5, "unknown-field", "stat_prefx"),
-        ("connect_timeout: 5", 22, "type-mismatch", "connect_timeout"),
-        ("connect_timeout: 5 s", 22, "type-mismatch", "connect_timeout"),
+        ("connect_timeout: 5", 22, "bad-duration", "connect_timeout"),
+        ("connect_timeout: 5 s", 22, "bad-duration", "connect_timeout"),
         ("type: STATICC", 11, "unknown-enum-value", "type"),
         ("type: [STATIC]", 11, "type-mismatch", "type"),
         ("per_connection_buffer_limit_bytes: 1.5", 40, "type-mismatch", "per_connection_buffer_limit_bytes"),
@@ -43,8 +43,8 @@ fn each_reader_error_has_its_place() {
             "out-of-range",
             "per_connection_buffer_limit_bytes",
         ),
-        ("alt_stat_name: 5", 20, "type-mismatch", "alt_stat_name"),
-        ("alt_stat_name: yes", 20, "type-mismatch", "alt_stat_name"),
+        ("alt_stat_name: 5", 20, "needs-quotes", "alt_stat_name"),
+        ("alt_stat_name: yes", 20, "needs-quotes", "alt_stat_name"),
         ("alt_stat_name: {a: b}", 20, "type-mismatch", "alt_stat_name"),
         ("respect_dns_ttl: 1", 22, "type-mismatch", "respect_dns_ttl"),
         ("load_assignment: x", 22, "type-mismatch", "load_assignment"),
@@ -59,7 +59,7 @@ fn each_reader_error_has_its_place() {
         (
             "transport_socket: {name: a, typed_config: {'@type': a/envoy.api.v2.Cluster}}",
             57,
-            "unknown-type",
+            "removed-type",
             "transport_socket.typed_config.@type",
         ),
         (
@@ -116,13 +116,13 @@ fn what_is_given_twice_is_an_error_at_the_second_place() {
 #[test]
 fn what_is_no_yaml_document_says_where() {
     expect("a: [1, 2\nb: 3\n", &["2:2 syntax"]);
-    expect("a: {}\n---\nb: {}\n", &["2:1 syntax"]);
-    expect("", &["1:1 syntax"]);
+    expect("a: {}\n---\nb: {}\n", &["2:1 second-document"]);
+    expect("", &["1:1 empty-document"]);
     expect("x: *nowhere\n", &["1:4 syntax"]);
-    expect("? [a]\n: b\n", &["1:3 syntax"]);
+    expect("? [a]\n: b\n", &["1:3 bad-key"]);
     expect("- a\n", &["1:1 type-mismatch"]);
-    expect(&"[".repeat(200), &["1:101 syntax"]);
-    expect(&("a: &a [".to_owned() + &"{".repeat(50) + "x: *a"), &["1:61 syntax"]);
+    expect(&"[".repeat(200), &["1:101 too-deep"]);
+    expect(&("a: &a [".to_owned() + &"{".repeat(50) + "x: *a"), &["1:61 unknown-anchor"]);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn all_errors_of_a_file_come_together_in_its_order() {
             "2:3 unknown-field admin.adress",
             "5:31 rule static_resources.listeners[0].address.socket_address.address",
             "5:44 rule static_resources.listeners[0].address.socket_address.port_value",
-            "6:18 type-mismatch static_resources.listeners[0].stat_prefix",
+            "6:18 needs-quotes static_resources.listeners[0].stat_prefix",
             "8:12 rule static_resources.clusters[0].name",
             "8:22 unknown-enum-value static_resources.clusters[0].type",
         ],
@@ -156,9 +156,9 @@ fn aliases_and_merges_keep_the_place_to_edit() {
     expect(
         "static_resources:\n  clusters:\n  - &base\n    name: a\n    connect_timeout: soon\n  - <<: *base\n    name: b\n  - *base\n",
         &[
-            "5:22 type-mismatch static_resources.clusters[0].connect_timeout",
-            "5:22 type-mismatch static_resources.clusters[1].connect_timeout",
-            "5:22 type-mismatch static_resources.clusters[2].connect_timeout",
+            "5:22 bad-duration static_resources.clusters[0].connect_timeout",
+            "5:22 bad-duration static_resources.clusters[1].connect_timeout",
+            "5:22 bad-duration static_resources.clusters[2].connect_timeout",
         ],
     );
     // An anchor inside a mapping that merges another, or inside an ignored entry, can be used later.

@@ -34,8 +34,12 @@ impl Source {
             },
             ..LowerOptions::default()
         };
-        let options =
-            LoadOptions { allow_unsupported: options.allow_unsupported, extensions: extensions.types() };
+        let options = LoadOptions {
+            allow_unsupported: options.allow_unsupported,
+            extensions: extensions.types(),
+            environment: options.environment.clone(),
+            lint: None,
+        };
         Source { inputs: LoadInputs { file, yaml_override, options }, lowering }
     }
 

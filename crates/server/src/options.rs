@@ -1,8 +1,10 @@
 //! What the operator asked for, once the command line is understood: no strings to parse, every default filled in. Made by
 //! `cli/proxyd`, read by everything on main.
 
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_control::BaseId;
@@ -47,6 +49,8 @@ pub struct Options {
     pub file_flush: FlushOptions,
     /// `--allow-unsupported`: fields that proxyd does not implement are warnings.
     pub allow_unsupported: bool,
+    /// `--env-substitution`: what `${VAR}` in values of the configuration stands for.
+    pub environment: Option<Arc<HashMap<String, String>>>,
     pub allocator: Allocator,
 }
 

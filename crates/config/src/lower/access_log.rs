@@ -80,7 +80,7 @@ fn file(
         && !message.path.is_empty()
         && let Err(error) = writable(FilePath::new(&message.path))
     {
-        context.error(&here, Code::UNREADABLE, format_args!("cannot be written: {error}"));
+        context.error(&here, Code::MISSING_FILE, format_args!("cannot be written: {error}"));
     }
     #[expect(deprecated, reason = "the older spellings are part of the v3 API")]
     let format = match &message.access_log_format {

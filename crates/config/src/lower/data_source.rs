@@ -50,10 +50,10 @@ pub(super) fn bytes(
         Ok(_) => {
             let Limit { bytes, what } = limit;
             let message = format_args!("there are more than {bytes} bytes ({what})");
-            context.error(&path.field(field), Code::OUT_OF_RANGE, message);
+            context.error(&path.field(field), Code::TOO_LONG, message);
         }
         Err(error) => {
-            context.error(&path.field(field), Code::UNREADABLE, format_args!("cannot be read: {error}"));
+            context.error(&path.field(field), Code::MISSING_FILE, format_args!("cannot be read: {error}"));
         }
     }
     None

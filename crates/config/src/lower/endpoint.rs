@@ -51,7 +51,7 @@ fn locality(
         each.filter_map(|(index, message)| endpoint(context, &here.index(index), message, hosts)).collect();
     let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
     if total > u64::from(u32::MAX) {
-        context.error(&here, Code::OUT_OF_RANGE, "the sum of the weights exceeds 4294967295");
+        context.error(&here, Code::BAD_WEIGHTS, "the sum of the weights exceeds 4294967295");
     }
     let name = message.locality.clone().unwrap_or_default();
     LocalityEndpoints {

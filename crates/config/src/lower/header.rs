@@ -115,7 +115,7 @@ pub(super) fn addition(
 pub(super) fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
     let lower = name.to_ascii_lowercase();
     if lower.starts_with(':') || lower == "host" {
-        context.error(path, Code::INVALID, "pseudo-headers and host cannot be changed here");
+        context.error(path, Code::BAD_HEADER_NAME, "pseudo-headers and host cannot be changed here");
         return None;
     }
     header_name(context, path, &lower)
@@ -124,7 +124,7 @@ pub(super) fn modifiable(context: &mut Context<'_>, path: &Path<'_>, name: &str)
 /// A header name in lower case (RFC 9110, section 5.1); it may be a pseudo-header.
 pub(super) fn header_name(context: &mut Context<'_>, path: &Path<'_>, name: &str) -> Option<Box<str>> {
     if !is_header_name(name) {
-        context.error(path, Code::INVALID, format_args!("{name:?} is no header name"));
+        context.error(path, Code::BAD_HEADER_NAME, format_args!("{name:?} is no header name"));
         return None;
     }
     Some(name.to_ascii_lowercase().into_boxed_str())
@@ -140,7 +140,11 @@ pub(super) fn is_header_name(name: &str) -> bool {
 /// A header value that is sent as it is.
 pub(super) fn header_value(context: &mut Context<'_>, path: &Path<'_>, text: &str) -> Bytes {
     if text.contains(['\0', '\r', '\n']) {
-        context.error(path, Code::INVALID, "a header value has no NUL, carriage return or line feed");
+        context.error(
+            path,
+            Code::BAD_HEADER_VALUE,
+            "a header value has no NUL, carriage return or line feed",
+        );
     }
     Bytes::copy_from_slice(text.as_bytes())
 }

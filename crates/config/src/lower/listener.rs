@@ -159,7 +159,7 @@ fn filter_chains(
     let default_chain = message.default_filter_chain.as_ref().map(|message| {
         if message.filter_chain_match.is_some() {
             let message = "without effect: the default filter chain takes whatever no other matches";
-            context.findings.warning(&default_path.field("filter_chain_match"), Code::INVALID, message);
+            context.findings.warning(&default_path.field("filter_chain_match"), Code::NO_EFFECT, message);
         }
         Arc::new(filter_chain(context, &default_path, message))
     });

@@ -36,9 +36,10 @@ mod value;
 mod virtual_host;
 mod watchdog;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
@@ -47,6 +48,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use self::format::FormatFacts;
 use crate::extension::ExtensionTypes;
+use crate::hint;
 use crate::settings;
 use crate::{Code, Finding, Findings, Path, Severity};
 
@@ -81,24 +83,31 @@ impl Default for LowerOptions {
     }
 }
 
-/// The names of all clusters that routes may refer to.
+/// The names of all clusters that routes may refer to, and which of them lowering has met.
 #[derive(Debug, Default)]
-pub struct ClusterNames(HashSet<Arc<str>>);
+pub struct ClusterNames(HashMap<Arc<str>, AtomicBool>);
 
 impl ClusterNames {
     pub fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.0.contains_key(name)
+    }
+
+    /// Whether something that was lowered refers to this cluster.
+    pub(crate) fn is_used(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|used| used.load(Ordering::Relaxed))
     }
 
     /// The one shared copy of `name`, so that 10,000 routes to a cluster hold one string.
     fn share(&self, name: &str) -> Option<Arc<str>> {
-        self.0.get(name).cloned()
+        let (name, used) = self.0.get_key_value(name)?;
+        used.store(true, Ordering::Relaxed);
+        Some(Arc::clone(name))
     }
 }
 
 impl<S: Into<Arc<str>>> FromIterator<S> for ClusterNames {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
+        Self(names.into_iter().map(|name| (name.into(), AtomicBool::default())).collect())
     }
 }
 
@@ -108,8 +117,22 @@ pub fn bootstrap(
     options: &LowerOptions,
     findings: &mut Findings,
 ) -> Option<settings::Bootstrap> {
-    let names = bootstrap::cluster_names(message);
-    let mut context = Context::new(options, Some(&names), findings);
+    bootstrap_with(&cluster_names(message), message, options, findings)
+}
+
+/// The clusters of a bootstrap.
+pub(crate) fn cluster_names(message: &bootstrap_v3::Bootstrap) -> ClusterNames {
+    bootstrap::cluster_names(message)
+}
+
+/// As [`bootstrap`]; `names` knows afterwards which clusters are used.
+pub(crate) fn bootstrap_with(
+    names: &ClusterNames,
+    message: &bootstrap_v3::Bootstrap,
+    options: &LowerOptions,
+    findings: &mut Findings,
+) -> Option<settings::Bootstrap> {
+    let mut context = Context::new(options, Some(names), findings);
     context.node = bootstrap::node(options, message.node.as_ref());
     let lowered = bootstrap::lower(&mut context, &Path::root(), message);
     context.finish(lowered).filter(|_| !findings.has_errors())
@@ -155,14 +178,10 @@ pub fn route_configuration(
     context.finish(lowered)
 }
 
-/// A header value or format has a `%OPERATOR%` that is not implemented, or a `%` without its pair.
-pub(crate) const UNSUPPORTED_FORMATTER: Code = Code("unsupported-formatter");
-/// A terminal filter is missing, or is not the last one.
-pub(crate) const FILTER_ORDER: Code = Code("filter-order");
-/// Two listeners on one address.
-pub(crate) const DUPLICATE_ADDRESS: Code = Code("duplicate-address");
-/// Two filter chains for the same connections.
-pub(crate) const DUPLICATE_MATCH: Code = Code("duplicate-match");
+const UNSUPPORTED_FORMATTER: Code = Code::UNSUPPORTED_FORMATTER;
+const FILTER_ORDER: Code = Code::FILTER_ORDER;
+const DUPLICATE_ADDRESS: Code = Code::DUPLICATE_ADDRESS;
+const DUPLICATE_MATCH: Code = Code::DUPLICATE_MATCH;
 
 /// What all lowering functions share during one run.
 struct Context<'a> {
@@ -192,11 +211,16 @@ impl<'a> Context<'a> {
     /// Reports an error, unless something checked earlier has reported one at this very place.
     fn error(&mut self, path: &Path<'_>, code: Code, message: impl fmt::Display) {
         self.failed = true;
-        let here = path.to_string();
-        let known = |finding: &Finding| finding.severity == Severity::Error && finding.path == here;
-        if here.is_empty() || !self.findings.iter().any(known) {
+        if !self.is_known(path) {
             self.findings.error(path, code, message);
         }
+    }
+
+    /// Whether an error was reported at this very place.
+    fn is_known(&self, path: &Path<'_>) -> bool {
+        let here = path.to_string();
+        let known = |finding: &Finding| finding.severity == Severity::Error && finding.path == here;
+        !here.is_empty() && self.findings.iter().any(known)
     }
 
     /// A required part is missing. Silent if that only follows from an error reported already, or if a
@@ -205,8 +229,10 @@ impl<'a> Context<'a> {
         self.failed = true;
         let here = path.to_string();
         let parent = |path: &str| path.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-        let misspelt =
-            |finding: &Finding| finding.code == Code::UNKNOWN_FIELD && parent(&finding.path) == parent(&here);
+        let misspelt = |finding: &Finding| {
+            matches!(finding.code, Code::UNKNOWN_FIELD | Code::REMOVED_FIELD)
+                && parent(&finding.path) == parent(&here)
+        };
         if !self.findings.explains(path) && !self.findings.iter().any(misspelt) {
             self.findings.error(path, Code::REQUIRED, message);
         }
@@ -251,7 +277,16 @@ impl<'a> Context<'a> {
             return shared;
         }
         if checked {
-            self.error(path, Code::UNKNOWN_CLUSTER, format_args!("no cluster is named {name:?}"));
+            self.failed = true;
+            let hint = || {
+                let mut names: Vec<&str> = clusters.0.keys().map(AsRef::as_ref).collect();
+                names.sort_unstable();
+                hint::closest(name, names.into_iter()).map(|found| format!("did you mean `{found}`?"))
+            };
+            let message = format_args!("no cluster is named {name:?}");
+            if !self.is_known(path) {
+                self.findings.hinted_error(path, Code::UNKNOWN_CLUSTER, message, hint);
+            }
         }
         Arc::from(name)
     }

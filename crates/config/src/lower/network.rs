@@ -45,7 +45,7 @@ pub(super) fn filters(
         }
     }
     if !terminal {
-        context.error(path, FILTER_ORDER, "the last filter of a chain must be a terminal one");
+        context.error(path, Code::NO_TERMINAL_FILTER, "the last filter of a chain must be a terminal one");
     }
     lowered
 }
@@ -218,7 +218,7 @@ fn tcp_clusters(
         clusters.push(ClusterWeight { name, weight: message.weight });
     }
     if total > u64::from(u32::MAX) {
-        context.error(&here, Code::OUT_OF_RANGE, "the sum of the weights exceeds 4294967295");
+        context.error(&here, Code::BAD_WEIGHTS, "the sum of the weights exceeds 4294967295");
     }
     clusters
 }

@@ -39,7 +39,7 @@ fn the_last_filter_of_a_chain_and_no_other_is_terminal() {
     let response = "direct_response.v3.Config, response: {inline_string: a}".to_owned();
     refused(&filters(&[ECHO.to_owned(), ECHO.to_owned()]), &[("filter-order", "filters[0]")]);
     refused(&filters(&[response.clone(), ECHO.to_owned()]), &[("filter-order", "filters[0]")]);
-    refused(&filters(std::slice::from_ref(&bucket)), &[("filter-order", "filter_chains[0].filters")]);
+    refused(&filters(std::slice::from_ref(&bucket)), &[("no-terminal-filter", "filter_chains[0].filters")]);
     let NetworkFilterConfig::DirectResponse(response) = lowered(&filters(&[response])) else { panic!() };
     assert_eq!(response, "a");
     assert!(!lowered(&filters(&[bucket, ECHO.to_owned()])).is_terminal());

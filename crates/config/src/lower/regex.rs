@@ -38,7 +38,7 @@ pub(super) fn rewrite(
     match substitution(&message.substitution, groups) {
         Ok(substitution) => Some((pattern?, substitution)),
         Err(problem) => {
-            context.error(&path.field("substitution"), Code::INVALID, problem);
+            context.error(&path.field("substitution"), Code::BAD_SUBSTITUTION, problem);
             None
         }
     }

@@ -153,9 +153,9 @@ fn weighted_clusters(
     };
     match u32::try_from(total) {
         Ok(0) if message.clusters.iter().any(|cluster| cluster.weight.is_none()) => {} // reported there
-        Ok(0) => context.error(&here, Code::INVALID, "at least one weight must be greater than 0"),
+        Ok(0) => context.error(&here, Code::BAD_WEIGHTS, "at least one weight must be greater than 0"),
         Ok(total) => return Some(WeightedClusters { clusters, total, random_value_header }),
-        Err(_) => context.error(&here, Code::OUT_OF_RANGE, "the sum of the weights exceeds 4294967295"),
+        Err(_) => context.error(&here, Code::BAD_WEIGHTS, "the sum of the weights exceeds 4294967295"),
     }
     None
 }

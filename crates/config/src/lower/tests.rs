@@ -277,7 +277,7 @@ fn terminal_filters_come_last_and_only_there() {
         &[("filter-order", "filters[0]")],
     );
     let with = |filters: &str| manager(&format!("http_filters: [{filters}], route_config: {{}}"));
-    refused(&with(""), &[("filter-order", "typed_config.http_filters")]);
+    refused(&with(""), &[("no-terminal-filter", "typed_config.http_filters")]);
     refused(&with(&format!("{ROUTER}, {ROUTER}")), &[("filter-order", "http_filters[0]")]);
     let disabled = ROUTER.replace("name: router", "name: router, disabled: true");
     refused(&with(&disabled), &[("invalid", "http_filters[0].disabled")]);
@@ -328,9 +328,9 @@ fn domains_are_unique_in_any_case() {
     assert_eq!(domains, &expected);
     refused(
         &hosts("{name: v, domains: [a]}, {name: w, domains: [b, A]}"),
-        &[("invalid", "virtual_hosts[1].domains[1]")],
+        &[("duplicate-domain", "virtual_hosts[1].domains[1]")],
     );
-    refused(&hosts("{name: v, domains: ['*', '*']}"), &[("invalid", "domains[1]")]);
+    refused(&hosts("{name: v, domains: ['*', '*']}"), &[("duplicate-domain", "domains[1]")]);
     accepted(&hosts("{name: v, domains: [a]}, {name: v, domains: [b]}"));
 }
 
@@ -374,7 +374,7 @@ fn broken_regexes_are_placed() {
             "route: {{cluster: a, regex_rewrite: {{pattern: {{regex: '{pattern}'}}, substitution: '{to}'}}}}"
         ))
     };
-    refused(&rewrite("(a)", r"\2"), &[("invalid", "regex_rewrite.substitution")]);
+    refused(&rewrite("(a)", r"\2"), &[("bad-substitution", "regex_rewrite.substitution")]);
     let lowered = accepted(&rewrite("/(a+)/", r"/$\1/"));
     let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
     let Some(PathRewrite::Regex { pattern, substitution }) = &forward.path_rewrite else { panic!() };
@@ -396,12 +396,12 @@ fn header_values_are_constant_or_formats() {
         let yaml = add(&format!("{{header: {{key: a, value: '{value}'}}}}"));
         refused(&yaml, &[("unsupported-formatter", "request_headers_to_add[0].header.value")]);
     }
-    refused(&add("{header: {key: Host, value: x}}"), &[("invalid", "header.key")]);
+    refused(&add("{header: {key: Host, value: x}}"), &[("bad-header-name", "header.key")]);
     let both = "{header: {key: a, value: x}, append: true, append_action: ADD_IF_ABSENT}";
     refused(&add(both), &[("conflict", "request_headers_to_add[0].append")]);
     refused(
         &action("route: {cluster: a}, response_headers_to_remove: [':status']"),
-        &[("invalid", "response_headers_to_remove[0]")],
+        &[("bad-header-name", "response_headers_to_remove[0]")],
     );
 }
 
@@ -417,12 +417,15 @@ fn direct_responses_are_bounded_and_files_are_read() {
     assert_eq!(response.body, "from a file");
     let unread = LowerOptions { read_files: false, ..LowerOptions::default() };
     assert!(lower_with(&from("filename: /nonexistent"), &unread).0.is_some());
-    refused(&from("filename: /nonexistent"), &[("unreadable", "body.filename")]);
-    refused(&from(&format!("filename: {}", directory.path().display())), &[("unreadable", "body.filename")]);
+    refused(&from("filename: /nonexistent"), &[("missing-file", "body.filename")]);
+    refused(
+        &from(&format!("filename: {}", directory.path().display())),
+        &[("missing-file", "body.filename")],
+    );
     let long = "x".repeat(4097);
-    refused(&from(&format!("inline_string: {long}")), &[("out-of-range", "body.inline_string")]);
+    refused(&from(&format!("inline_string: {long}")), &[("too-long", "body.inline_string")]);
     std::fs::write(&file, long).unwrap();
-    refused(&yaml, &[("out-of-range", "body.filename")]);
+    refused(&yaml, &[("too-long", "body.filename")]);
 }
 
 #[test]
@@ -447,10 +450,10 @@ fn weights_are_summed() {
     let lowered = accepted(&weighted("{name: a, weight: 3}, {name: a, weight: 0}"));
     let RouteAction::Forward(forward) = &route_of(&lowered).action else { panic!() };
     assert!(matches!(&forward.target, ClusterTarget::Weighted(weighted) if weighted.total == 3));
-    refused(&weighted("{name: a, weight: 0}"), &[("invalid", "weighted_clusters.clusters")]);
+    refused(&weighted("{name: a, weight: 0}"), &[("bad-weights", "weighted_clusters.clusters")]);
     refused(&weighted("{name: a}"), &[("required", "clusters[0].weight")]);
     let half = "{name: a, weight: 4294967295}";
-    refused(&weighted(&format!("{half}, {half}")), &[("out-of-range", "weighted_clusters.clusters")]);
+    refused(&weighted(&format!("{half}, {half}")), &[("bad-weights", "weighted_clusters.clusters")]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn domain(
     };
     if !seen.insert(lower) {
         let message = format_args!("the domain {text:?} is listed twice in this route configuration");
-        context.error(path, Code::INVALID, message);
+        context.error(path, Code::DUPLICATE_DOMAIN, message);
         return None;
     }
     Some(domain)

@@ -56,7 +56,7 @@ pub(super) fn chain(
     let router = lowered.iter().any(|filter| matches!(filter.config, HttpFilterConfig::Router(_)));
     if !router && !skipped_last {
         let message = "envoy.filters.http.router must be the last HTTP filter; no request would be answered";
-        context.error(path, FILTER_ORDER, message);
+        context.error(path, Code::NO_TERMINAL_FILTER, message);
     }
     lowered
 }

@@ -112,6 +112,7 @@ pub(super) fn options() -> Options {
         drain_time: Duration::from_secs(600),
         shutdown_time: Duration::from_secs(25),
         allow_unsupported: false,
+        environment: None,
         allocator: Allocator::System,
     }
 }
