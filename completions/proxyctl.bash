@@ -16,6 +16,9 @@ _proxyctl() {
             ",$1")
                 cmd="proxyctl"
                 ;;
+            proxyctl,coverage)
+                cmd="proxyctl__subcmd__coverage"
+                ;;
             proxyctl,drain)
                 cmd="proxyctl__subcmd__drain"
                 ;;
@@ -51,6 +54,9 @@ _proxyctl() {
                 ;;
             proxyctl,validate)
                 cmd="proxyctl__subcmd__validate"
+                ;;
+            proxyctl__subcmd__help,coverage)
+                cmd="proxyctl__subcmd__help__subcmd__coverage"
                 ;;
             proxyctl__subcmd__help,drain)
                 cmd="proxyctl__subcmd__help__subcmd__drain"
@@ -110,8 +116,22 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__coverage)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -182,8 +202,22 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="validate coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__coverage)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

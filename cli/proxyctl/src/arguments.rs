@@ -23,6 +23,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Validate(Validate),
 
+    /// Shows what of Envoy's v3 API is supported, or what of a file is not
+    Coverage(Coverage),
+
     /// Says what the code of a finding means, and what to do about it
     Explain(Explain),
 
@@ -126,6 +129,17 @@ pub(crate) enum Format {
     Text,
     Json,
     Sarif,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Coverage {
+    /// A bootstrap file: only what it uses and proxyd does not support
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

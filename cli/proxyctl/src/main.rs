@@ -2,6 +2,7 @@
 //! `proxy-config`.
 
 mod arguments;
+mod coverage;
 mod generations;
 mod instance;
 mod output;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let done = match Arguments::parse().command {
         Command::Validate(Validate::Config(arguments)) => return validate::config(&arguments, &mut output),
+        Command::Coverage(arguments) => coverage::coverage(&arguments, &mut output),
         Command::Explain(arguments) => validate::explain(&arguments, &mut output),
         Command::Status(arguments) => status::status(&arguments, &mut output),
         Command::Drain(arguments) => instance::drain(&arguments, &mut output),

@@ -222,3 +222,59 @@ fn watching_ends_with_its_reader() {
     drop(lines);
     assert_eq!(watching.wait().unwrap().code(), Some(0));
 }
+
+fn plain(arguments: &[&str]) -> (Option<i32>, String, String) {
+    said(&Command::new(env!("CARGO_BIN_EXE_proxyctl")).args(arguments).output().unwrap())
+}
+
+#[test]
+fn coverage_is_of_the_api_or_of_a_file() {
+    let (code, text, _) = plain(&["coverage"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("envoy.config.bootstrap.v3.Bootstrap ") && text.contains("\n    not: "), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, "node: {id: a}\n").unwrap();
+    assert_eq!(plain(&["coverage", name]), (Some(0), String::new(), String::new()));
+    std::fs::write(&file, "perf_tracing_file_path: trace\n").unwrap();
+    let (code, text, error) = plain(&["coverage", name]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("a.yaml:1:1: error[unsupported-field]"), "{text}");
+    assert!(error.contains("1 parts of "), "{error}");
+}
+
+#[test]
+fn folders_are_validated_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let name = folder.path().to_str().unwrap();
+    assert_eq!(plain(&["validate", "config", name]).0, Some(2));
+    file("a.yaml", "node: {id: a}\n");
+    file("notes.txt", "nothing");
+    file(".hidden.yaml", "no: configuration\n");
+    assert_eq!(plain(&["validate", "config", name]).0, Some(0));
+    file("b.json", "{\"admin\": {\"adress\": 1}}");
+    let (code, text, _) = plain(&["validate", "config", "--format", "sarif", name]);
+    assert_eq!(code, Some(1));
+    let sarif: Value = serde_json::from_str(&text).unwrap();
+    let result = &sarif["runs"][0]["results"][0];
+    assert_eq!((&result["ruleId"], &result["level"]), (&"unknown-field".into(), &"error".into()));
+    let region = &result["locations"][0]["physicalLocation"]["region"];
+    assert_eq!(region, &json!({"startLine": 1, "startColumn": 12}));
+}
+
+#[test]
+fn warnings_are_denied_or_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let name = file.to_str().unwrap();
+    let admin = "admin: {address: {socket_address: {address: 0.0.0.0, port_value: 1}}}";
+    std::fs::write(&file, format!("{admin}\n")).unwrap();
+    assert_eq!(plain(&["validate", "config", name]).0, Some(0));
+    assert_eq!(plain(&["validate", "config", "--deny", "warnings", name]).0, Some(1));
+    std::fs::write(&file, format!("{admin} # proxyctl: allow admin-exposed\n")).unwrap();
+    assert_eq!(plain(&["validate", "config", "--deny", "warnings", name]).0, Some(0));
+    assert!(plain(&["explain", "admin-exposed"]).1.starts_with("admin-exposed: "));
+    assert_eq!(plain(&["explain", "no-such"]).0, Some(1));
+}

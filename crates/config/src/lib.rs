@@ -4,6 +4,7 @@ mod allow;
 mod check;
 mod codes;
 mod constraint;
+mod coverage;
 mod difference;
 mod excerpt;
 mod extension;
@@ -20,6 +21,8 @@ mod redact;
 mod rules;
 mod scalar;
 mod schema;
+#[cfg(test)]
+mod secret_tests;
 pub mod settings;
 mod supported;
 mod tree;
@@ -28,6 +31,7 @@ mod wire;
 mod yaml;
 
 pub use codes::Code;
+pub use coverage::{Coverage, coverage};
 pub use difference::{Changes, Compared, Difference};
 pub use extension::{Extension, ExtensionKind, ExtensionTypes};
 pub use finding::{Excerpt, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};

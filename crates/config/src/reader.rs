@@ -98,6 +98,11 @@ impl Reader<'_> {
 
     fn unknown_field(&mut self, key: Node<'_>, message: &Message, path: &Path<'_>) {
         let shown: String = key.text().chars().take(MAX_SHOWN).collect();
+        if self.secret {
+            // Who puts text where a mapping belongs may have written a secret for a name.
+            let text = format_args!("{} has no such field", message.name);
+            return self.hinted(key, path, Code::UNKNOWN_FIELD, text, hint::field(message, key.text()));
+        }
         let text = format_args!("{} has no field `{shown}`", message.name);
         let (code, hint) = match hint::successor(message, key.text()) {
             Some(hint) => (Code::REMOVED_FIELD, Some(hint.to_owned())),
