@@ -144,6 +144,14 @@ impl Bootstrap {
         self.http_filter_entry(json!({"name": name, "typed_config": config}))
     }
 
+    /// Puts this entry of a filter chain's `filters` before the others.
+    #[must_use]
+    pub fn network_filter_first(mut self, entry: Value) -> Self {
+        let filters = &mut self.list("listeners")[0]["filter_chains"][0]["filters"];
+        filters.as_array_mut().unwrap().insert(0, entry);
+        self
+    }
+
     /// Puts this entry of `http_filters` before the router.
     #[must_use]
     pub fn http_filter_entry(mut self, entry: Value) -> Self {

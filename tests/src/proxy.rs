@@ -32,13 +32,23 @@ impl Proxy {
         Self::start_with(bootstrap, &[])
     }
 
+    /// As [`Proxy::start`], but of another program that has proxyd's command line.
+    #[must_use]
+    pub fn start_program(program: &Path, bootstrap: &Bootstrap) -> Self {
+        Self::start_of(&Program::Proxyd(program.to_owned()), bootstrap, &[])
+    }
+
     /// As [`Proxy::start`], with more command line arguments.
     #[must_use]
     pub fn start_with(bootstrap: &Bootstrap, arguments: &[&str]) -> Self {
+        Self::start_of(Program::under_test(), bootstrap, arguments)
+    }
+
+    fn start_of(program: &Program, bootstrap: &Bootstrap, arguments: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join(CONFIG), bootstrap.to_yaml()).unwrap();
         let base_id = BaseId::unused();
-        let (process, admin) = launch(directory.path(), &base_id, arguments);
+        let (process, admin) = launch(program, directory.path(), &base_id, arguments);
         let mut proxy = Self { process, directory, admin, listeners: HashMap::new(), base_id };
         proxy.serving();
         proxy
@@ -49,7 +59,7 @@ impl Proxy {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         fs::remove_file(self.directory.path().join("admin")).unwrap();
-        (self.process, self.admin) = launch(self.directory.path(), &self.base_id, &[]);
+        (self.process, self.admin) = launch(Program::under_test(), self.directory.path(), &self.base_id, &[]);
         self.serving();
     }
 
@@ -200,9 +210,9 @@ impl Drop for Proxy {
     }
 }
 
-fn launch(directory: &Path, base_id: &BaseId, arguments: &[&str]) -> (Child, SocketAddr) {
+fn launch(program: &Program, directory: &Path, base_id: &BaseId, arguments: &[&str]) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    let mut command = Program::under_test().serve(&directory.join(CONFIG), directory, base_id);
+    let mut command = program.serve(&directory.join(CONFIG), directory, base_id);
     command.args(arguments).stdout(log.try_clone().unwrap()).stderr(log);
     let mut process = command.spawn().unwrap_or_else(|error| panic!("starting {command:?}: {error}"));
     let admin = wait_for_admin(&mut process, directory);

@@ -6,12 +6,16 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::error::Error;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use proxy_config::{Extension, ExtensionKind, ExtensionTypes};
+use proxy_net::{ListenerFilter, NetworkFilter};
+use proxy_stats::Scope;
+use proxy_upstream::ClusterNames;
 use serde::de::DeserializeOwned;
 
-use crate::http::{FilterContext, HttpFilterPlan};
+use crate::http::{FilterContext, FilterWorker, HttpFilterPlan, ProcessFacts};
 
 /// Why a filter could not be made from settings that could be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +28,30 @@ pub struct PlanError {
 type Planned<P> = Result<P, Box<dyn Error + Send + Sync>>;
 type PlanHttpFilter = dyn Fn(&Settings, &FilterContext<'_>) -> Planned<Box<dyn HttpFilterPlan>> + Send + Sync;
 type Settings = Arc<dyn Any + Send + Sync>;
+type PlanFilter<P> = dyn Fn(&Settings, &ConnectionContext<'_>) -> Planned<P> + Send + Sync;
+
+/// How a worker's instance of a network filter is made.
+pub type NetworkFilterPlan = Box<dyn Fn(&FilterWorker) -> Rc<dyn NetworkFilter> + Send + Sync>;
+/// How a worker's instance of a listener filter is made.
+pub type ListenerFilterPlan = Box<dyn Fn() -> Rc<dyn ListenerFilter> + Send + Sync>;
+
+/// What a listener or network filter needs of main, where it is made for all workers.
+pub struct ConnectionContext<'a> {
+    /// Of all stats.
+    pub root: &'a Scope,
+    /// `listener.<address>.`.
+    pub scope: &'a Scope,
+    pub clusters: &'a ClusterNames,
+    pub process: &'a ProcessFacts,
+}
 
 /// Filters by the types of their settings.
 #[derive(Clone, Default)]
 pub struct Extensions {
     types: ExtensionTypes,
     http_filters: HashMap<Box<str>, Arc<PlanHttpFilter>>,
+    network_filters: HashMap<Box<str>, Arc<PlanFilter<NetworkFilterPlan>>>,
+    listener_filters: HashMap<Box<str>, Arc<PlanFilter<ListenerFilterPlan>>>,
 }
 
 impl Extensions {
@@ -46,10 +68,47 @@ impl Extensions {
     {
         self.types.add::<S>(ExtensionKind::HttpFilter, type_name);
         let plan = move |settings: &Settings, context: &FilterContext<'_>| {
-            let settings = Arc::clone(settings).downcast().map_err(|_| "settings of another type")?;
-            Ok(Box::new(plan(settings, context)?) as Box<dyn HttpFilterPlan>)
+            Ok(Box::new(plan(typed(settings)?, context)?) as Box<dyn HttpFilterPlan>)
         };
         self.http_filters.insert(type_name.into(), Arc::new(plan));
+        self
+    }
+
+    /// Adds a network filter. It may stand anywhere in a chain; the last one of a chain has to serve connections itself.
+    #[must_use]
+    pub fn network_filter<S, P>(
+        mut self,
+        type_name: &str,
+        plan: impl Fn(Arc<S>, &ConnectionContext<'_>) -> Planned<P> + Send + Sync + 'static,
+    ) -> Extensions
+    where
+        S: DeserializeOwned + Send + Sync + 'static,
+        P: Fn(&FilterWorker) -> Rc<dyn NetworkFilter> + Send + Sync + 'static,
+    {
+        self.types.add::<S>(ExtensionKind::NetworkFilter, type_name);
+        let plan = move |settings: &Settings, context: &ConnectionContext<'_>| {
+            Ok(Box::new(plan(typed(settings)?, context)?) as NetworkFilterPlan)
+        };
+        self.network_filters.insert(type_name.into(), Arc::new(plan));
+        self
+    }
+
+    /// Adds a listener filter.
+    #[must_use]
+    pub fn listener_filter<S, P>(
+        mut self,
+        type_name: &str,
+        plan: impl Fn(Arc<S>, &ConnectionContext<'_>) -> Planned<P> + Send + Sync + 'static,
+    ) -> Extensions
+    where
+        S: DeserializeOwned + Send + Sync + 'static,
+        P: Fn() -> Rc<dyn ListenerFilter> + Send + Sync + 'static,
+    {
+        self.types.add::<S>(ExtensionKind::ListenerFilter, type_name);
+        let plan = move |settings: &Settings, context: &ConnectionContext<'_>| {
+            Ok(Box::new(plan(typed(settings)?, context)?) as ListenerFilterPlan)
+        };
+        self.listener_filters.insert(type_name.into(), Arc::new(plan));
         self
     }
 
@@ -74,14 +133,49 @@ impl Extensions {
         extension: &Extension,
         context: &FilterContext<'_>,
     ) -> Result<Box<dyn HttpFilterPlan>, PlanError> {
-        let Some(plan) = self.http_filters.get(&*extension.type_name) else {
-            return Err(PlanError::new(extension, "is no HTTP filter of this program".into()));
-        };
+        let plan =
+            self.http_filters.get(&*extension.type_name).ok_or_else(|| PlanError::unknown(extension))?;
+        plan(&extension.settings, context).map_err(|source| PlanError::new(extension, source))
+    }
+
+    /// Makes a network filter for all workers.
+    ///
+    /// # Errors
+    /// What the filter says.
+    pub fn plan_network_filter(
+        &self,
+        extension: &Extension,
+        context: &ConnectionContext<'_>,
+    ) -> Result<NetworkFilterPlan, PlanError> {
+        let plan =
+            self.network_filters.get(&*extension.type_name).ok_or_else(|| PlanError::unknown(extension))?;
+        plan(&extension.settings, context).map_err(|source| PlanError::new(extension, source))
+    }
+
+    /// Makes a listener filter for all workers.
+    ///
+    /// # Errors
+    /// What the filter says.
+    pub fn plan_listener_filter(
+        &self,
+        extension: &Extension,
+        context: &ConnectionContext<'_>,
+    ) -> Result<ListenerFilterPlan, PlanError> {
+        let plan =
+            self.listener_filters.get(&*extension.type_name).ok_or_else(|| PlanError::unknown(extension))?;
         plan(&extension.settings, context).map_err(|source| PlanError::new(extension, source))
     }
 }
 
+fn typed<S: Send + Sync + 'static>(settings: &Settings) -> Planned<Arc<S>> {
+    Arc::clone(settings).downcast().map_err(|_| "settings of another type".into())
+}
+
 impl PlanError {
+    fn unknown(extension: &Extension) -> PlanError {
+        PlanError::new(extension, "this program has no such filter".into())
+    }
+
     fn new(extension: &Extension, source: Box<dyn Error + Send + Sync>) -> PlanError {
         PlanError { type_name: Arc::clone(&extension.type_name), source }
     }

@@ -2,27 +2,31 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proxy_config::settings;
+use proxy_filters::extensions::{ListenerFilterPlan, NetworkFilterPlan};
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
-use proxy_filters::http::FilterChain;
+use proxy_filters::http::{FilterChain, FilterWorker};
 use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, ChainMatcher, CloseReason, Connection, ConnectionIds,
-    ConnectionInfo, Handover, Io, ListenSocket, MovedConnection, NetworkFilter, NextNetwork, QueueAtEnd,
-    StreamRecord, accept_loop,
+    ConnectionInfo, Handover, Io, ListenSocket, ListenerFilter, MovedConnection, NetworkFilter, NextNetwork,
+    QueueAtEnd, Refuse, StreamRecord, accept_loop,
 };
-use proxy_runtime::{Drain, SlotReader, WorkerIndex, clock, worker_local};
+use proxy_runtime::{Drain, SlotReader, Timer, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 
@@ -37,6 +41,7 @@ pub(crate) struct ListenerId(pub u32);
 /// What every worker needs to make its own instance of a listener.
 pub(crate) struct ListenerPlan {
     pub settings: Arc<settings::Listener>,
+    pub listener_filters: Vec<ListenerFilterPlan>,
     pub matcher: ChainMatcher,
     pub chains: Vec<ChainPlan>,
     pub default_chain: Option<ChainPlan>,
@@ -77,6 +82,7 @@ pub(crate) enum FilterPlan {
     ConnectionLimit(ConnectionLimit),
     LocalRateLimit(LocalRateLimit),
     Rbac(Rbac),
+    Extension(NetworkFilterPlan),
 }
 
 /// A worker's filters of a filter chain.
@@ -88,6 +94,7 @@ struct Listener {
     worker: WorkerIndex,
     plan: Arc<ListenerPlan>,
     name: Rc<str>,
+    filters: Rc<[Rc<dyn ListenerFilter>]>,
     chains: Vec<Chain>,
     default_chain: Option<Chain>,
     accepting: Drain,
@@ -174,6 +181,7 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>)
         id,
         worker,
         name: Rc::from(&*plan.settings.name),
+        filters: plan.listener_filters.iter().map(|build| build()).collect(),
         chains: plan.chains.iter().map(build).collect(),
         default_chain: plan.default_chain.as_ref().map(build),
         accepting: Drain::new(),
@@ -285,6 +293,9 @@ fn build_filter(
         FilterPlan::ConnectionLimit(limit) => Rc::new(limit.clone()),
         FilterPlan::LocalRateLimit(limit) => Rc::new(limit.clone()),
         FilterPlan::Rbac(rbac) => Rc::new(rbac.clone()),
+        FilterPlan::Extension(build) => {
+            build(&FilterWorker { clusters: Rc::clone(clusters), filter_chain: Rc::clone(chain) })
+        }
     }
 }
 
@@ -335,6 +346,56 @@ fn begin(listener: &Rc<Listener>, io: Io, local: Address, peer: Address, admitte
     let mut info = ConnectionInfo::accepted(id, name, local, peer, clock::now(), clock::system_now());
     listener.keep_record(&mut info);
     let connection = Connection::new(io, Rc::new(info));
+    if listener.filters.is_empty() {
+        return enter_chain(listener, connection, admitted);
+    }
+    let listener = Rc::clone(listener);
+    let open = listener.open.guard();
+    tokio::task::spawn_local(async move {
+        let _open = open;
+        if let Some(connection) = inspect(&listener, connection).await {
+            enter_chain(&listener, connection, admitted);
+        }
+    });
+}
+
+/// Runs the listener filters; gives the connection back if it is to be served.
+async fn inspect(listener: &Listener, mut connection: Connection) -> Option<Connection> {
+    let (stats, settings) = (&listener.counts.stats, &listener.plan.settings);
+    let _waiting = GaugeGuard::new(stats.downstream_pre_cx_active);
+    let limit = Timer::new();
+    if let Some(timeout) = settings.listener_filters_timeout {
+        limit.set(clock::now() + timeout);
+    }
+    let inspected = {
+        let mut inspecting = pin!(async {
+            for filter in listener.filters.iter() {
+                filter.inspect(&mut connection).await?;
+            }
+            Ok(())
+        });
+        poll_fn(|context| match inspecting.as_mut().poll(context) {
+            Poll::Pending => limit.poll_expired(context).map(|()| Err(Refuse::Timeout)),
+            done => done,
+        })
+        .await
+    };
+    match inspected {
+        Ok(()) => return Some(connection),
+        Err(Refuse::Timeout) => {
+            stats.downstream_pre_cx_timeout.inc();
+            if settings.continue_on_timeout {
+                return Some(connection);
+            }
+        }
+        Err(Refuse::RemoteClose | Refuse::Io(_)) => stats.downstream_listener_filter_remote_close.inc(),
+        Err(Refuse::Protocol(_)) => stats.downstream_listener_filter_error.inc(),
+    }
+    None
+}
+
+/// Chooses the filter chain, and has it serve the connection.
+fn enter_chain(listener: &Rc<Listener>, connection: Connection, admitted: Admitted) {
     let chain = listener.chain_for(&connection.info);
     let logged = listener.logged(chain, &connection);
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.

@@ -11,10 +11,11 @@ stats_block! {
     /// `listener.<address>.*`.
     pub struct ListenerStats {
         counters: downstream_cx_destroy, downstream_cx_overflow, downstream_cx_total, downstream_global_cx_overflow,
+            downstream_listener_filter_error, downstream_listener_filter_remote_close, downstream_pre_cx_timeout,
             no_filter_chain_match,
             /// Ours: times that the system gave no connection, for lack of descriptors above all.
             downstream_accept_error;
-        gauges: downstream_cx_active: Accumulate;
+        gauges: downstream_cx_active: Accumulate, downstream_pre_cx_active: Accumulate;
         histograms: connections_accepted_per_socket_event, downstream_cx_length_ms;
     }
 }
@@ -35,16 +36,10 @@ impl ListenerStats {
     }
 }
 
-/// There are no listener filters yet, and no actions on overload.
+/// There are no actions on overload.
 const LISTENER_DECLARED: Declared = Declared {
-    counters: &[
-        "downstream_cx_overload_reject",
-        "downstream_cx_transport_socket_connect_timeout",
-        "downstream_listener_filter_error",
-        "downstream_listener_filter_remote_close",
-        "downstream_pre_cx_timeout",
-    ],
-    gauges: &["downstream_pre_cx_active"],
+    counters: &["downstream_cx_overload_reject", "downstream_cx_transport_socket_connect_timeout"],
+    gauges: &[],
     histograms: &[],
 };
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proxy_config::settings::{self, LogTarget, NetworkFilterConfig};
 use proxy_filters::Extensions;
-use proxy_filters::extensions::PlanError;
+use proxy_filters::extensions::{ConnectionContext, PlanError};
 use proxy_filters::hcm::HttpStats;
 use proxy_filters::http::{FilterChain, ProcessFacts};
 use proxy_filters::network::{ConnectionLimit, LocalRateLimit, Rbac};
@@ -355,7 +355,14 @@ impl ListenerManager {
             })
         };
         let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
+        let context = self.connection_context(&root, &scope);
+        let listener_filters = settings
+            .listener_filters
+            .iter()
+            .map(|filter| self.extensions.plan_listener_filter(&filter.config, &context));
+        let listener_filters = listener_filters.collect::<Result<_, _>>()?;
         let plan = Arc::new(ListenerPlan {
+            listener_filters,
             matcher: ChainMatcher::new(&matches),
             chains: settings.chains.iter().map(&mut chain).collect::<Result<_, _>>()?,
             default_chain: settings.default_chain.as_ref().map(&mut chain).transpose()?,
@@ -386,6 +393,10 @@ impl ListenerManager {
         let listeners = self.listeners.borrow();
         let before = listeners.iter().find(|l| l.settings.name == settings.name).map(|old| &old.sockets);
         ListenSockets::bind(settings, before, &mut self.inherited.borrow_mut(), self.workers.count())
+    }
+
+    fn connection_context<'a>(&'a self, root: &'a Scope, listener: &'a Scope) -> ConnectionContext<'a> {
+        ConnectionContext { root, scope: listener, clusters: &self.names, process: &self.process }
     }
 
     fn plan_filter(
@@ -431,6 +442,10 @@ impl ListenerManager {
                 FilterPlan::LocalRateLimit(LocalRateLimit::new(settings, root, &mut buckets))
             }
             NetworkFilterConfig::Rbac(settings) => FilterPlan::Rbac(Rbac::new(Arc::clone(settings), root)),
+            NetworkFilterConfig::Extension(extension) => {
+                let context = self.connection_context(root, listener);
+                FilterPlan::Extension(self.extensions.plan_network_filter(extension, &context)?)
+            }
         })
     }
 

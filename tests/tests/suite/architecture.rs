@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("proxyctl", 40),
     ("proxytop", 40),
     ("proxy-tests", 50),
+    ("proxyd-with-greetings", 50),
 ];
 
 /// Crates that floor 0 must not know: it is shared by programs that have none of them.

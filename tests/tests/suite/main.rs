@@ -39,6 +39,7 @@ mod stats_pull;
 mod stats_sinks;
 mod supervise;
 mod tcp;
+mod third_party;
 mod timeouts;
 mod tunneling;
 mod upgrades;

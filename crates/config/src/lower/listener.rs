@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
-use super::{Context, DUPLICATE_ADDRESS, access_log, address, chain_match, network, stats, value};
+use super::{Context, DUPLICATE_ADDRESS, access_log, address, any, chain_match, network, stats, value};
 use crate::settings::{
-    FilterChain, FilterChainMatch, ListenAddress, Listener, SocketAddress, SocketOption, TrafficDirection,
+    FilterChain, FilterChainMatch, ListenAddress, Listener, ListenerFilter, SocketAddress, SocketOption,
+    TrafficDirection,
 };
-use crate::{Code, Path};
+use crate::{Code, ExtensionKind, Path};
 
 pub(super) fn lower(
     context: &mut Context<'_>,
@@ -20,6 +22,12 @@ pub(super) fn lower(
     message: &listener_v3::Listener,
 ) -> Option<Listener> {
     let (address, additional_addresses) = addresses(context, path, message);
+    let here_filters = path.field("listener_filters");
+    let listener_filters = listener_filters(context, &here_filters, &message.listener_filters);
+    let timeout = path.field("listener_filters_timeout");
+    let message_timeout = message.listener_filters_timeout.as_ref();
+    let listener_filters_timeout =
+        value::limit(context, &timeout, message_timeout, Some(LISTENER_FILTERS_TIMEOUT));
     let (chains, default_chain) = filter_chains(context, path, message);
     let direction = path.field("traffic_direction");
     let traffic_direction = match value::enumeration(context, &direction, message.traffic_direction) {
@@ -44,6 +52,9 @@ pub(super) fn lower(
         bind_to_port: value::flag(message.bind_to_port.as_ref(), true),
         stat_prefix: Some(message.stat_prefix.clone()).filter(|prefix| !prefix.is_empty()),
         stats_matcher: stats::matcher(context, &path.field("stats_matcher"), message.stats_matcher.as_ref()),
+        listener_filters,
+        listener_filters_timeout,
+        continue_on_timeout: message.continue_on_listener_filters_timeout,
         chains,
         default_chain,
         reuse_port: value::flag(message.enable_reuse_port.as_ref(), true),
@@ -145,6 +156,39 @@ fn ipv4_compat(
     message.ipv4_compat
 }
 
+fn listener_filters(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[listener_v3::ListenerFilter],
+) -> Vec<ListenerFilter> {
+    use listener_v3::listener_filter::ConfigType;
+    let mut lowered = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let typed = here.field("typed_config");
+        match &message.config_type {
+            Some(ConfigType::TypedConfig(any)) => {
+                match any::extension(context, &typed, any, ExtensionKind::ListenerFilter) {
+                    Some(config) => {
+                        let filter = |config| ListenerFilter { name: message.name.clone(), config };
+                        lowered.extend(config.map(filter));
+                    }
+                    None => {
+                        let name = any::type_name(any);
+                        let message = format_args!("the listener filter {name} is not supported");
+                        context.unsupported_type(&typed, message);
+                    }
+                }
+            }
+            Some(ConfigType::ConfigDiscovery(_)) => {
+                context.unsupported(&here.field("config_discovery"), "discovery of a filter's configuration");
+            }
+            None => context.missing(&here, "typed_config is required"),
+        }
+    }
+    lowered
+}
+
 fn filter_chains(
     context: &mut Context<'_>,
     path: &Path<'_>,
@@ -227,3 +271,6 @@ fn display(address: &SocketAddress) -> String {
         SocketAddress::Pipe { path, .. } => path.display().to_string(),
     }
 }
+
+/// Envoy's.
+const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);

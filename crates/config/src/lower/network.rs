@@ -19,7 +19,7 @@ use super::{
 use crate::settings::{
     AccessLogOptions, ClusterWeight, HeaderMutations, NetworkFilter, NetworkFilterConfig, TcpProxy, Tunneling,
 };
-use crate::{Code, Path};
+use crate::{Code, ExtensionKind, Path};
 
 /// The filters of a chain; the last one is terminal, no other is.
 pub(super) fn filters(
@@ -38,7 +38,7 @@ pub(super) fn filters(
                     let message = "this filter ends the chain, so it must be the last one";
                     context.error(&here, FILTER_ORDER, message);
                 }
-                terminal |= last && filter.config.is_terminal();
+                terminal |= last && filter.config.may_end_chain();
                 lowered.push(filter);
             }
             None => terminal |= last && !context.options.allow_unsupported,
@@ -87,6 +87,10 @@ fn filter(
             NetworkFilterConfig::Rbac(Arc::new(rbac::network(context, &here, &message)))
         }
         Some(ConfigType::TypedConfig(any)) => {
+            if let Some(extension) = any::extension(context, &here, any, ExtensionKind::NetworkFilter) {
+                let config = NetworkFilterConfig::Extension(extension?);
+                return Some(NetworkFilter { name: message.name.clone(), config });
+            }
             let name = any::type_name(any);
             context.unsupported_type(&here, format_args!("the network filter {name} is not supported"));
             return None;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::Extension;
+
 use super::{
     AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HeaderMutations, HeaderValue,
     HttpConnectionManager, NetworkRateLimit, NetworkRbac, StatsMatcher, TcpKeepalive,
@@ -38,6 +40,12 @@ pub struct Listener {
     pub stat_prefix: Option<String>,
     /// Decides on the stats of the listener and its filters in place of the bootstrap's.
     pub stats_matcher: Option<StatsMatcher>,
+    /// `listener_filters`, which see a connection before its chain is chosen.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// `listener_filters_timeout`: 15 s when unset.
+    pub listener_filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_timeout: bool,
     pub chains: Vec<Arc<FilterChain>>,
     /// Index into `chains` decided by [`FilterChainMatch`]; this one when none matches.
     pub default_chain: Option<Arc<FilterChain>>,
@@ -185,6 +193,14 @@ pub enum NetworkFilterConfig {
     ConnectionLimit(Arc<ConnectionLimit>),
     LocalRateLimit(Arc<NetworkRateLimit>),
     Rbac(Arc<NetworkRbac>),
+    Extension(Extension),
+}
+
+/// One entry of `listener_filters`. There are none but those that a program adds.
+#[derive(Debug)]
+pub struct ListenerFilter {
+    pub name: String,
+    pub config: Extension,
 }
 
 impl NetworkFilterConfig {
@@ -192,8 +208,13 @@ impl NetworkFilterConfig {
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::TcpProxy(_) | Self::HttpConnectionManager(_) | Self::DirectResponse(_) | Self::Echo => true,
-            Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::Rbac(_) => false,
+            Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::Rbac(_) | Self::Extension(_) => false,
         }
+    }
+
+    /// Whether it can be the last one; of what a program adds, only that knows.
+    pub fn may_end_chain(&self) -> bool {
+        self.is_terminal() || matches!(self, Self::Extension(_))
     }
 }
 
