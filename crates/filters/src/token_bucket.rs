@@ -43,6 +43,19 @@ impl TokenBucket {
         }
     }
 
+    /// How many tokens there are, and in how many whole seconds, rounded up, there is one; 0 if there is.
+    pub fn left(&self, now: Instant) -> (u64, u64) {
+        let missing = self.full_at.load(Relaxed).saturating_sub(self.since_start(now));
+        let left = self.whole.saturating_sub(missing) / self.token;
+        let wait = if left > 0 { 0 } else { (missing + self.token).saturating_sub(self.whole) };
+        (left, wait.div_ceil(1_000_000_000))
+    }
+
+    /// The most tokens it holds.
+    pub fn size(&self) -> u64 {
+        self.whole / self.token
+    }
+
     /// Takes a token if there is one.
     pub fn take(&self, now: Instant) -> bool {
         let now = self.since_start(now);

@@ -192,13 +192,17 @@ impl LocalReply {
 
 /// Whether a request with these headers is a gRPC call.
 pub fn is_grpc_call(headers: &Headers) -> bool {
-    let rest =
-        headers.value(HeaderId::CONTENT_TYPE).and_then(|value| value.strip_prefix(b"application/grpc"));
+    headers.value(HeaderId::CONTENT_TYPE).is_some_and(is_grpc_content)
+}
+
+/// Whether content of this type is gRPC's.
+pub fn is_grpc_content(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
 }
 
 /// The gRPC status that a response code stands for (Envoy's `Grpc::Utility::httpToGrpcStatus`).
-pub(crate) fn grpc_status_of(status: u16) -> u8 {
+pub fn grpc_status_of(status: u16) -> u8 {
     match status {
         400 => 13,
         401 => 16,

@@ -20,16 +20,20 @@ use compression::{Compressor, Decompressor};
 use cors::Cors;
 use csrf::Csrf;
 use fault::Fault;
+use grpc_web::GrpcWeb;
 use header_mutation::HeaderMutation;
 use health_check::HealthCheck;
+use local_rate_limit::LocalRateLimit;
 
 mod buffer;
 mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod grpc_web;
 mod header_mutation;
 mod health_check;
+mod local_rate_limit;
 mod rate_limited;
 
 /// What a filter needs of main, where it is made for all workers.
@@ -142,6 +146,10 @@ impl FilterChain {
                 HttpFilterConfig::Decompressor(settings) => Box::new(Decompressor::new(settings, &context)),
                 HttpFilterConfig::HeaderMutation(settings) => {
                     Box::new(HeaderMutation::new(settings, &context))
+                }
+                HttpFilterConfig::GrpcWeb => Box::new(GrpcWeb::new(&context)),
+                HttpFilterConfig::LocalRateLimit(settings) => {
+                    Box::new(LocalRateLimit::new(settings, &context))
                 }
                 HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
             };

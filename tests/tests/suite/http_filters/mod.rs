@@ -5,8 +5,10 @@ mod compression;
 mod cors;
 mod csrf;
 mod fault;
+mod grpc_web;
 mod header_mutation;
 mod health_check;
+mod local_rate_limit;
 
 use proxy_tests::{Backend, Bootstrap, Proxy, yaml};
 

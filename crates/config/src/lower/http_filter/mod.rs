@@ -19,6 +19,7 @@ mod csrf;
 mod fault;
 mod header_mutation;
 mod health_check;
+mod local_rate_limit;
 mod router;
 
 /// The filters in order. The router must be the last one: Envoy accepts a chain without, and then no
@@ -105,6 +106,10 @@ fn filter_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Optio
         "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
             typed.lower(health_check::lower).map(Config::HealthCheck)
         }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            typed.lower(local_rate_limit::lower).map(Config::LocalRateLimit)
+        }
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Some(Config::GrpcWeb),
         "envoy.extensions.filters.http.router.v3.Router" => typed.lower(router::lower).map(Config::Router),
         name => {
             context.unsupported_type(path, format_args!("the HTTP filter {name} is not supported"));
@@ -155,6 +160,9 @@ fn route_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Option
         }
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
             typed.lower(header_mutation::lower_route).map(Config::HeaderMutation)
+        }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            typed.lower(local_rate_limit::lower_route).map(Config::LocalRateLimit)
         }
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
             typed.lower(cors::lower_route).map(Config::Cors)

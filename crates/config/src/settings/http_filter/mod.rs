@@ -11,6 +11,7 @@ mod csrf;
 mod fault;
 mod header_mutation;
 mod health_check;
+mod local_rate_limit;
 mod router;
 
 pub use buffer::*;
@@ -20,6 +21,7 @@ pub use csrf::*;
 pub use fault::*;
 pub use header_mutation::*;
 pub use health_check::*;
+pub use local_rate_limit::*;
 pub use router::*;
 
 /// One entry of `http_filters`.
@@ -44,7 +46,9 @@ pub enum HttpFilterConfig {
     Extension(Extension),
     Fault(Arc<Fault>),
     HeaderMutation(Arc<HeaderMutationFilter>),
+    GrpcWeb,
     HealthCheck(Arc<HealthCheck>),
+    LocalRateLimit(Arc<LocalRateLimit>),
     Router(Arc<Router>),
 }
 
@@ -68,6 +72,7 @@ pub enum RouteFilterConfig {
     Extension(Extension),
     Fault(Arc<Fault>),
     HeaderMutation(Arc<Mutations>),
+    LocalRateLimit(Arc<LocalRateLimit>),
 }
 
 /// HTTP filters of one connection manager, besides the router: a stream has a bit for each.

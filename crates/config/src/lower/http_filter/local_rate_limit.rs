@@ -1,0 +1,150 @@
+//! `local_ratelimit`.
+
+use envoy_types::pb::envoy::config::route::v3 as route_v3;
+use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as common_v3;
+use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as rate_v3;
+
+use crate::lower::connection_limit::token_bucket;
+use crate::lower::{Context, header, matcher, value};
+use crate::settings::{Fraction, HeaderMutations, LimitAction, LimitDescriptor, LocalRateLimit, RateLimit};
+use crate::{Code, Path};
+
+pub(super) fn lower_route(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &rate_v3::LocalRateLimit,
+) -> LocalRateLimit {
+    if message.token_bucket.is_none() {
+        context.missing(&path.field("token_bucket"), "a token bucket is required on routes");
+    }
+    lower(context, path, message)
+}
+
+pub(super) fn lower(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &rate_v3::LocalRateLimit,
+) -> LocalRateLimit {
+    use common_v3::XRateLimitHeadersRfcVersion as Version;
+    let bucket = path.field("token_bucket");
+    let bucket =
+        message.token_bucket.as_ref().and_then(|message| token_bucket(context, &bucket, Some(message)));
+    let (enabled, enforced) = (path.field("filter_enabled"), path.field("filter_enforced"));
+    let request = path.field("request_headers_to_add_when_not_enforced");
+    let response = path.field("response_headers_to_add");
+    let rate_limits = rate_limits(context, &path.field("rate_limits"), &message.rate_limits);
+    if rate_limits.is_empty() && !message.descriptors.is_empty() {
+        let here = path.field("descriptors");
+        context.unsupported(&here, "descriptors for the rate_limits of routes, without rate_limits here,");
+    }
+    let version = path.field("enable_x_ratelimit_headers");
+    let version: Version = value::enumeration(context, &version, message.enable_x_ratelimit_headers);
+    let status = message.status.as_ref().map_or(0, |status| status.code);
+    LocalRateLimit {
+        stat_prefix: message.stat_prefix.clone(),
+        status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
+        bucket,
+        enabled: value::runtime_fraction(context, &enabled, message.filter_enabled.as_ref(), Fraction::NONE),
+        enforced: value::runtime_fraction(
+            context,
+            &enforced,
+            message.filter_enforced.as_ref(),
+            Fraction::NONE,
+        ),
+        request_headers: HeaderMutations {
+            remove: Vec::new(),
+            add: header::additions(context, &request, &message.request_headers_to_add_when_not_enforced),
+        },
+        response_headers: HeaderMutations {
+            remove: Vec::new(),
+            add: header::additions(context, &response, &message.response_headers_to_add),
+        },
+        descriptors: descriptors(context, &path.field("descriptors"), &message.descriptors),
+        rate_limits,
+        per_connection: message.local_rate_limit_per_downstream_connection,
+        always_default: value::flag(message.always_consume_default_token_bucket.as_ref(), true),
+        tells: version == Version::DraftVersion03,
+        resource_exhausted: message.rate_limited_as_resource_exhausted,
+    }
+}
+
+fn descriptors(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[common_v3::LocalRateLimitDescriptor],
+) -> Vec<LimitDescriptor> {
+    let mut lowered: Vec<LimitDescriptor> = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let entries: Vec<_> =
+            message.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+        if entries.iter().any(|(_, value)| value.is_empty()) {
+            context.unsupported(&here.field("entries"), "a descriptor for every value");
+        }
+        if lowered.iter().any(|other| other.entries == entries) {
+            context.error(&here.field("entries"), Code::INVALID, "there is a descriptor like this already");
+        }
+        let bucket = token_bucket(context, &here.field("token_bucket"), message.token_bucket.as_ref());
+        lowered.extend(bucket.map(|bucket| LimitDescriptor { entries, bucket }));
+    }
+    lowered
+}
+
+fn rate_limits(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    messages: &[route_v3::RateLimit],
+) -> Vec<RateLimit> {
+    let mut lowered = Vec::with_capacity(messages.len());
+    for (index, message) in messages.iter().enumerate() {
+        let here = path.index(index);
+        let here = here.field("actions");
+        let each = message.actions.iter().enumerate();
+        let actions = each.filter_map(|(index, message)| action(context, &here.index(index), message));
+        lowered.push(RateLimit(actions.collect()));
+    }
+    lowered
+}
+
+fn action(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &route_v3::rate_limit::Action,
+) -> Option<LimitAction> {
+    use route_v3::rate_limit::action::ActionSpecifier as Specifier;
+    let key = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    Some(match &message.action_specifier {
+        Some(Specifier::SourceCluster(_)) => LimitAction::SourceCluster,
+        Some(Specifier::DestinationCluster(_)) => LimitAction::DestinationCluster,
+        Some(Specifier::RemoteAddress(_)) => LimitAction::RemoteAddress,
+        Some(Specifier::RequestHeaders(message)) => {
+            let name = path.field("request_headers");
+            LimitAction::RequestHeader {
+                name: header::header_name(context, &name.field("header_name"), &message.header_name)?,
+                key: message.descriptor_key.clone(),
+                skip_if_absent: message.skip_if_absent,
+            }
+        }
+        Some(Specifier::GenericKey(message)) => LimitAction::GenericKey {
+            key: key(&message.descriptor_key, "generic_key"),
+            value: message.descriptor_value.clone(),
+        },
+        Some(Specifier::HeaderValueMatch(message)) => {
+            let here = path.field("header_value_match");
+            LimitAction::HeaderValueMatch {
+                key: key(&message.descriptor_key, "header_match"),
+                value: message.descriptor_value.clone(),
+                expect: value::flag(message.expect_match.as_ref(), true),
+                headers: matcher::headers(context, &here.field("headers"), &message.headers),
+            }
+        }
+        Some(_) => {
+            context.unsupported(path, "this action of a rate limit");
+            return None;
+        }
+        None => {
+            context.missing(path, "an action is required");
+            return None;
+        }
+    })
+}
