@@ -26,6 +26,9 @@ struct Call {
     text: bool,
 }
 
+/// A request's body of which no length is told: its frames tell.
+struct OfFrames(Body);
+
 /// A request's body out of base64.
 struct FromText {
     body: Body,
@@ -118,12 +121,11 @@ impl HttpFilter for GrpcWeb {
         if !headers.contains(ACCEPT_ENCODING) {
             headers.append(ACCEPT_ENCODING, b"identity");
         }
-        // Its length is not what the client has said any more; for gRPC it is told by frames.
         let body = std::mem::replace(&mut request.body, Body::Empty);
         request.body = match body {
             Body::Empty => Body::Empty,
             body if from_text => Body::Stream(Box::new(FromText { body, rest: Vec::new() })),
-            body => body,
+            body => Body::Stream(Box::new(OfFrames(body))),
         };
         Filtered::Now(Ok(Flow::Continue))
     }
@@ -149,6 +151,16 @@ impl HttpFilter for GrpcWeb {
         let encoder = call.text.then(TextEncoder::default);
         response.body = Body::Stream(Box::new(WithTrailers { body, encoder }));
         Filtered::Now(Ok(()))
+    }
+}
+
+impl BodyStream for OfFrames {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.0.poll_frame(cx)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
     }
 }
 
