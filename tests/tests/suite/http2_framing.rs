@@ -245,3 +245,65 @@ fn garbage_of_any_kind_leaves_the_proxy_serving() {
     proxy.stat_becomes("http.ingress.downstream_cx_active", 0);
     proxy.stat_becomes("http.ingress.downstream_rq_active", 0);
 }
+
+const PRIORITY: u8 = 2;
+const WINDOW_UPDATE: u8 = 8;
+
+/// Sends `frames` behind a request whose body is still to come; the connection ends, and `stat` counts one flood.
+fn assert_counted(fragment: &str, stat: &str, allowed: &[Vec<u8>], flood: &[Vec<u8>]) {
+    let backend = Backend::saying("ok");
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()).filter_with(fragment));
+    let begin = frame(HEADERS, END_HEADERS, 1, &block(&[(":method", "POST"), GET[1], GET[2], GET[3]]));
+    let end = frame(DATA, END_STREAM, 1, b"x");
+    let mut wire = open(&proxy);
+    wire.send(&begin).send(allowed.concat()).send(&end);
+    assert_eq!(fate(&mut wire), Fate::Answered, "{stat}: what is allowed");
+    assert_eq!(proxy.stat(stat), 0);
+    let mut wire = open(&proxy);
+    wire.send(&begin).send_if_open(flood.concat()).send_if_open(&end);
+    assert!(matches!(fate(&mut wire), Fate::ConnectionEnded(_)), "{stat}");
+    proxy.stat_becomes(stat, 1);
+    assert_eq!(proxy.get("/").status(), 200);
+}
+
+#[test]
+fn floods_of_empty_frames_are_counted() {
+    let empty = frame(DATA, 0, 1, &[]);
+    let stat = "http2.inbound_empty_frames_flood";
+    assert_counted("{}", stat, std::slice::from_ref(&empty), &vec![empty.clone(); 2]);
+    let fragment = "http2_protocol_options: {max_consecutive_inbound_frames_with_empty_payload: 3}";
+    assert_counted(fragment, stat, &vec![empty.clone(); 3], &vec![empty; 4]);
+}
+
+#[test]
+fn floods_of_priorities_are_counted() {
+    let priority = frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 7]);
+    let fragment = "http2_protocol_options: {max_inbound_priority_frames_per_stream: 5}";
+    let stat = "http2.inbound_priority_frames_flood";
+    assert_counted(fragment, stat, &vec![priority.clone(); 10], &vec![priority; 11]);
+}
+
+#[test]
+fn floods_of_window_updates_are_counted() {
+    let update = frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
+    let fragment = "http2_protocol_options: {max_inbound_window_update_frames_per_data_frame_sent: 1}";
+    let stat = "http2.inbound_window_update_frames_flood";
+    // Five, and two for the stream.
+    assert_counted(fragment, stat, &vec![update.clone(); 7], &vec![update; 8]);
+}
+
+#[test]
+fn clients_that_take_back_what_they_ask_are_sent_away() {
+    let backend = Backend::raw(|wire, _| while wire.some().is_some() {});
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()));
+    let mut wire = open(&proxy);
+    for turn in 0..250 {
+        let stream = 1 + 2 * turn;
+        wire.send_if_open(frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&GET)));
+        wire.send_if_open(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        // Each is seen before the next one comes.
+        proxy.stat_becomes("http2.rx_reset", u64::from(turn) + 1);
+    }
+    assert!(matches!(fate(&mut wire), Fate::ConnectionEnded(_)));
+    proxy.stat_becomes("http.ingress.downstream_rq_too_many_premature_resets", 1);
+}

@@ -152,6 +152,15 @@ pub(super) fn http2(
     let frames = &message.max_outbound_frames;
     let max_outbound_frames =
         number("max_outbound_frames", frames, 1, u32::MAX, defaults.max_outbound_frames);
+    let field = "max_consecutive_inbound_frames_with_empty_payload";
+    let frames = &message.max_consecutive_inbound_frames_with_empty_payload;
+    let max_empty_frames = number(field, frames, 0, u32::MAX, defaults.max_empty_frames);
+    let field = "max_inbound_priority_frames_per_stream";
+    let frames = &message.max_inbound_priority_frames_per_stream;
+    let max_priority_frames = number(field, frames, 0, u32::MAX, defaults.max_priority_frames);
+    let field = "max_inbound_window_update_frames_per_data_frame_sent";
+    let frames = &message.max_inbound_window_update_frames_per_data_frame_sent;
+    let max_window_updates = number(field, frames, 1, u32::MAX, defaults.max_window_updates);
     let here = path.field("connection_keepalive");
     let keepalive =
         message.connection_keepalive.as_ref().and_then(|message| keepalive(context, &here, message));
@@ -165,6 +174,9 @@ pub(super) fn http2(
         keepalive,
         hpack_table_size,
         max_outbound_frames,
+        max_empty_frames,
+        max_priority_frames,
+        max_window_updates,
         stream_error_on_invalid_message: value::flag(stream_error, older),
         allow_connect: message.allow_connect,
     }

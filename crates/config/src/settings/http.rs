@@ -192,6 +192,12 @@ pub struct Http2Options {
     pub hpack_table_size: u32,
     /// `max_outbound_frames`, 10,000 when unset.
     pub max_outbound_frames: u32,
+    /// `max_consecutive_inbound_frames_with_empty_payload`, 1 when unset.
+    pub max_empty_frames: u32,
+    /// `max_inbound_priority_frames_per_stream`, 100 when unset.
+    pub max_priority_frames: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent`, 10 when unset.
+    pub max_window_updates: u32,
     /// `override_stream_error_on_invalid_http_message`.
     pub stream_error_on_invalid_message: bool,
     /// `allow_connect`: clients may upgrade (RFC 8441). Hosts are asked for it only if they say that they know it.
@@ -207,6 +213,9 @@ impl Default for Http2Options {
             keepalive: None,
             hpack_table_size: 4096,
             max_outbound_frames: 10_000,
+            max_empty_frames: 1,
+            max_priority_frames: 100,
+            max_window_updates: 10,
             stream_error_on_invalid_message: false,
             allow_connect: false,
         }

@@ -22,7 +22,7 @@ stats_block! {
             downstream_rq_failed_path_normalization, downstream_rq_header_timeout, downstream_rq_http1_total,
             downstream_rq_http2_total, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
             downstream_rq_non_relative_path, downstream_rq_redirected_with_normalized_path, downstream_rq_rejected_via_ip_detection,
-            downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout,
+            downstream_rq_response_before_rq_complete, downstream_rq_rx_reset, downstream_rq_timeout, downstream_rq_too_many_premature_resets,
             downstream_rq_too_large, downstream_rq_total, downstream_rq_tx_reset, downstream_rq_ws_on_non_ws_route;
         gauges: downstream_cx_active: Accumulate, downstream_cx_http1_active: Accumulate,
             downstream_cx_http2_active: Accumulate, downstream_cx_rx_bytes_buffered: Accumulate,
@@ -65,7 +65,6 @@ const MANAGER_DECLARED: Declared = Declared {
         "downstream_flow_control_resumed_reading_total",
         "downstream_rq_http3_total",
         "downstream_rq_overload_close",
-        "downstream_rq_too_many_premature_resets",
         "rs_too_large",
     ],
     gauges: &["downstream_cx_http1_soft_drain", "downstream_cx_http3_active", "downstream_cx_ssl_active"],

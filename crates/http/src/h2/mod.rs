@@ -4,6 +4,7 @@
 //! [`receive`] move bodies under flow control, [`keepalive`] pings. Who opens streams and when is not known here.
 
 pub mod convert;
+pub mod flood;
 pub mod keepalive;
 pub mod receive;
 pub mod send;
@@ -12,6 +13,7 @@ pub mod stats;
 mod tests;
 pub mod wire;
 
+pub use flood::{FloodGuard, Side};
 pub use keepalive::Keepalive;
 pub use receive::BodyReceiver;
 pub use send::{BodySender, Queued, SendError, SendQueue};

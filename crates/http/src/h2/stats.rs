@@ -5,7 +5,8 @@ use proxy_stats::{Declared, Scope, stats_block};
 stats_block! {
     /// The part of Envoy's codec stats that `h2` tells of.
     pub struct Http2Stats {
-        counters: dropped_headers_with_underscores, goaway_sent, header_overflow, keepalive_timeout, requests_rejected_with_underscores_in_headers,
+        counters: dropped_headers_with_underscores, goaway_sent, header_overflow, inbound_empty_frames_flood,
+            inbound_priority_frames_flood, inbound_window_update_frames_flood, keepalive_timeout, requests_rejected_with_underscores_in_headers,
             rx_messaging_error, rx_reset, stream_refused_errors,
             trailers, tx_reset;
         gauges: pending_send_bytes: Accumulate, streams_active: Accumulate;
@@ -27,9 +28,6 @@ const CODEC_DECLARED: Declared = Declared {
         "cookies_total_bytes_too_large",
         "header_list_size_too_large",
         "headers_cb_no_stream",
-        "inbound_empty_frames_flood",
-        "inbound_priority_frames_flood",
-        "inbound_window_update_frames_flood",
         "metadata_empty_frames",
         "outbound_control_flood",
         "outbound_flood",

@@ -50,7 +50,7 @@ async fn drive(mut connection: ::h2::server::Connection<Wire, Queued>, wire: Wir
 }
 
 async fn accept(io: UnixStream) -> (Wire, ::h2::server::Connection<Wire, Queued>) {
-    let wire = Wire::new(Io::Unix(io), ReadBuffer::new());
+    let wire = Wire::new(Io::Unix(io), ReadBuffer::new(), None);
     let mut handshake = std::pin::pin!(::h2::server::Builder::new().handshake::<_, Queued>(wire.clone()));
     let connection = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
@@ -174,7 +174,7 @@ async fn a_peer_that_answers_no_ping_is_lost() {
 #[tokio::test]
 async fn writes_are_gathered_and_come_out_in_order() {
     let (near, mut far) = UnixStream::pair().unwrap();
-    let mut wire = Wire::new(Io::Unix(near), ReadBuffer::from_slice(b"early"));
+    let mut wire = Wire::new(Io::Unix(near), ReadBuffer::from_slice(b"early"), None);
     let mut cx = Context::from_waker(Waker::noop());
     let mut expected = Vec::new();
     for size in [9, 100, 20_000, 3, 8_000, 8_000, 8_000, 8_000, 8_000, 1] {

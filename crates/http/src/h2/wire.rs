@@ -14,6 +14,8 @@ use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::FloodGuard;
+
 /// A handle; `h2` has one, the connection's task another.
 #[derive(Clone)]
 pub struct Wire(Rc<Shared>);
@@ -22,9 +24,11 @@ struct Shared {
     io: RefCell<Io>,
     prefix: RefCell<ReadBuffer>,
     out: RefCell<Out>,
+    guard: Option<FloodGuard>,
     read: Cell<u64>,
     written: Cell<u64>,
     at_end: Cell<bool>,
+    flooded: Cell<bool>,
     discarded: Cell<usize>,
 }
 
@@ -43,8 +47,11 @@ const DISCARDED: usize = 256 << 10;
 
 impl Wire {
     /// `prefix` is what was read from `io` before.
-    pub fn new(io: Io, prefix: ReadBuffer) -> Wire {
+    /// With `guard`, reading fails where it finds a flood.
+    pub fn new(io: Io, prefix: ReadBuffer, guard: Option<FloodGuard>) -> Wire {
         Wire(Rc::new(Shared {
+            guard,
+            flooded: Cell::new(false),
             io: RefCell::new(io),
             read: Cell::new(prefix.len() as u64),
             prefix: RefCell::new(prefix),
@@ -68,6 +75,20 @@ impl Wire {
     /// Bytes that wait for the socket.
     pub fn waiting(&self) -> usize {
         self.0.out.borrow().waiting().len()
+    }
+
+    /// Whether the peer sent too much of something.
+    pub fn is_flooded(&self) -> bool {
+        self.0.flooded.get()
+    }
+
+    /// Looks at what was read.
+    fn check(&self, bytes: &[u8]) -> io::Result<()> {
+        if self.0.guard.as_ref().is_some_and(|guard| guard.received(bytes)) {
+            self.0.flooded.set(true);
+            return Err(io::Error::other("a flood of frames"));
+        }
+        Ok(())
     }
 
     /// Whether the peer has ended its side.
@@ -173,8 +194,9 @@ impl AsyncRead for Wire {
         if !prefix.is_empty() {
             let count = prefix.len().min(buffer.remaining());
             buffer.put_slice(&prefix.data()[..count]);
+            let checked = self.check(&prefix.data()[..count]);
             prefix.consume(count);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(checked);
         }
         let before = buffer.filled().len();
         let polled = shared.io.borrow_mut().poll_read(cx, buffer);
@@ -182,6 +204,9 @@ impl AsyncRead for Wire {
         shared.read.set(shared.read.get() + count as u64);
         if count == 0 && polled.is_ready() {
             shared.at_end.set(true);
+        }
+        if count > 0 {
+            self.check(&buffer.filled()[before..])?;
         }
         polled
     }
@@ -197,10 +222,20 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(count) = self.0.out.borrow_mut().take(buffers) {
-            return Poll::Ready(Ok(count));
+        let taken = self.0.out.borrow_mut().take(buffers);
+        let count = match taken {
+            Some(count) => count,
+            None => ready!(self.poll_write_through(cx, buffers))?,
+        };
+        if let Some(guard) = &self.0.guard {
+            let mut left = count;
+            for buffer in buffers {
+                let part = left.min(buffer.len());
+                guard.sent(&buffer[..part]);
+                left -= part;
+            }
         }
-        self.poll_write_through(cx, buffers)
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use h2::client::{Builder, Connection, SendRequest};
 use proxy_config::settings::Http2Options;
 use proxy_http::h2::{
-    CONNECTION_QUEUE, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS, Queued,
-    STREAM_QUEUE, SendQueue, Wire,
+    CONNECTION_QUEUE, FloodGuard, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
+    Queued, STREAM_QUEUE, SendQueue, Side, Wire,
 };
 use proxy_net::Io;
 use proxy_net::buffer::ReadBuffer;
@@ -69,7 +69,8 @@ pub(super) async fn open(
 ) -> Result<Driver, ConnectError> {
     let host = Rc::clone(&guard.host);
     let settings = &host.cluster.settings;
-    let wire = Wire::new(io, ReadBuffer::new());
+    let flood = FloodGuard::new(Side::Client, options, host.cluster.http2_stats());
+    let wire = Wire::new(io, ReadBuffer::new(), Some(flood));
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.initial_stream_window)

@@ -10,13 +10,14 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use proxy_http::Version;
 use proxy_http::h2::{
-    CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
-    Queued, STREAM_QUEUE, SendQueue, Wire,
+    CONNECTION_QUEUE, FloodGuard, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS,
+    MAX_REMEMBERED_RESETS, Queued, STREAM_QUEUE, SendQueue, Side, Wire,
 };
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit, Mobility};
 use proxy_runtime::{Deadlines, DrainGuard, Timer, clock};
@@ -31,6 +32,11 @@ const DURATION: usize = 1;
 /// How long a client may take to answer the ping that goes with the first GOAWAY.
 const DRAIN: usize = 2;
 
+/// A stream that its client resets before it is this old was never meant; as in Envoy.
+const PREMATURE: Duration = Duration::from_secs(1);
+/// As many streams as make a judgement.
+const JUDGED_STREAMS: u64 = 500;
+
 /// What a connection and its streams share.
 pub(super) struct Shared {
     manager: Rc<Manager>,
@@ -40,6 +46,9 @@ pub(super) struct Shared {
     open: Cell<usize>,
     /// The connection is to end with its last stream.
     overdue: Cell<bool>,
+    /// Streams that have ended, and those among them that their client took back at once.
+    ended: Cell<u64>,
+    taken_back: Cell<u64>,
 }
 
 /// Counts a stream as open on its connection until dropped.
@@ -70,7 +79,8 @@ pub(super) async fn serve(
     connection: Connection,
     guard: ConnectionGuard,
 ) -> Result<(), CloseReason> {
-    let wire = Wire::new(connection.io, connection.prefix);
+    let flood = FloodGuard::new(Side::Server, &manager.settings.http2, manager.stats.http2());
+    let wire = Wire::new(connection.io, connection.prefix, Some(flood));
     let shared = Rc::new(Shared {
         manager: Rc::clone(manager),
         info: connection.info,
@@ -78,6 +88,8 @@ pub(super) async fn serve(
         deadlines: Deadlines::new(),
         open: Cell::new(0),
         overdue: Cell::new(false),
+        ended: Cell::new(0),
+        taken_back: Cell::new(0),
     });
     if let Some(record) = &shared.info.record {
         record.protocol.set(Some(Version::Http2.as_str()));
@@ -165,6 +177,23 @@ impl Shared {
         self.manager.stats.http2()
     }
 
+    /// A client has reset a stream that was `age` old. Many that were young are an attack (CVE-2023-44487): the
+    /// connection ends, by Envoy's measure, as soon as they are the half of 500 streams or more.
+    fn note_reset(&self, age: Duration) {
+        if age >= PREMATURE {
+            return;
+        }
+        self.taken_back.set(self.taken_back.get() + 1);
+        if self.is_abused() && !self.deadlines.is_set(DRAIN) {
+            // Wakes the driver.
+            self.deadlines.set(DRAIN, clock::now());
+        }
+    }
+
+    fn is_abused(&self) -> bool {
+        self.taken_back.get() * 2 >= self.ended.get().max(JUDGED_STREAMS)
+    }
+
     fn set_idle(&self) {
         if let Some(limit) = self.manager.settings.idle_timeout {
             self.deadlines.set(IDLE, clock::now() + limit);
@@ -187,6 +216,7 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         let shared = &self.shared;
         shared.open.set(shared.open.get() - 1);
+        shared.ended.set(shared.ended.get() + 1);
         if shared.open.get() == 0 {
             shared.set_idle();
             if shared.overdue.get() {
@@ -285,6 +315,9 @@ impl Driver {
             self.shared.manager.stats.manager.downstream_cx_protocol_error.inc();
             return Err(CloseReason::DownstreamProtocol("HTTP/2"));
         }
+        if self.wire.is_flooded() {
+            return Err(CloseReason::DownstreamProtocol("HTTP/2 flood"));
+        }
         self.guard.closed_by_peer();
         match error.into_io() {
             Some(error) => Err(CloseReason::Downstream(error)),
@@ -296,6 +329,10 @@ impl Driver {
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
         let manager = Rc::clone(&self.shared.manager);
         let stats = &manager.stats.manager;
+        if self.shared.is_abused() {
+            stats.downstream_rq_too_many_premature_resets.inc();
+            return Poll::Ready(Some(CloseReason::DownstreamProtocol("HTTP/2 resets")));
+        }
         while let Poll::Ready(limit) = self.shared.deadlines.poll_expired(cx) {
             match limit {
                 IDLE => stats.downstream_cx_idle_timeout.inc(),

@@ -207,6 +207,7 @@ fn poll_gone(
 fn note_reset(shared: &Shared, stream: &StreamInfo, reset: &Result<Reason, h2::Error>) {
     if reset.is_ok() {
         shared.codec_stats().rx_reset.inc();
+        shared.note_reset(clock::now().saturating_duration_since(stream.record.start));
         stream.set_flag(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
         stream.record.replace_details("http2.remote_reset");
     }

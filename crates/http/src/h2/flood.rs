@@ -1,0 +1,187 @@
+//! Limits on what a peer may send beside what is asked for: frames without content, priorities, windows opened byte by
+//! byte. `h2` takes them all; here their heads are counted on the way to it, at a cost per frame and not per byte.
+
+use std::cell::{Cell, RefCell};
+
+use proxy_config::settings::Http2Options;
+use proxy_stats::Counter;
+
+use super::Http2Stats;
+
+/// The frame heads of one direction of a connection.
+struct Heads {
+    /// Bytes to come before the next head.
+    skip: usize,
+    head: [u8; HEAD],
+    have: usize,
+}
+
+/// Counts the frames of a connection and tells when there are too many of a kind.
+pub struct FloodGuard {
+    inbound: RefCell<Heads>,
+    outbound: RefCell<Heads>,
+    empty: Cell<u32>,
+    priorities: Cell<u64>,
+    window_updates: Cell<u64>,
+    streams: Cell<u64>,
+    data_sent: Cell<u64>,
+    limits: Limits,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    empty: u32,
+    priorities: u64,
+    window_updates: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Counters {
+    empty: Counter,
+    priorities: Counter,
+    window_updates: Counter,
+}
+
+/// Which side of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What comes begins with the client's preface.
+    Server,
+    Client,
+}
+
+impl Heads {
+    fn new(skip: usize) -> Heads {
+        Heads { skip, head: [0; HEAD], have: 0 }
+    }
+
+    /// Tells `frame` length, type and flags of every frame whose head ends in `bytes`.
+    fn scan(&mut self, mut bytes: &[u8], mut frame: impl FnMut(usize, u8, u8)) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return;
+            }
+            let taken = (HEAD - self.have).min(bytes.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have < HEAD {
+                return;
+            }
+            self.have = 0;
+            let [a, b, c, kind, flags, ..] = self.head;
+            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            self.skip = length;
+            frame(length, kind, flags);
+        }
+    }
+}
+
+impl FloodGuard {
+    pub fn new(side: Side, options: &Http2Options, stats: &Http2Stats) -> FloodGuard {
+        let preface = |has: bool| if has { PREFACE } else { 0 };
+        FloodGuard {
+            inbound: RefCell::new(Heads::new(preface(side == Side::Server))),
+            outbound: RefCell::new(Heads::new(preface(side == Side::Client))),
+            empty: Cell::new(0),
+            priorities: Cell::new(0),
+            window_updates: Cell::new(0),
+            streams: Cell::new(0),
+            data_sent: Cell::new(0),
+            limits: Limits {
+                empty: options.max_empty_frames,
+                priorities: options.max_priority_frames.into(),
+                window_updates: options.max_window_updates.into(),
+            },
+            counters: Counters {
+                empty: stats.inbound_empty_frames_flood,
+                priorities: stats.inbound_priority_frames_flood,
+                window_updates: stats.inbound_window_update_frames_flood,
+            },
+        }
+    }
+
+    /// Looks at what was read. True: it is too much of something, which has been counted.
+    pub(super) fn received(&self, bytes: &[u8]) -> bool {
+        let mut flooded = false;
+        self.inbound.borrow_mut().scan(bytes, |length, kind, flags| {
+            if !flooded && let Some(counter) = self.count_received(length, kind, flags) {
+                counter.inc();
+                flooded = true;
+            }
+        });
+        flooded
+    }
+
+    /// Looks at what is written.
+    pub(super) fn sent(&self, bytes: &[u8]) {
+        self.outbound.borrow_mut().scan(bytes, |_, kind, _| match kind {
+            DATA => self.data_sent.set(self.data_sent.get() + 1),
+            HEADERS => self.streams.set(self.streams.get() + 1),
+            _ => {}
+        });
+    }
+
+    /// The counter of the flood that this frame makes; the limits are Envoy's.
+    fn count_received(&self, length: usize, kind: u8, flags: u8) -> Option<Counter> {
+        match kind {
+            DATA | HEADERS | CONTINUATION => {
+                if kind == HEADERS {
+                    self.streams.set(self.streams.get() + 1);
+                }
+                let ends = kind != CONTINUATION && flags & END_STREAM != 0;
+                self.empty.set(if length == 0 && !ends { self.empty.get() + 1 } else { 0 });
+                (self.empty.get() > self.limits.empty).then_some(self.counters.empty)
+            }
+            PRIORITY => {
+                self.priorities.set(self.priorities.get() + 1);
+                let allowed = self.limits.priorities.saturating_mul(1 + self.streams.get());
+                (self.priorities.get() > allowed).then_some(self.counters.priorities)
+            }
+            WINDOW_UPDATE => {
+                self.window_updates.set(self.window_updates.get() + 1);
+                let for_data = self.limits.window_updates.saturating_mul(self.data_sent.get());
+                let allowed =
+                    5u64.saturating_add(self.streams.get().saturating_add(for_data).saturating_mul(2));
+                (self.window_updates.get() > allowed).then_some(self.counters.window_updates)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// RFC 9113, sections 3.4, 4.1 and 6.
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_found_however_the_bytes_are_cut() {
+        let mut bytes = vec![b'p'; PREFACE];
+        for (length, kind) in [(5u8, DATA), (0, HEADERS), (200, WINDOW_UPDATE)] {
+            bytes.extend_from_slice(&[0, 0, length, kind, END_STREAM, 0, 0, 0, 1]);
+            bytes.extend(std::iter::repeat_n(0xff, length.into()));
+        }
+        for step in 1..bytes.len() {
+            let mut heads = Heads::new(PREFACE);
+            let mut seen = Vec::new();
+            bytes.chunks(step).for_each(|piece| {
+                heads.scan(piece, |length, kind, flags| seen.push((length, kind, flags)));
+            });
+            assert_eq!(seen, [(5, DATA, 1), (0, HEADERS, 1), (200, WINDOW_UPDATE, 1)], "{step}");
+        }
+    }
+}
