@@ -16,6 +16,9 @@ _proxyctl() {
             ",$1")
                 cmd="proxyctl"
                 ;;
+            proxyctl,config)
+                cmd="proxyctl__subcmd__config"
+                ;;
             proxyctl,coverage)
                 cmd="proxyctl__subcmd__coverage"
                 ;;
@@ -54,6 +57,27 @@ _proxyctl() {
                 ;;
             proxyctl,validate)
                 cmd="proxyctl__subcmd__validate"
+                ;;
+            proxyctl__subcmd__config,diff)
+                cmd="proxyctl__subcmd__config__subcmd__diff"
+                ;;
+            proxyctl__subcmd__config,dump)
+                cmd="proxyctl__subcmd__config__subcmd__dump"
+                ;;
+            proxyctl__subcmd__config,help)
+                cmd="proxyctl__subcmd__config__subcmd__help"
+                ;;
+            proxyctl__subcmd__config__subcmd__help,diff)
+                cmd="proxyctl__subcmd__config__subcmd__help__subcmd__diff"
+                ;;
+            proxyctl__subcmd__config__subcmd__help,dump)
+                cmd="proxyctl__subcmd__config__subcmd__help__subcmd__dump"
+                ;;
+            proxyctl__subcmd__config__subcmd__help,help)
+                cmd="proxyctl__subcmd__config__subcmd__help__subcmd__help"
+                ;;
+            proxyctl__subcmd__help,config)
+                cmd="proxyctl__subcmd__help__subcmd__config"
                 ;;
             proxyctl__subcmd__help,coverage)
                 cmd="proxyctl__subcmd__help__subcmd__coverage"
@@ -94,6 +118,12 @@ _proxyctl() {
             proxyctl__subcmd__help,validate)
                 cmd="proxyctl__subcmd__help__subcmd__validate"
                 ;;
+            proxyctl__subcmd__help__subcmd__config,diff)
+                cmd="proxyctl__subcmd__help__subcmd__config__subcmd__diff"
+                ;;
+            proxyctl__subcmd__help__subcmd__config,dump)
+                cmd="proxyctl__subcmd__help__subcmd__config__subcmd__dump"
+                ;;
             proxyctl__subcmd__help__subcmd__validate,config)
                 cmd="proxyctl__subcmd__help__subcmd__validate__subcmd__config"
                 ;;
@@ -116,8 +146,122 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate config coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config)
+            opts="-h --help dump diff help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__diff)
+            opts="-h --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__dump)
+            opts="-h --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__help)
+            opts="dump diff help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__help__subcmd__diff)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__help__subcmd__dump)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -202,8 +346,50 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="validate config coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__config)
+            opts="dump diff"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__config__subcmd__diff)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__config__subcmd__dump)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -23,6 +23,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Validate(Validate),
 
+    /// Shows configurations, and what differs between them
+    #[command(subcommand)]
+    Config(Config),
+
     /// Shows what of Envoy's v3 API is supported, or what of a file is not
     Coverage(Coverage),
 
@@ -129,6 +133,39 @@ pub(crate) enum Format {
     Text,
     Json,
     Sarif,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Prints what a file says, or what an instance runs with, as JSON without secrets
+    Dump(ConfigDump),
+
+    /// Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does
+    Diff(ConfigDiff),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigDump {
+    /// A bootstrap file [default: the configuration of the running instance]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigDiff {
+    /// A bootstrap file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// What to compare it with [default: the running instance is compared with the first]
+    #[arg(value_name = "NEW")]
+    pub(crate) new: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
 }
 
 #[derive(Debug, Args)]

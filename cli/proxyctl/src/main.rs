@@ -2,6 +2,7 @@
 //! `proxy-config`.
 
 mod arguments;
+mod config;
 mod coverage;
 mod generations;
 mod instance;
@@ -18,13 +19,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, Validate};
+use crate::arguments::{Arguments, Command, Config, Validate};
 use crate::output::Output;
 
 fn main() -> ExitCode {
     let mut output = Output::default();
     let done = match Arguments::parse().command {
         Command::Validate(Validate::Config(arguments)) => return validate::config(&arguments, &mut output),
+        Command::Config(Config::Dump(arguments)) => config::dump(&arguments, &mut output),
+        Command::Config(Config::Diff(arguments)) => config::diff(&arguments, &mut output),
         Command::Coverage(arguments) => coverage::coverage(&arguments, &mut output),
         Command::Explain(arguments) => validate::explain(&arguments, &mut output),
         Command::Status(arguments) => status::status(&arguments, &mut output),

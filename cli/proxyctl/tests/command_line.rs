@@ -278,3 +278,29 @@ fn warnings_are_denied_or_allowed() {
     assert!(plain(&["explain", "admin-exposed"]).1.starts_with("admin-exposed: "));
     assert_eq!(plain(&["explain", "no-such"]).0, Some(1));
 }
+
+#[test]
+fn configurations_differ_by_resource() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let old = file("a.yaml", "static_resources: {clusters: [{name: a, connect_timeout: 1s}, {name: b}]}\n");
+    let new = file(
+        "b.yaml",
+        "node: {id: two}\nstatic_resources: {clusters: [{name: c}, {name: a, connect_timeout: 2s}]}\n",
+    );
+    assert_eq!(plain(&["config", "diff", &old, &old]).0, Some(0));
+    let (code, text, _) = plain(&["config", "diff", &old, &new]);
+    let expected = "~ cluster a.connect_timeout: \"1s\" becomes \"2s\"\n- cluster b\n+ cluster c\n+ node\n";
+    assert_eq!((code, text.as_str()), (Some(1), expected));
+    let run_dir = folder.path().join("run");
+    const DUMP: &str = r#"{"configs": [{"bootstrap": {"node": {"id": "one"}}}]}"#;
+    let one = instance(&run_dir, 0, &[(200, DUMP)]);
+    let node = file("c.yaml", "node: {id: two}\n");
+    let (code, text, _) = said(&proxyctl(&run_dir, &["config", "diff", &node]));
+    assert_eq!((code, text.as_str()), (Some(1), "~ node.id: \"one\" becomes \"two\"\n"));
+    assert_eq!(one.join().unwrap(), ["GET /config_dump"]);
+}
