@@ -74,6 +74,13 @@ impl Relay {
         &self.flow
     }
 
+    /// See [`Direction::set_limit`]: what is held for the upstream side, and for the downstream side.
+    pub(crate) fn limited(mut self, up: u32, down: u32) -> Self {
+        self.flow.up.set_limit(up);
+        self.flow.down.set_limit(down);
+        self
+    }
+
     /// Both streams, and the ends of pipes that have bytes in them.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.flow.descriptors(&self.downstream, &self.upstream)

@@ -257,18 +257,21 @@ fn build_filter(
     handover: &Rc<Handover>,
 ) -> Rc<dyn NetworkFilter> {
     match filter {
-        FilterPlan::TcpProxy { settings, clusters: targets, stats, logs } => Rc::new(TcpProxy::new(
-            Arc::clone(settings),
-            targets.clone(),
-            Rc::clone(clusters),
-            Arc::clone(stats),
-            TcpLogs {
-                access: AccessLogs::new(logs),
-                at_start: settings.access_log_options.at_start,
-                filter_chain: Rc::clone(chain),
-            },
-            Rc::clone(handover),
-        )),
+        FilterPlan::TcpProxy { settings, clusters: targets, stats, logs } => {
+            let proxy = TcpProxy::new(
+                Arc::clone(settings),
+                targets.clone(),
+                Rc::clone(clusters),
+                Arc::clone(stats),
+                TcpLogs {
+                    access: AccessLogs::new(logs),
+                    at_start: settings.access_log_options.at_start,
+                    filter_chain: Rc::clone(chain),
+                },
+                Rc::clone(handover),
+            );
+            Rc::new(proxy.with_buffer_limit(plan.settings.buffer_limit))
+        }
         FilterPlan::Http { settings, filters, routes, stats, logs, upstream_logs } => {
             let context = ManagerContext {
                 clusters: Rc::clone(clusters),

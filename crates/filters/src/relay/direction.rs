@@ -8,7 +8,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use proxy_net::Io;
-use proxy_net::buffer::{ReadBuffer, SMALL};
+use proxy_net::buffer::{LARGE, ReadBuffer, SMALL};
 use proxy_net::pipe::Pipe;
 
 /// State of one way; between two system calls it is all here.
@@ -18,6 +18,8 @@ pub(crate) struct Direction {
     pipe: Option<Pipe>,
     /// Full reads in a row, as far as they matter.
     full_reads: u8,
+    /// Bytes that may be held at a time.
+    limit: u32,
     stage: Stage,
     /// The sink is full; the source is not being read.
     paused: bool,
@@ -64,12 +66,17 @@ impl Direction {
     /// `prefix` goes first; it was read earlier.
     pub(crate) fn new(prefix: ReadBuffer) -> Self {
         let counts = Counts { read: prefix.len() as u64, ..Counts::default() };
-        Self { held: prefix, pipe: None, full_reads: 0, stage: Stage::Open, paused: false, counts }
+        Self::between(prefix, None, Stage::Open, counts)
     }
 
     /// As another process left it between two polls.
     pub(crate) fn between(held: ReadBuffer, pipe: Option<Pipe>, stage: Stage, counts: Counts) -> Self {
-        Self { held, pipe, full_reads: 0, stage, paused: false, counts }
+        Self { held, pipe, full_reads: 0, limit: u32::MAX, stage, paused: false, counts }
+    }
+
+    /// No more than so many bytes are read ahead of the sink (`per_connection_buffer_limit_bytes`); 0 is no limit.
+    pub(crate) fn set_limit(&mut self, limit: u32) {
+        self.limit = if limit == 0 { u32::MAX } else { limit };
     }
 
     pub(crate) fn held(&self) -> &[u8] {
@@ -160,11 +167,12 @@ impl Direction {
             self.pipe = self.pipe.take().or_else(Pipe::take);
         }
         let Some(pipe) = &mut self.pipe else {
-            let count = ready!(self.held.poll_fill(source, context, bulk))?;
+            let (limit, large) = (self.limit as usize, bulk && self.limit as usize >= LARGE);
+            let count = ready!(self.held.poll_fill_at_most(source, context, large, limit))?;
             self.full_reads = if count < SMALL { 0 } else { BULK.min(self.full_reads + 1) };
             return Poll::Ready(Ok(count));
         };
-        let polled = pipe.poll_fill(source, context, usize::MAX);
+        let polled = pipe.poll_fill(source, context, self.limit as usize);
         if pipe.len() < TRICKLE {
             self.full_reads = self.full_reads.saturating_sub(u8::from(polled.is_ready()));
         }

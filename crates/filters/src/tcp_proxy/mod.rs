@@ -22,7 +22,7 @@ use proxy_net::{
     NextNetwork,
 };
 use proxy_runtime::Timer;
-use proxy_upstream::tcp::TcpConnectError;
+use proxy_upstream::tcp::{TcpConnectError, TcpGuard};
 use proxy_upstream::{Cluster, ClusterMap};
 
 use crate::relay::Relay;
@@ -44,6 +44,8 @@ pub struct TcpProxy {
     stats: Arc<TcpStats>,
     logs: TcpLogs,
     handover: Rc<Handover>,
+    /// The listener's `per_connection_buffer_limit_bytes`.
+    buffer_limit: u32,
 }
 
 /// A connection that has its upstream.
@@ -64,7 +66,13 @@ impl TcpProxy {
         handover: Rc<Handover>,
     ) -> TcpProxy {
         let total = targets.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        TcpProxy { settings, targets, total, clusters, stats, logs, handover }
+        TcpProxy { settings, targets, total, clusters, stats, logs, handover, buffer_limit: 0 }
+    }
+
+    /// Reads no more than so many bytes ahead of a client; 0 is no limit. The clusters have limits for hosts.
+    #[must_use]
+    pub fn with_buffer_limit(self, buffer_limit: u32) -> TcpProxy {
+        TcpProxy { buffer_limit, ..self }
     }
 
     async fn open(
@@ -90,7 +98,7 @@ impl TcpProxy {
         let (io, guard, attempt) = self.within(ends, connecting, logged).await?;
         logged.connected();
         let told = connection.info.record.clone().map(|record| Box::new(Told { record, attempt }));
-        let relay = Relay::new(connection.io, connection.prefix, io);
+        let relay = self.limited(Relay::new(connection.io, connection.prefix, io), &guard);
         let stats = Arc::clone(&self.stats);
         let session = Session::new(relay, guard, stats, self.settings.idle_timeout, ends, told);
         Ok(Opened::Session(Box::new(session)))
@@ -118,6 +126,10 @@ impl TcpProxy {
                 Err(CloseReason::Timeout(Limit::Duration))
             }
         }
+    }
+
+    fn limited(&self, relay: Relay, upstream: &TcpGuard) -> Relay {
+        relay.limited(upstream.host().cluster.settings.buffer_limit, self.buffer_limit)
     }
 
     fn choose(&self, random: u64) -> Option<Rc<Cluster>> {

@@ -71,8 +71,8 @@ impl TcpProxy {
         let host = self.find_host(&state).ok_or_else(broken)?;
         let ends: Option<Instant> = state.left().map(|left| clock::now() + left);
         let (upstream, flow) = state.resume(moved.descriptors).ok_or_else(broken)?;
-        let relay = Relay::between(connection.io, upstream, flow);
         let guard = TcpGuard::resumed(&host, connection.info.started);
+        let relay = self.limited(Relay::between(connection.io, upstream, flow), &guard);
         let record = connection.info.record.clone();
         let told = record.map(|record| Box::new(Told { record, attempt: AttemptGuard::default() }));
         Ok(Session::resumed(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))

@@ -131,6 +131,7 @@ impl TcpProxy {
                 // The exchange has counted it.
                 let down = Direction::between(read, None, Stage::Open, Counts::default());
                 let relay = Relay::between(client.io.into_inner(), io, Flow::between(up, down));
+                let relay = self.limited(relay, &guard);
                 let session = Session::new(relay, guard, stats, idle, ends, told);
                 return Ok(Opened::Session(Box::new(session)));
             }

@@ -98,10 +98,25 @@ impl ReadBuffer {
         context: &mut Context<'_>,
         want_large: bool,
     ) -> Poll<io::Result<usize>> {
+        self.poll_fill_at_most(io, context, want_large, usize::MAX)
+    }
+
+    /// As [`ReadBuffer::poll_fill`], and reads no more than `most` bytes, which is not 0.
+    ///
+    /// # Errors
+    /// As [`ReadBuffer::poll_fill`].
+    pub fn poll_fill_at_most(
+        &mut self,
+        io: &mut Io,
+        context: &mut Context<'_>,
+        want_large: bool,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         self.make_room(want_large)?;
         let end = self.end as usize;
         let Some(lease) = &mut self.lease else { return Poll::Ready(Err(full())) };
-        let mut free = ReadBuf::new(&mut lease[end..]);
+        let room = lease.len() - end;
+        let mut free = ReadBuf::new(&mut lease[end..end + room.min(most)]);
         let polled = io.poll_read(context, &mut free);
         let count = free.filled().len();
         self.end += offset(count);
@@ -230,6 +245,18 @@ mod tests {
         drop(peer);
         assert_eq!(fill(&mut buffer, &mut io, true).await.unwrap(), 0);
         assert!(buffer.lease.is_none());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_wanted() {
+        let (mut io, mut peer) = pair();
+        peer.write_all(&[7; 100]).unwrap();
+        let mut buffer = ReadBuffer::new();
+        for expected in [60, 40] {
+            let filled = std::future::poll_fn(|context| buffer.poll_fill_at_most(&mut io, context, true, 60));
+            assert_eq!(filled.await.unwrap(), expected);
+        }
+        assert_eq!(buffer.data(), [7; 100]);
     }
 
     #[tokio::test]
