@@ -1,8 +1,9 @@
 //! Stats of whole subsystems that Envoy has in every process and that do not exist here: there, and zero.
 
+use proxy_config::settings;
 use proxy_filters::hcm::RouterStats;
 use proxy_http::h1;
-use proxy_stats::{Declared, Scope};
+use proxy_stats::{Declared, ImportMode, Scope};
 
 /// Keeps those that have a scope of their own.
 pub(crate) struct AbsentStats {
@@ -21,6 +22,12 @@ impl AbsentStats {
     }
 }
 
+/// What there is of it: layers that never change.
+pub(crate) fn runtime(root: &Scope, runtime: &settings::Runtime) {
+    root.gauge("runtime.num_keys", ImportMode::NeverImport).set(runtime.values.len() as u64);
+    root.gauge("runtime.num_layers", ImportMode::NeverImport).set(runtime.layers as u64);
+}
+
 /// Runtime and overload manager.
 const PROCESS_DECLARED: Declared = Declared {
     counters: &[
@@ -31,11 +38,6 @@ const PROCESS_DECLARED: Declared = Declared {
         "runtime.override_dir_exists",
         "runtime.override_dir_not_exists",
     ],
-    gauges: &[
-        "runtime.admin_overrides_active",
-        "runtime.deprecated_feature_seen_since_process_start",
-        "runtime.num_keys",
-        "runtime.num_layers",
-    ],
+    gauges: &["runtime.admin_overrides_active", "runtime.deprecated_feature_seen_since_process_start"],
     histograms: &["overload.refresh_interval_delay"],
 };

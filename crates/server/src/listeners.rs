@@ -385,7 +385,8 @@ impl ListenerManager {
         let balancing =
             || Balancing { counts: Balance::new(self.workers.count()), peers: self.workers.peers() };
         let global = self.max_connections.borrow().clone().filter(|_| !settings.ignores_global_limit);
-        Admission { global, own: None, balance: settings.exact_balance.then(balancing) }
+        let own = settings.max_connections.map(admission::ConnectionLimit::new);
+        Admission { global, own, balance: settings.exact_balance.then(balancing) }
     }
 
     /// The sockets of the listener that has the name and addresses now, or new ones.

@@ -19,7 +19,7 @@ use proxy_upstream::stats::ThreadClusterStats;
 use proxy_upstream::{ClusterMap, ClusterNames};
 use tokio::sync::mpsc;
 
-use crate::absent::AbsentStats;
+use crate::absent::{self, AbsentStats};
 use crate::admin::{self, Admin, AdminPort, AdminState};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
@@ -238,6 +238,7 @@ async fn start(
     state.listeners.inherit(inherited);
     control.serve(&admin)?;
     state.clusters.add(bootstrap.clusters);
+    absent::runtime(&state.store.root(), &bootstrap.runtime);
     if let Some(limit) = bootstrap.max_connections {
         state.listeners.limit_connections(limit);
     }

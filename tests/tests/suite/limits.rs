@@ -1,6 +1,11 @@
 //! Limits on connections: of all listeners and of one. Who is over them is closed and counted, and nobody else notices.
 
-use proxy_tests::{Bootstrap, Generations, Proxy, Wire, direct_response_chain, only_proxyd};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use proxy_tests::{
+    Backend, Bootstrap, Generations, Proxy, Wire, direct_response_chain, eventually, only_proxyd,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -80,4 +85,76 @@ fn the_admin_port_is_never_full() {
     assert!(only.is_some());
     let _operators: Vec<_> = (0..5).map(|_| Wire::connect(proxy.admin_address())).collect();
     assert_eq!(proxy.admin_get("/ready").status(), 200);
+}
+
+/// What a host that does not read leaves in the proxy, in bytes.
+fn held_for_a_host(bootstrap: &Bootstrap) -> u64 {
+    let proxy = Proxy::start(bootstrap);
+    let mut client = proxy.connect();
+    let mut sending = client.duplicate();
+    let sender = std::thread::spawn(move || drop(sending.try_send(vec![7; 50_000_000])));
+    eventually("the host to hold the client back", || {
+        (proxy.stat("tcp.tcp.downstream_flow_control_paused_reading_total") > 0).then_some(())
+    });
+    let mut last = 0;
+    eventually("the proxy to stop reading", || {
+        let now = proxy.stat("tcp.tcp.downstream_cx_rx_bytes_total");
+        let stands = now > 0 && now == last;
+        last = now;
+        stands.then_some(())
+    });
+    let held = proxy.stat("cluster.backend.upstream_cx_tx_bytes_buffered")
+        + proxy.stat("tcp.tcp.downstream_cx_rx_bytes_buffered");
+    drop(proxy);
+    client.finish();
+    sender.join().unwrap();
+    held
+}
+
+#[test]
+fn a_slow_host_is_read_ahead_of_by_no_more_than_its_limit() {
+    let (enough, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let backend = Backend::raw(move |_, _| {
+        let _ = told.lock().unwrap().recv();
+    });
+    let plain = Bootstrap::tcp(backend.address());
+    // Envoy notices when it has read: 16 KiB at a time, up to the listener's limit at once.
+    let limit = "per_connection_buffer_limit_bytes: 8192";
+    let held = held_for_a_host(&plain.clone().cluster_with("backend", limit).listener_with(limit));
+    assert!(held <= 64 << 10, "{held} bytes");
+    let held = held_for_a_host(&plain);
+    assert!(held > 64 << 10, "{held} bytes");
+    drop(enough);
+}
+
+fn layer(values: &str) -> String {
+    format!("layered_runtime: {{layers: [{{name: static, static_layer: {values}}}]}}")
+}
+
+#[test]
+fn a_listener_has_a_limit_by_runtime() {
+    let limit = "{envoy: {resource_limits: {listener: {main: {connection_limit: 2}}}}}";
+    let proxy = Proxy::start(&two_listeners().with(&layer(limit)));
+    let mut main: Vec<_> = (0..2).map(|_| served(&proxy, "main")).collect();
+    assert!(main.iter().all(Option::is_some));
+    assert!(served(&proxy, "main").is_none());
+    proxy.stat_becomes("listener.main.downstream_cx_overflow", 1);
+    assert_eq!(proxy.stat("listener.main.downstream_global_cx_overflow"), 0);
+    let other: Vec<_> = (0..3).map(|_| served(&proxy, "other")).collect();
+    assert!(other.iter().all(Option::is_some), "it has none");
+    main.pop();
+    proxy.stat_becomes("listener.main.downstream_cx_active", 1);
+    assert!(served(&proxy, "main").is_some());
+    assert_eq!([proxy.stat("runtime.num_layers"), proxy.stat("runtime.num_keys")], [1, 1]);
+}
+
+#[test]
+fn a_balanced_listener_has_one_limit_over_its_workers() {
+    let limit = "{envoy.resource_limits.listener.main.connection_limit: 5}";
+    let balanced = "connection_balance_config: {exact_balance: {}}";
+    let proxy = Proxy::start(&two_listeners().with(&layer(limit)).listener_with(balanced));
+    let all: Vec<_> = (0..9).filter_map(|_| served(&proxy, "main")).collect();
+    assert_eq!(all.len(), 5);
+    proxy.stat_becomes("listener.main.downstream_cx_overflow", 4);
 }

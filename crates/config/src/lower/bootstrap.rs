@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::config::bootstrap::v3 as bootstrap_v3;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster_v3;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 
-use super::{ClusterNames, Context, LowerOptions, address, cluster, listener, overload, stats, watchdog};
+use super::{
+    ClusterNames, Context, LowerOptions, address, cluster, listener, overload, runtime, stats, watchdog,
+};
 use crate::settings::{Admin, Bootstrap, Cluster, Listener, Node};
 use crate::{Code, Path};
 
@@ -26,15 +28,17 @@ pub(super) fn lower(
     message: &bootstrap_v3::Bootstrap,
 ) -> Bootstrap {
     let resources = path.field("static_resources");
+    let runtime = path.field("layered_runtime");
+    let layers = message.layered_runtime.as_ref().map(|message| runtime::lower(context, &runtime, message));
+    let (values, places) = layers.unwrap_or_default();
+    context.runtime = Arc::new(values);
     let mut lowered = Bootstrap {
         node: context.node.clone(),
         admin: admin(context, &path.field("admin"), message.admin.as_ref()),
         clusters: clusters(context, &resources.field("clusters"), clusters_of(message)),
         listeners: listeners(context, &resources.field("listeners"), message),
-        max_connections: message
-            .overload_manager
-            .as_ref()
-            .and_then(|message| overload::max_connections(context, &path.field("overload_manager"), message)),
+        max_connections: max_connections(context, &path.field("overload_manager"), message),
+        runtime: Arc::clone(&context.runtime),
         stats: stats::lower(context, path, message),
         local_cluster: local_cluster(context, &path.field("cluster_manager"), message),
         watchdogs: watchdog::lower(context, path, message),
@@ -43,7 +47,19 @@ pub(super) fn lower(
         files: Vec::new(),
     };
     lowered.files = std::mem::take(&mut context.files);
+    context.check_runtime(&runtime, &places);
     lowered
+}
+
+/// Over all listeners: as the overload manager says, or else the older runtime key.
+fn max_connections(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &bootstrap_v3::Bootstrap,
+) -> Option<u64> {
+    let manager = message.overload_manager.as_ref();
+    let limit = manager.and_then(|message| overload::max_connections(context, path, message));
+    limit.or_else(|| context.runtime("overload.global_downstream_max_connections")?.count())
 }
 
 fn clusters(

@@ -24,7 +24,7 @@ pub(super) fn connection_limit(
         stat_prefix: message.stat_prefix.clone(),
         max_connections: max_connections.value,
         delay,
-        enabled: value::feature(message.runtime_enabled.as_ref()),
+        enabled: value::feature(context, message.runtime_enabled.as_ref()),
     })
 }
 
@@ -37,7 +37,7 @@ pub(super) fn rate_limit(
     Some(NetworkRateLimit {
         stat_prefix: message.stat_prefix.clone(),
         bucket,
-        enabled: value::feature(message.runtime_enabled.as_ref()),
+        enabled: value::feature(context, message.runtime_enabled.as_ref()),
         share_key: Some(message.share_key.as_str()).filter(|key| !key.is_empty()).map(Into::into),
     })
 }

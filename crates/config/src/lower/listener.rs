@@ -11,8 +11,8 @@ use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
 use super::{Context, DUPLICATE_ADDRESS, access_log, address, any, chain_match, network, stats, value};
 use crate::settings::{
-    FilterChain, FilterChainMatch, ListenAddress, Listener, ListenerFilter, SocketAddress, SocketOption,
-    TrafficDirection,
+    FilterChain, FilterChainMatch, ListenAddress, Listener, ListenerFilter, RuntimeValue, SocketAddress,
+    SocketOption, TrafficDirection,
 };
 use crate::{Code, ExtensionKind, Path};
 
@@ -45,7 +45,9 @@ pub(super) fn lower(
         "" => display(&address.address).into(),
         name => name.into(),
     };
+    let limit = format!("envoy.resource_limits.listener.{name}.connection_limit");
     Some(Listener {
+        max_connections: context.runtime(&limit).and_then(RuntimeValue::count),
         name,
         address,
         additional_addresses,

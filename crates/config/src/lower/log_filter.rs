@@ -5,7 +5,9 @@ use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpec
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 
 use super::{Context, matcher, value};
-use crate::settings::{AccessLogFilter, Comparison, ComparisonOperation, ResponseFlags};
+use crate::settings::{
+    AccessLogFilter, Comparison, ComparisonOperation, Fraction, ResponseFlags, RuntimeValue,
+};
 use crate::{Code, Path};
 
 pub(super) fn lower(
@@ -30,10 +32,10 @@ pub(super) fn lower(
         FilterSpecifier::RuntimeFilter(message) => {
             let here = path.field("runtime_filter");
             let percent = here.field("percent_sampled");
-            let (numerator, denominator) = match &message.percent_sampled {
-                Some(message) => (message.numerator, value::denominator(context, &percent, message)),
-                None => (0, 100),
-            };
+            let sampled =
+                value::fraction(context, &percent, message.percent_sampled.as_ref(), Fraction::NONE);
+            let runtime = context.runtime(&message.runtime_key).and_then(RuntimeValue::fraction);
+            let Fraction { numerator, denominator } = runtime.unwrap_or(sampled);
             AccessLogFilter::Sample {
                 numerator,
                 denominator,
@@ -108,7 +110,11 @@ fn comparison(
         Op::Le => ComparisonOperation::LessOrEqual,
         Op::Ne => ComparisonOperation::NotEqual,
     };
-    Some(Comparison { operation, value: message.value.as_ref().map_or(0, |value| value.default_value) })
+    let value = message.value.as_ref().map_or(0, |value| {
+        let runtime = context.runtime(&value.runtime_key).and_then(RuntimeValue::count);
+        runtime.map_or(value.default_value, |count| u32::try_from(count).unwrap_or(u32::MAX))
+    });
+    Some(Comparison { operation, value })
 }
 
 fn flags(

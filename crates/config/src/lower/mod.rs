@@ -31,12 +31,14 @@ mod rbac;
 mod regex;
 mod route;
 mod route_action;
+mod runtime;
 mod stats;
 mod value;
 mod virtual_host;
 mod watchdog;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +69,8 @@ pub struct LowerOptions {
     pub extensions: Arc<ExtensionTypes>,
     /// What formats say about the process.
     pub facts: FormatFacts,
+    /// For what discovery delivers; a bootstrap has its own.
+    pub runtime: Arc<settings::Runtime>,
 }
 
 impl Default for LowerOptions {
@@ -79,6 +83,7 @@ impl Default for LowerOptions {
             allow_unsupported: false,
             extensions: Arc::default(),
             facts: FormatFacts::default(),
+            runtime: Arc::default(),
         }
     }
 }
@@ -189,6 +194,9 @@ struct Context<'a> {
     clusters: Option<&'a ClusterNames>,
     findings: &'a mut Findings,
     node: settings::Node,
+    runtime: Arc<settings::Runtime>,
+    /// Runtime keys that something goes by.
+    runtime_used: HashSet<String>,
     failed: bool,
     /// Read so far.
     files: Vec<settings::NamedFile>,
@@ -201,7 +209,8 @@ impl<'a> Context<'a> {
         findings: &'a mut Findings,
     ) -> Context<'a> {
         let node = bootstrap::node(options, None);
-        Context { options, clusters, findings, node, failed: false, files: Vec::new() }
+        let (runtime, runtime_used) = (Arc::clone(&options.runtime), HashSet::new());
+        Context { options, clusters, findings, node, runtime, runtime_used, failed: false, files: Vec::new() }
     }
 
     fn finish<T>(&self, lowered: T) -> Option<T> {
@@ -294,6 +303,8 @@ impl<'a> Context<'a> {
 
 #[cfg(test)]
 mod network_tests;
+#[cfg(test)]
+mod runtime_tests;
 #[cfg(test)]
 mod stats_tests;
 #[cfg(test)]

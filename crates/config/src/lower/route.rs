@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use super::{Context, header, http_filter, matcher, regex, route_action, value, virtual_host};
-use crate::settings::{PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch};
+use crate::settings::{Fraction, PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch};
 use crate::{Code, Path};
 
 /// What the whole of a route configuration decides for its routes.
@@ -184,11 +184,7 @@ fn fraction_ppm(
     path: &Path<'_>,
     message: &core_v3::RuntimeFractionalPercent,
 ) -> Option<u32> {
-    let here = path.field("default_value");
-    let Some(message) = &message.default_value else {
-        context.missing(&here, "a fraction is required");
-        return None;
-    };
-    let unit = 1_000_000 / value::denominator(context, &here, message);
-    Some(message.numerator.saturating_mul(unit)).filter(|parts| *parts < 1_000_000)
+    let share = value::runtime_fraction(context, path, Some(message), Fraction::ALL);
+    let Fraction { numerator, denominator } = share;
+    Some(numerator.saturating_mul(1_000_000 / denominator)).filter(|parts| *parts < 1_000_000)
 }

@@ -11,7 +11,7 @@ use super::route::RouteScope;
 use super::{Context, header, http_filter, regex, value};
 use crate::settings::{
     ClusterTarget, DirectResponse, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath,
-    RedirectScheme, RouteUpgrade, Terminated, WeightedCluster, WeightedClusters,
+    RedirectScheme, RouteUpgrade, RuntimeValue, Terminated, WeightedCluster, WeightedClusters,
 };
 use crate::{Code, Path};
 
@@ -138,8 +138,18 @@ fn weighted_clusters(
     use route_v3::weighted_cluster::RandomValueSpecifier;
     let here = path.field("clusters");
     let each = message.clusters.iter().enumerate();
-    let clusters: Vec<_> =
-        each.map(|(index, message)| weighted_cluster(context, &here.index(index), message, scope)).collect();
+    let clusters: Vec<_> = each
+        .map(|(index, cluster)| {
+            let mut lowered = weighted_cluster(context, &here.index(index), cluster, scope);
+            if !message.runtime_key_prefix.is_empty() {
+                let key = format!("{}.{}", message.runtime_key_prefix, cluster.name);
+                let weight = context.runtime(&key).and_then(RuntimeValue::count);
+                lowered.weight =
+                    weight.map_or(lowered.weight, |weight| u32::try_from(weight).unwrap_or(u32::MAX));
+            }
+            lowered
+        })
+        .collect();
     let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
     let random_value_header = match &message.random_value_specifier {
         None => None,

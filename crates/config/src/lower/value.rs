@@ -10,6 +10,7 @@ use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationMessage, 
 
 use super::Context;
 use crate::settings::Fraction;
+use crate::settings::RuntimeValue;
 use crate::{Code, Path};
 
 /// The duration at `path`; `None` when unset. Negative ones and those over 10,000 years are refused.
@@ -85,7 +86,7 @@ pub(super) fn fraction(
     })
 }
 
-/// The same of a value that Envoy's runtime may change, which there is none of.
+/// The same of a value that a runtime key may change.
 pub(super) fn runtime_fraction(
     context: &mut Context<'_>,
     path: &Path<'_>,
@@ -97,7 +98,8 @@ pub(super) fn runtime_fraction(
     if message.default_value.is_none() {
         context.missing(&here, "a fraction is required");
     }
-    fraction(context, &here, message.default_value.as_ref(), default)
+    let default = fraction(context, &here, message.default_value.as_ref(), default);
+    context.runtime(&message.runtime_key).and_then(RuntimeValue::fraction).unwrap_or(default)
 }
 
 /// What a fraction is a part of.
@@ -119,8 +121,10 @@ pub(super) fn flag(message: Option<&BoolValue>, default: bool) -> bool {
 }
 
 /// Whether something is switched on; true when unset.
-pub(super) fn feature(message: Option<&RuntimeFeatureFlag>) -> bool {
-    message.is_none_or(|message| flag(message.default_value.as_ref(), true))
+pub(super) fn feature(context: &mut Context<'_>, message: Option<&RuntimeFeatureFlag>) -> bool {
+    let Some(message) = message else { return true };
+    let value = context.runtime(&message.runtime_key).and_then(RuntimeValue::flag);
+    value.unwrap_or_else(|| flag(message.default_value.as_ref(), true))
 }
 
 /// An enum value; one that the v3 API does not have is refused and read as the default.

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Cluster, Listener, SocketAddress, Stats, Watchdogs};
+use super::{Cluster, Listener, Runtime, SocketAddress, Stats, Watchdogs};
 
 /// `envoy.config.bootstrap.v3.Bootstrap`.
 #[derive(Debug, Default)]
@@ -13,8 +13,10 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<Cluster>>,
-    /// `envoy.resource_monitors.global_downstream_max_connections` of the overload manager: over all listeners.
+    /// Over all listeners: `envoy.resource_monitors.global_downstream_max_connections` of the overload manager, or the
+    /// runtime key `overload.global_downstream_max_connections`.
     pub max_connections: Option<u64>,
+    pub runtime: Arc<Runtime>,
     pub stats: Stats,
     /// `cluster_manager.local_cluster_name`.
     pub local_cluster: Option<Arc<str>>,

@@ -63,6 +63,8 @@ pub struct Listener {
     pub exact_balance: bool,
     /// `ignore_global_conn_limit`: its connections neither count against the limit on all, nor are they refused by it.
     pub ignores_global_limit: bool,
+    /// The runtime key `envoy.resource_limits.listener.<name>.connection_limit`.
+    pub max_connections: Option<u64>,
     pub traffic_direction: TrafficDirection,
     /// `drain_type == MODIFY_ONLY`: ignores `/healthcheck/fail`.
     pub drain_modify_only: bool,

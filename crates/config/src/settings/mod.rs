@@ -17,6 +17,7 @@ mod matcher;
 mod network;
 mod response_flags;
 mod route;
+mod runtime;
 mod stats;
 mod watchdog;
 
@@ -32,5 +33,6 @@ pub use matcher::*;
 pub use network::*;
 pub use response_flags::*;
 pub use route::*;
+pub use runtime::*;
 pub use stats::*;
 pub use watchdog::*;

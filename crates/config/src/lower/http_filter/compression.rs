@@ -73,7 +73,7 @@ fn direction(
         content_types = default_types();
     }
     CompressedDirection {
-        enabled: value::feature(message.enabled.as_ref()),
+        enabled: value::feature(context, message.enabled.as_ref()),
         min_length: message.min_content_length.as_ref().map_or(MIN_LENGTH, |length| length.value.into()),
         content_types,
     }
@@ -119,16 +119,18 @@ pub(super) fn lower_decompressor(
     let (any, name) = library(context, &field, message.decompressor_library.as_ref())?;
     let request = message.request_direction_config.as_ref();
     let response = message.response_direction_config.as_ref();
-    let direction =
+    let mut direction =
         |message: Option<&decompressor_v3::decompressor::CommonDirectionConfig>| DecompressedDirection {
-            enabled: value::feature(message.and_then(|message| message.enabled.as_ref())),
+            enabled: value::feature(context, message.and_then(|message| message.enabled.as_ref())),
             ignore_no_transform: message.is_some_and(|message| message.ignore_no_transform_header),
         };
+    let request_direction = direction(request.and_then(|message| message.common_config.as_ref()));
+    let response_direction = direction(response.and_then(|message| message.common_config.as_ref()));
     Some(Decompressor {
         library: decompressor_library(context, &field.field("typed_config"), any)?,
         library_name: name.to_owned(),
-        request: direction(request.and_then(|message| message.common_config.as_ref())),
-        response: direction(response.and_then(|message| message.common_config.as_ref())),
+        request: request_direction,
+        response: response_direction,
         advertise: value::flag(request.and_then(|message| message.advertise_accept_encoding.as_ref()), true),
     })
 }
