@@ -14,7 +14,6 @@ use crate::headers::Headers;
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
 use crate::route::joined;
-use crate::tunnel::names_upgrade;
 
 pub mod host;
 pub mod nominated;
@@ -123,10 +122,17 @@ pub fn asks_for_tunnel(request: &Request) -> bool {
     request.method == Method::Connect || requested_upgrade(request).is_some()
 }
 
+/// Whether the client waits for 100 before it sends its body; told so even when there is none, as Envoy does.
+pub fn expects_continue(request: &Request) -> bool {
+    only_value(&request.headers, HeaderId::EXPECT)
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// The protocol that an HTTP/1 request asks to change to. A wish for h2c is ignored, as in Envoy.
 pub fn requested_upgrade(request: &Request) -> Option<&[u8]> {
     let protocol = request.headers.value(HeaderId::UPGRADE)?;
-    (!protocol.eq_ignore_ascii_case(b"h2c") && names_upgrade(&request.headers)).then_some(protocol)
+    let is_meant = nominated::tokens(&request.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    (is_meant && !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocol)
 }
 
 /// The value of a header that stands in one line. Several lines are one list to Envoy, which is none of the values

@@ -77,6 +77,7 @@ impl LocalReply {
             Downstream(HeadError::TransferCoding) => 501,
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => 431,
             Downstream(HeadError::Version) => 426,
+            Downstream(HeadError::Scheme) => 403,
         }
     }
 
@@ -108,6 +109,7 @@ impl LocalReply {
             Downstream(HeadError::Malformed(_) | HeadError::Underscore) => "Bad Request",
             Downstream(HeadError::TransferCoding) => "Not Implemented",
             Downstream(HeadError::Version) => "Upgrade Required",
+            Downstream(HeadError::Scheme) => "Forbidden",
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
             RequestTooLarge => "Payload Too Large",
             NoRoute | NoCluster(_) | UpgradeRefused | BadPath => "",
@@ -163,6 +165,7 @@ impl LocalReply {
             RequestTooLarge => "request_payload_too_large",
             Downstream(HeadError::Version) => "low_version",
             Downstream(HeadError::Underscore) => "http1.unexpected_underscore",
+            Downstream(HeadError::Scheme) => "http1.invalid_scheme",
             Downstream(_) => "http1.codec_error",
         }
     }

@@ -72,6 +72,8 @@ pub struct StreamInfo {
     internal: Cell<bool>,
     grpc: Cell<bool>,
     tunnel: Cell<Tunnelling>,
+    /// Its HTTP/1 connection ends with it.
+    last: Cell<bool>,
     /// The request id to put into the response, where asked for.
     response_id: RefCell<Option<Rc<[u8]>>>,
     /// What is to be kept of its messages for access logs.
@@ -127,6 +129,7 @@ impl StreamInfo {
             internal: Cell::new(false),
             grpc: Cell::new(false),
             tunnel: Cell::default(),
+            last: Cell::new(false),
             response_id: RefCell::new(None),
             needs,
             wants_request: Cell::new(false),
@@ -313,6 +316,15 @@ impl StreamInfo {
     /// The request is a gRPC call: local replies are told in its own terms.
     pub fn is_grpc(&self) -> bool {
         self.grpc.get()
+    }
+
+    /// What came is not to be trusted further: its HTTP/1 connection ends with the answer.
+    pub fn set_last(&self) {
+        self.last.set(true);
+    }
+
+    pub fn is_last(&self) -> bool {
+        self.last.get()
     }
 
     pub fn set_grpc(&self, grpc: bool) {

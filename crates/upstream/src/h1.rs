@@ -227,6 +227,14 @@ impl Exchange {
             }
             match ready!(client.read.poll_fill(&mut client.io, cx, false)) {
                 Ok(count) if count > 0 => {}
+                Ok(_) if !client.read.is_empty() => {
+                    client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
+                    self.count_read();
+                    self.client.guard.set_destroyed_by(DestroyedBy::Peer);
+                    return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed(
+                        "ends within a head",
+                    ))));
+                }
                 Ok(_) | Err(_) => {
                     let heard = !client.read.is_empty();
                     self.count_read();
@@ -479,7 +487,8 @@ fn client_closed(exchange: &mut Option<Exchange>) {
 /// How the request's body goes out: with the length the client gave, or in chunks.
 fn request_framing(request: &mut Request, body: &Body) -> Framing {
     if let Some(length) = body.remaining() {
-        if (length > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch))
+        let usually_bodiless = [Method::Get, Method::Head, Method::Delete, Method::Trace, Method::Connect];
+        if (length > 0 || !usually_bodiless.contains(&request.method))
             && !request.headers.contains(HeaderId::CONTENT_LENGTH)
         {
             proxy_http::h1::write::set_content_length(&mut request.headers, length);

@@ -14,6 +14,7 @@ const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -116,6 +117,8 @@ fn malformed_requests_never_reach_the_backend() {
         ("colon in a name", with(&[("x:a", "b")])),
         ("content-length beyond an empty body", with(&[("content-length", "5")])),
         ("two content-lengths", with(&[("content-length", "0"), ("content-length", "1")])),
+        ("two hosts", with(&[("host", "a"), ("host", "b")])),
+        ("empty scheme", vec![GET[0], (":scheme", ""), GET[2], GET[3]]),
     ];
     let all = cases.map(|(what, lines)| (what, frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&lines))));
     // A reset, the end of the connection or an answer of the proxy's own: all will do, since no backend heard of it.
@@ -306,4 +309,31 @@ fn clients_that_take_back_what_they_ask_are_sent_away() {
     }
     assert!(matches!(fate(&mut wire), Fate::ConnectionEnded(_)));
     proxy.stat_becomes("http.ingress.downstream_rq_too_many_premature_resets", 1);
+}
+
+#[test]
+fn a_connection_that_does_not_begin_with_settings_ends() {
+    let (backend, proxy) = serving();
+    for first in [
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET)),
+        frame(PING, 0, 0, &[0; 8]),
+        frame(SETTINGS, ACK, 0, &[]),
+    ] {
+        let mut wire = proxy.connect();
+        wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send_if_open(first);
+        wire.send_if_open(frame(HEADERS, END_HEADERS | END_STREAM, 3, &block(&GET)));
+        assert_eq!(fate(&mut wire), Fate::ConnectionEnded(Some(1)));
+    }
+    assert_still_serving(&backend, &proxy);
+}
+
+#[test]
+fn trailers_do_not_say_how_long_the_body_was() {
+    let (backend, proxy) = serving();
+    let mut wire = open(&proxy);
+    let post = [(":method", "POST"), GET[1], GET[2], GET[3]];
+    wire.send(frame(HEADERS, END_HEADERS, 1, &block(&post))).send(frame(DATA, 0, 1, b"abc"));
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("content-length", "5")])));
+    fate(&mut wire);
+    assert_still_serving(&backend, &proxy);
 }

@@ -11,7 +11,9 @@ use envoy_types::pb::google::protobuf::Duration as DurationMessage;
 
 use super::address::Hosts;
 use super::{Context, address, any, endpoint, protocol, stats, value};
-use crate::settings::{CircuitBreaker, Cluster, Discovery, Dns, DnsFamily, EndpointAddress, LbPolicy};
+use crate::settings::{
+    CircuitBreaker, Cluster, Discovery, Dns, DnsFamily, EndpointAddress, LbPolicy, UpstreamProtocol,
+};
 use crate::{Code, Path};
 
 pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &cluster_v3::Cluster) -> Cluster {
@@ -47,13 +49,15 @@ pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &cluste
         buffer_limit: message.per_connection_buffer_limit_bytes.as_ref().map_or(1 << 20, |limit| limit.value),
         lb_policy: lb_policy(context, path, message),
         circuit_breakers: circuit_breakers(context, path, message.circuit_breakers.as_ref()),
-        protocol: upstream.protocol,
         http1: upstream.http1,
         idle_timeout: upstream.common.idle_timeout,
         max_requests_per_connection: upstream.common.max_requests_per_connection,
         max_connection_duration: upstream.common.max_connection_duration,
         max_response_headers: upstream.common.max_headers,
-        max_response_header_bytes: upstream.common.max_response_header_bytes,
+        max_response_header_bytes: upstream.common.max_response_header_bytes.unwrap_or(
+            if matches!(upstream.protocol, UpstreamProtocol::Http1) { 80 << 10 } else { 60 << 10 },
+        ),
+        protocol: upstream.protocol,
         tcp_keepalive: keepalive.and_then(address::tcp_keepalive),
         source_address: source,
         freebind: bind_config.is_some_and(|message| value::flag(message.freebind.as_ref(), false)),

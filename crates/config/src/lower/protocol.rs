@@ -21,7 +21,8 @@ pub(super) struct Common {
     pub(super) max_stream_duration: Option<Duration>,
     pub(super) max_headers: u32,
     pub(super) max_requests_per_connection: Option<u32>,
-    pub(super) max_response_header_bytes: u32,
+    /// As far as it was said.
+    pub(super) max_response_header_bytes: Option<u32>,
     /// Of requests; no effect in a cluster, as in Envoy.
     pub(super) underscores: UnderscoreAction,
 }
@@ -57,8 +58,10 @@ pub(super) fn common(
         max_stream_duration: value::limit(context, &stream, message.max_stream_duration.as_ref(), None),
         max_headers: value::number(context, &count, message.max_headers_count.as_ref(), 1..=u32::MAX, 100),
         max_requests_per_connection: value::count(message.max_requests_per_connection.as_ref()),
-        max_response_header_bytes: 1024
-            * value::number(context, &kilobytes, message.max_response_headers_kb.as_ref(), 1..=8192, 60),
+        max_response_header_bytes: message
+            .max_response_headers_kb
+            .as_ref()
+            .map(|limit| 1024 * value::number(context, &kilobytes, Some(limit), 1..=8192, 60)),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Cluster {
     pub max_connection_duration: Option<Duration>,
     /// `common_http_protocol_options.max_headers_count`, 100 when unset.
     pub max_response_headers: u32,
-    /// `common_http_protocol_options.max_response_headers_kb` in bytes, 60 KiB when unset.
+    /// `common_http_protocol_options.max_response_headers_kb` in bytes; when unset 80 KiB, over HTTP/2 60 KiB.
     pub max_response_header_bytes: u32,
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// `upstream_bind_config.source_address`.

@@ -76,6 +76,7 @@ impl Manager {
             PathAction::Continue => {}
             PathAction::Reject => {
                 stats.downstream_rq_failed_path_normalization.inc();
+                stream.set_last();
                 return Some(LocalReply::BadPath.response(stream));
             }
             PathAction::Redirect => {
@@ -95,6 +96,7 @@ impl Manager {
         let forwarded = match prepare_request(request, &self.settings, &context) {
             Ok(forwarded) => forwarded,
             Err(NotForwarded::Nomination) => {
+                stream.set_last();
                 return Some(LocalReply::Downstream(HeadError::Malformed("connection")).response(stream));
             }
             Err(NotForwarded::Refused(status)) => {

@@ -4,6 +4,7 @@
 //! before the colon, a header is not folded, lengths are plain digits said once.
 
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 use httparse::Header;
 use proxy_config::settings::{Http1Options, UnderscoreAction};
@@ -72,6 +73,8 @@ pub enum HeadError {
     /// `headers_with_underscores_action` is `REJECT_REQUEST`.
     #[error("an underscore in the name of a header")]
     Underscore,
+    #[error("another scheme than the connection's")]
+    Scheme,
 }
 
 /// A parsed request head. The body is not attached yet.
@@ -190,6 +193,10 @@ pub fn parse_response(
     options: &Http1Options,
     to_head: bool,
 ) -> Result<Option<(ResponseHead, usize)>, HeadError> {
+    if matches!(data.first(), Some(b'\r' | b'\n')) {
+        // Only requests may have empty lines ahead of them (RFC 9112, section 2.2).
+        return Err(HeadError::Malformed("status line"));
+    }
     let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES_ON_STACK];
     let mut many = Vec::new();
     let lines = lines_for(&mut few, &mut many, limits.lines);
@@ -242,7 +249,6 @@ const OTHER_METHODS: &[&str] = &[
     "COPY",
     "LINK",
     "LOCK",
-    "M-SEARCH",
     "MERGE",
     "MKACTIVITY",
     "MKCALENDAR",
@@ -393,11 +399,18 @@ fn connect_framing(headers: &mut Headers) -> Result<Framing, HeadError> {
 }
 
 fn response_framing(headers: &Headers, status: u16, to_head: bool) -> Result<Framing, HeadError> {
-    let no_body = to_head || status < 200 || status == 204 || status == 304;
+    // They never have a body, whoever asked: one that is announced is a message to somebody else.
+    let bodiless = status < 200 || status == 204;
+    let no_body = to_head || bodiless || status == 304;
     if chunked(headers)? {
-        return Ok(if no_body { Framing::None } else { Framing::Chunked });
+        return match no_body {
+            true if bodiless => Err(HeadError::Malformed("a status without body that has one")),
+            true => Ok(Framing::None),
+            false => Ok(Framing::Chunked),
+        };
     }
     Ok(match content_length(headers)? {
+        Some(1..) if bodiless => return Err(HeadError::Malformed("a status without body that has one")),
         _ if no_body => Framing::None,
         Some(0) => Framing::None,
         Some(n) => Framing::Length(n),
@@ -413,7 +426,8 @@ struct ConnectionOptions {
 
 fn connection_options(headers: &Headers) -> ConnectionOptions {
     let mut options = ConnectionOptions::default();
-    for value in headers.values(HeaderId::CONNECTION) {
+    let legacy = headers.values(HeaderId::PROXY_CONNECTION);
+    for value in headers.values(HeaderId::CONNECTION).chain(legacy) {
         for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
             options.close |= token.eq_ignore_ascii_case(b"close");
             options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
@@ -443,7 +457,7 @@ fn take_target(request: &mut Request, options: &Http1Options) -> Result<(), Head
         return Err(HeadError::Malformed("target"));
     }
     if request.method == Method::Connect {
-        if target.is_empty() || !valid_authority(target) || target.starts_with(b"/") {
+        if !names_a_host(target, true) {
             return Err(HeadError::Malformed("target"));
         }
         request.authority = std::mem::take(&mut request.path);
@@ -462,7 +476,7 @@ fn take_target(request: &mut Request, options: &Http1Options) -> Result<(), Head
     };
     let rest = &target[skip..];
     let split = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    if split == 0 || !valid_authority(&rest[..split]) {
+    if !names_a_host(&rest[..split], false) {
         return Err(HeadError::Malformed("target"));
     }
     let start = request.path.start as usize + skip;
@@ -476,6 +490,31 @@ fn take_target(request: &mut Request, options: &Http1Options) -> Result<(), Head
         request.set_path(&with_slash);
     }
     Ok(())
+}
+
+/// Whether a target names a host that a connection can be made to: a name of letters, digits, `-` and `.`, or an IPv6
+/// address, and a port. Narrower than RFC 3986, and as narrow as Envoy.
+fn names_a_host(authority: &[u8], with_port: bool) -> bool {
+    let (is_host, rest) = match authority.strip_prefix(b"[") {
+        Some(bracketed) => {
+            let Some(end) = memchr::memchr(b']', bracketed) else { return false };
+            let address = std::str::from_utf8(&bracketed[..end]).ok();
+            (address.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()), &bracketed[end + 1..])
+        }
+        None => {
+            let (name, rest) = authority.split_at(memchr::memchr(b':', authority).unwrap_or(authority.len()));
+            let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+            (!name.is_empty() && name.iter().all(is_name), rest)
+        }
+    };
+    let is_port = match rest.strip_prefix(b":") {
+        None => rest.is_empty() && !with_port,
+        Some(digits) => {
+            let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<u16>().ok());
+            digits.iter().all(u8::is_ascii_digit) && number.is_some()
+        }
+    };
+    is_host && is_port
 }
 
 /// The characters of RFC 3986's `authority`; userinfo is refused as Envoy does.

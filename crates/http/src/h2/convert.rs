@@ -44,7 +44,9 @@ pub fn request_from_parts(parts: &http::request::Parts, max_lines: usize) -> Res
     let mut lengths = 0;
     for (name, value) in &parts.headers {
         if *name == header::HOST {
-            host.get_or_insert(value.as_bytes());
+            if host.replace(value.as_bytes()).is_some() {
+                return Err(RequestError::Head(HeadError::Malformed("host twice")));
+            }
             continue;
         }
         lengths += usize::from(*name == header::CONTENT_LENGTH);
@@ -78,6 +80,9 @@ pub fn request_from_parts(parts: &http::request::Parts, max_lines: usize) -> Res
         }
         method = Method::Get;
         set_upgrade(&mut headers, protocol);
+    }
+    if uri.scheme_str().is_some_and(str::is_empty) {
+        return Err(RequestError::Head(HeadError::Malformed("scheme")));
     }
     let path = uri.path_and_query().map_or("", PathAndQuery::as_str).as_bytes();
     if method != Method::Connect && !path.starts_with(b"/") {

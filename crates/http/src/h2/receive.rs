@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
+use http::header::CONTENT_LENGTH;
 use proxy_net::buffer::Chunk;
 
 use super::convert::headers_from_map;
@@ -42,6 +43,9 @@ impl BodyReceiver {
             }
         }
         match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) if trailers.contains_key(CONTENT_LENGTH) => {
+                Poll::Ready(Some(Err(BodyError::Malformed("content-length in trailers"))))
+            }
             Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::Trailers(headers_from_map(&trailers))))),
             Ok(None) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(body_error(error)))),

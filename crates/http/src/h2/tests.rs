@@ -50,7 +50,7 @@ async fn drive(mut connection: ::h2::server::Connection<Wire, Queued>, wire: Wir
 }
 
 async fn accept(io: UnixStream) -> (Wire, ::h2::server::Connection<Wire, Queued>) {
-    let wire = Wire::new(Io::Unix(io), ReadBuffer::new(), None);
+    let wire = Wire::new(Io::Unix(io), ReadBuffer::new(), Side::Server, None);
     let mut handshake = std::pin::pin!(::h2::server::Builder::new().handshake::<_, Queued>(wire.clone()));
     let connection = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
@@ -174,7 +174,7 @@ async fn a_peer_that_answers_no_ping_is_lost() {
 #[tokio::test]
 async fn writes_are_gathered_and_come_out_in_order() {
     let (near, mut far) = UnixStream::pair().unwrap();
-    let mut wire = Wire::new(Io::Unix(near), ReadBuffer::from_slice(b"early"), None);
+    let mut wire = Wire::new(Io::Unix(near), ReadBuffer::from_slice(b"\0\0\0\x04\0"), Side::Client, None);
     let mut cx = Context::from_waker(Waker::noop());
     let mut expected = Vec::new();
     for size in [9, 100, 20_000, 3, 8_000, 8_000, 8_000, 8_000, 8_000, 1] {
@@ -188,9 +188,37 @@ async fn writes_are_gathered_and_come_out_in_order() {
     assert_eq!(wire.take_written(), expected.len() as u64);
     let mut early = [0; 5];
     wire.read_exact(&mut early).await.unwrap();
-    assert_eq!((&early, wire.take_read()), (b"early", 5));
+    assert_eq!((&early, wire.take_read()), (b"\0\0\0\x04\0", 5));
     drop(wire);
     let mut got = Vec::new();
     far.read_to_end(&mut got).await.unwrap();
     assert!(got == expected);
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_begin_with_settings_is_refused() {
+    const TEXT: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for (side, first, accepted) in [
+        (Side::Client, &b"\0\0\0\x04\0\0\0\0\0"[..], true),
+        (Side::Client, b"\0\0\0\x04\x01\0\0\0\0", false),
+        (Side::Client, b"\0\0\x08\x06\0\0\0\0\0", false),
+        (Side::Client, b"HTTP/1.1 400 Bad Request", false),
+        (Side::Server, &[TEXT, b"\0\0\0\x04\0\0\0\0\0"].concat(), true),
+        (Side::Server, &[TEXT, b"\0\0\x01\x01\x05\0\0\0\x01\x82"].concat(), false),
+    ] {
+        for step in [1, 5, first.len()] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            let mut wire = Wire::new(Io::Unix(near), ReadBuffer::from_slice(&first[..2]), side, None);
+            let mut read = vec![0; first.len()];
+            let mut all = Ok(());
+            for (piece, room) in first[2..].chunks(step).zip(read.chunks_mut(step)) {
+                far.write_all(piece).await.unwrap();
+                if all.is_ok() {
+                    all = wire.read_exact(&mut room[..piece.len()]).await.map(|_| ());
+                }
+            }
+            assert_eq!(all.is_ok(), accepted, "{first:?} in steps of {step}");
+            assert_eq!(wire.waiting() > 0, !accepted, "GOAWAY for {first:?}");
+        }
+    }
 }

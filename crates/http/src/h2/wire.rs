@@ -14,7 +14,7 @@ use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::FloodGuard;
+use super::{FloodGuard, Side};
 
 /// A handle; `h2` has one, the connection's task another.
 #[derive(Clone)]
@@ -29,8 +29,50 @@ struct Shared {
     written: Cell<u64>,
     at_end: Cell<bool>,
     flooded: Cell<bool>,
+    preface: Preface,
     discarded: Cell<usize>,
 }
+
+/// Watches that the first frame is the SETTINGS of the peer's preface (RFC 9113, section 3.4), which `h2` does not.
+struct Preface {
+    /// Bytes to come until the type of that frame, and the flags behind it.
+    ahead: Cell<usize>,
+    /// Of these two, how many have come.
+    seen: Cell<usize>,
+}
+
+impl Preface {
+    fn of(side: Side) -> Preface {
+        let text = if side == Side::Server { CLIENT_PREFACE } else { 0 };
+        Preface { ahead: Cell::new(text + FRAME_LENGTH), seen: Cell::new(0) }
+    }
+
+    /// Takes in what has come. False: it is not what has to come first.
+    fn accepts(&self, bytes: &[u8]) -> bool {
+        if self.seen.get() == 2 {
+            return true;
+        }
+        let passed = self.ahead.get().min(bytes.len());
+        self.ahead.set(self.ahead.get() - passed);
+        for byte in bytes[passed..].iter().take(2 - self.seen.get()) {
+            let as_must_be = if self.seen.get() == 0 { *byte == SETTINGS } else { byte & ACK == 0 };
+            if !as_must_be {
+                return false;
+            }
+            self.seen.set(self.seen.get() + 1);
+        }
+        true
+    }
+}
+
+/// Length of the text that a client's preface begins with. Bytes.
+const CLIENT_PREFACE: usize = 24;
+/// What stands before the type in a frame's header. Bytes.
+const FRAME_LENGTH: usize = 3;
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+/// With PROTOCOL_ERROR, no stream having been processed.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// Bytes `start..end` of the lease are to be written.
 #[derive(Default)]
@@ -48,7 +90,7 @@ const DISCARDED: usize = 256 << 10;
 impl Wire {
     /// `prefix` is what was read from `io` before.
     /// With `guard`, reading fails where it finds a flood.
-    pub fn new(io: Io, prefix: ReadBuffer, guard: Option<FloodGuard>) -> Wire {
+    pub fn new(io: Io, prefix: ReadBuffer, side: Side, guard: Option<FloodGuard>) -> Wire {
         Wire(Rc::new(Shared {
             guard,
             flooded: Cell::new(false),
@@ -58,6 +100,7 @@ impl Wire {
             out: RefCell::default(),
             written: Cell::new(0),
             at_end: Cell::new(false),
+            preface: Preface::of(side),
             discarded: Cell::new(0),
         }))
     }
@@ -123,6 +166,12 @@ impl Wire {
             }
         }
         Poll::Pending
+    }
+
+    /// Says GOAWAY: to `h2` it is a read that failed.
+    fn refuse_preface(&self) -> io::Error {
+        let _ = self.0.out.borrow_mut().take(&[IoSlice::new(&GOAWAY)]);
+        io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 that does not begin with SETTINGS")
     }
 
     /// Notes that `count` bytes of those waiting, and none else, were written.
@@ -193,10 +242,11 @@ impl AsyncRead for Wire {
         let mut prefix = shared.prefix.borrow_mut();
         if !prefix.is_empty() {
             let count = prefix.len().min(buffer.remaining());
+            let accepted = shared.preface.accepts(&prefix.data()[..count]);
             buffer.put_slice(&prefix.data()[..count]);
             let checked = self.check(&prefix.data()[..count]);
             prefix.consume(count);
-            return Poll::Ready(checked);
+            return Poll::Ready(if accepted { checked } else { Err(self.refuse_preface()) });
         }
         let before = buffer.filled().len();
         let polled = shared.io.borrow_mut().poll_read(cx, buffer);
@@ -204,6 +254,9 @@ impl AsyncRead for Wire {
         shared.read.set(shared.read.get() + count as u64);
         if count == 0 && polled.is_ready() {
             shared.at_end.set(true);
+        }
+        if !shared.preface.accepts(&buffer.filled()[before..]) {
+            return Poll::Ready(Err(self.refuse_preface()));
         }
         if count > 0 {
             self.check(&buffer.filled()[before..])?;

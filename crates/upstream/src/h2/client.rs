@@ -70,7 +70,7 @@ pub(super) async fn open(
     let host = Rc::clone(&guard.host);
     let settings = &host.cluster.settings;
     let flood = FloodGuard::new(Side::Client, options, host.cluster.http2_stats());
-    let wire = Wire::new(io, ReadBuffer::new(), Some(flood));
+    let wire = Wire::new(io, ReadBuffer::new(), Side::Client, Some(flood));
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.initial_stream_window)
@@ -239,7 +239,7 @@ impl Driver {
         }
         let stats = &self.client.host.cluster.stats;
         polled.map(|ended| match ended {
-            Err(error) if error.is_library() => {
+            Err(error) if error.is_library() || is_preface_error(&error) => {
                 stats.upstream_cx_protocol_error.inc();
                 DestroyedBy::Us
             }
@@ -294,4 +294,9 @@ impl Driver {
         stats.upstream_cx_tx_bytes_total.add(self.wire.take_written());
         self.guard.set_to_send(self.wire.waiting());
     }
+}
+
+/// Whether the wire refused what the host began with.
+pub(super) fn is_preface_error(error: &h2::Error) -> bool {
+    error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
 }

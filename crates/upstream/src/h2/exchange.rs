@@ -14,10 +14,10 @@ use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
 use proxy_http::tunnel::{TunnelRequest, set_upgrade};
-use proxy_http::{HeaderId, Request, Tunnel, Version, websocket};
+use proxy_http::{HeaderId, Headers, Request, Tunnel, Version, websocket};
 use proxy_net::AttemptGuard;
 
-use super::client::{Client, OpenStream};
+use super::client::{Client, OpenStream, is_preface_error};
 use crate::exchange::{ExchangeError, ResponseGuard};
 
 /// One request and its response. Dropping it before the response has ended resets the stream.
@@ -116,6 +116,10 @@ impl Exchange {
         }
         let mut headers = headers_from_map(response.headers());
         let mut status = response.status().as_u16();
+        if !is_framed_once(&headers, status) {
+            stream.open.client.host.cluster.http2_stats().rx_messaging_error.inc();
+            return Poll::Ready(Err(ExchangeError::Malformed(HeadError::Malformed("content-length"))));
+        }
         self.attempt.note(|attempt, now| {
             attempt.receive_begin.set_once(attempt.start, now);
             attempt.received.headers.set(headers.byte_size() as u64 + 10);
@@ -231,6 +235,10 @@ impl Stream {
     /// What became of a stream that ended before its response began.
     fn failed(&mut self, error: h2::Error) -> ExchangeError {
         self.ended = true;
+        if is_preface_error(&error) {
+            // No socket fails so: it is what the wire found out.
+            return ExchangeError::Malformed(HeadError::Malformed("HTTP/2 preface"));
+        }
         if error.is_io() {
             self.open.client.host.cluster.stats.upstream_rq_pending_failure_eject.inc();
             return ExchangeError::Closed { heard: false };
@@ -287,6 +295,13 @@ impl Drop for Stream {
     }
 }
 
+/// Whether a response says at most once how long it is, and nothing where it has no body. `h2` compares lengths with
+/// bodies only.
+fn is_framed_once(headers: &Headers, status: u16) -> bool {
+    let lengths = headers.values(HeaderId::CONTENT_LENGTH).count();
+    lengths <= 1 && (status != 204 || content_length(headers).is_none_or(|length| length == 0))
+}
+
 /// A response body that arrives from the host.
 struct ResponseBody {
     receiver: BodyReceiver,
@@ -334,5 +349,25 @@ impl BodyStream for ResponseBody {
 
     fn remaining(&self) -> Option<u64> {
         self.receiver.remaining()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_says_at_most_once_how_long_it_is() {
+        for (status, lengths, expected) in [
+            (200, &[][..], true),
+            (200, &["2"], true),
+            (200, &["2", "2"], false),
+            (204, &["0"], true),
+            (204, &["2"], false),
+            (304, &["2"], true),
+        ] {
+            let headers: Headers = lengths.iter().map(|length| ("content-length", *length)).collect();
+            assert_eq!(is_framed_once(&headers, status), expected, "{status} {lengths:?}");
+        }
     }
 }

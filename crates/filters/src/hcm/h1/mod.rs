@@ -19,7 +19,7 @@ use proxy_http::h1::head::{
 use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
-use proxy_http::{StreamInfo, Version};
+use proxy_http::{Scheme, StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
 use proxy_runtime::{DrainGuard, clock};
@@ -266,7 +266,7 @@ impl Downstream {
         }
         loop {
             if !read.is_empty() {
-                match parse(&read, &rules, seen, manager.needs.record) {
+                match parse(&read, &rules, seen, manager) {
                     Ok(Some((start, length))) => {
                         read.consume(length);
                         return Poll::Ready(Ok(start));
@@ -445,20 +445,24 @@ impl Downstream {
     }
 }
 
-/// Parses what may be the start of a request. `seen` bytes were looked at before; `count`: a log wants to know its size.
+/// Parses what may be the start of a request. `seen` bytes were looked at before.
 fn parse(
     read: &ReadBuffer,
     rules: &RequestRules<'_>,
     seen: &mut usize,
-    count: bool,
+    manager: &Manager,
 ) -> Result<Option<(Start, usize)>, HeadError> {
     let data = read.data();
     let before = std::mem::replace(seen, data.len());
     if before > 0 && data.len() <= rules.limits.bytes && !may_be_complete(data, before) {
         return Ok(None);
     }
-    Ok(parse_request(data, rules)?.map(|(head, length)| {
-        let headers = if count { header_bytes(&data[..length]) } else { 0 };
-        (Start::Head(Box::new(head), HeadSize { whole: length as u64, headers }), length)
-    }))
+    let Some((head, length)) = parse_request(data, rules)? else { return Ok(None) };
+    // Only who trusts what is said of the client's connection takes its word for another scheme.
+    let is_edge = manager.settings.use_remote_address && manager.settings.xff_trusted_hops == 0;
+    if is_edge && head.request.scheme != Scheme::Http {
+        return Err(HeadError::Scheme);
+    }
+    let headers = if manager.needs.record { header_bytes(&data[..length]) } else { 0 };
+    Ok(Some((Start::Head(Box::new(head), HeadSize { whole: length as u64, headers }), length)))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use proxy_http::body::Body;
-use proxy_http::forwarding::asks_for_tunnel;
+use proxy_http::forwarding::{asks_for_tunnel, expects_continue};
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
@@ -63,16 +63,16 @@ pub(super) async fn serve_stream(
     manager.set_stream_timeouts(&stream, now);
     *downstream.decoder.borrow_mut() = BodyDecoder::new(framing);
     let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: framing == Framing::Chunked };
+    if expects_continue(&request) {
+        request.headers.remove(HeaderId::EXPECT);
+        // Who speaks HTTP/1.0 knows no such answer (RFC 9110, section 10.1.1).
+        if version == Version::Http11 {
+            send_continue(manager, downstream).await?;
+        }
+    }
     if framing == Framing::None && !arrival.tunnel {
         stream.request_completed(now);
     } else {
-        if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
-            request.headers.remove(HeaderId::EXPECT);
-            // Who speaks HTTP/1.0 knows no such answer (RFC 9110, section 10.1.1).
-            if version == Version::Http11 {
-                send_continue(manager, downstream).await?;
-            }
-        }
         request.body = Body::Stream(Box::new(RequestBody {
             downstream: Rc::clone(downstream),
             stream: Rc::clone(&stream),
@@ -116,7 +116,8 @@ pub(super) async fn serve_stream(
     }
     // To HTTP/1.0 the end of a body without a length is the end of the connection.
     let until_close = version == Version::Http10 && response.body.remaining().is_none();
-    let announce_close = close || last || draining || until_close || !stream.is_request_complete();
+    let announce_close =
+        close || last || draining || until_close || stream.is_last() || !stream.is_request_complete();
     let sent =
         send_response(manager, downstream, &stream, response, announce_close, to_head, &mut guard).await;
     stream.clear_timeouts();
@@ -248,6 +249,10 @@ fn response_framing(response: &mut Response, to_head: bool, http10: bool) -> Fra
     if response.status < 200 || response.status == 204 {
         headers.remove(HeaderId::CONTENT_LENGTH);
         return Framing::None;
+    }
+    if to_head && !http10 && response.status != 304 && !headers.contains(HeaderId::CONTENT_LENGTH) {
+        // So it would be framed for GET.
+        headers.set(HeaderId::TRANSFER_ENCODING, b"chunked");
     }
     if to_head || response.status == 304 {
         return Framing::None;

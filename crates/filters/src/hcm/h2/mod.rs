@@ -7,6 +7,7 @@ mod stream;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -80,7 +81,7 @@ pub(super) async fn serve(
     guard: ConnectionGuard,
 ) -> Result<(), CloseReason> {
     let flood = FloodGuard::new(Side::Server, &manager.settings.http2, manager.stats.http2());
-    let wire = Wire::new(connection.io, connection.prefix, Some(flood));
+    let wire = Wire::new(connection.io, connection.prefix, Side::Server, Some(flood));
     let shared = Rc::new(Shared {
         manager: Rc::clone(manager),
         info: connection.info,
@@ -318,8 +319,14 @@ impl Driver {
         if self.wire.is_flooded() {
             return Err(CloseReason::DownstreamProtocol("HTTP/2 flood"));
         }
+        let io = error.into_io();
+        if io.as_ref().is_some_and(|error| error.kind() == ErrorKind::InvalidData) {
+            // No socket fails so: it is what the wire found out.
+            self.shared.manager.stats.manager.downstream_cx_protocol_error.inc();
+            return Err(CloseReason::DownstreamProtocol("HTTP/2 preface"));
+        }
         self.guard.closed_by_peer();
-        match error.into_io() {
+        match io {
             Some(error) => Err(CloseReason::Downstream(error)),
             None => Ok(()),
         }
