@@ -2,20 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
-use proxy_tests::{Backend, Bootstrap, Proxy, only_proxyd, workspace_root, yaml};
+use proxy_tests::{Backend, Bootstrap, Proxy, only_proxyd, yaml};
 
-/// The program, built when first asked for.
+/// A member of the workspace, so it is built with the others.
 fn program() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let built = || {
-        let build = ["build", "--offline", "--package", "proxyd-with-greetings"];
-        let status = Command::new(env!("CARGO")).current_dir(workspace_root()).args(build).status().unwrap();
-        assert!(status.success());
-        proxy_tests::proxyd().with_file_name("proxyd-with-greetings")
-    };
-    BUILT.get_or_init(built).clone()
+    proxy_tests::proxyd().with_file_name("proxyd-with-greetings")
 }
 
 fn bootstrap(backend: &Backend) -> Bootstrap {
