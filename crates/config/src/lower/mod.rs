@@ -130,7 +130,7 @@ pub(crate) fn cluster_names(message: &bootstrap_v3::Bootstrap) -> ClusterNames {
     bootstrap::cluster_names(message)
 }
 
-/// As [`bootstrap`]; `names` knows afterwards which clusters are used.
+/// As [`bootstrap()`]; `names` knows afterwards which clusters are used.
 pub(crate) fn bootstrap_with(
     names: &ClusterNames,
     message: &bootstrap_v3::Bootstrap,

@@ -1,6 +1,6 @@
 //! `envoy.filters.network.tcp_proxy`: a downstream connection's bytes to a cluster and back.
 //!
-//! [`TcpProxy`] chooses the cluster and connects; a [`session::Session`] then watches a [`relay::Relay`] to its end. A
+//! [`TcpProxy`] chooses the cluster and connects; a [`session::Session`] then watches a [`Relay`] to its end. A
 //! draining worker leaves streams of bytes alone: nothing in them says where they may be cut.
 
 mod log;
