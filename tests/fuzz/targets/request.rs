@@ -21,7 +21,7 @@ fn parse(data: &[u8]) -> Result<Option<(String, Framing, usize)>, HeadError> {
     assert_eq!(all, written.len(), "more than one request: {}", written.escape_ascii());
     assert_eq!(head.framing, again.framing, "{}", written.escape_ascii());
     assert_eq!(head.request.method, again.request.method);
-    let shown = format!("{:?} {} {} {}", head.framing, head.close, head.upgrade, written.escape_ascii());
+    let shown = format!("{:?} {} {}", head.framing, head.close, written.escape_ascii());
     Ok(Some((shown, head.framing, length)))
 }
 

@@ -12,7 +12,9 @@ use proxy_http::h1::write::{HeadStyle, write_response_head};
 fuzz_target!(|data: &[u8]| {
     let Some((&[to_head, ref cuts @ ..], bytes)) = data.split_first_chunk::<5>() else { return };
     connection::whole_and_in_pieces_agree(cuts, bytes, &|data| {
-        let Some((head, length)) = parse_response(data, LIMITS, &Http1Options::PLAIN, to_head == 1)? else { return Ok(None) };
+        let Some((head, length)) = parse_response(data, LIMITS, &Http1Options::PLAIN, to_head == 1)? else {
+            return Ok(None);
+        };
         let mut written = Vec::new();
         write_response_head(head.status, &head.headers, HeadStyle::default(), &mut written);
         let again = parse_response(&written, LIMITS_AGAIN, &Http1Options::PLAIN, to_head == 1);
