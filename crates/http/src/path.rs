@@ -121,10 +121,13 @@ fn canonicalize(path: &[u8]) -> Option<Text> {
     let path = without_dot_parameters(path);
     let mut new = Text::new();
     let mut at = 0;
+    // Where in `new` the last percent sign stands that begins no escape.
+    let mut bare = None;
     while let Some(&byte) = path.get(at) {
         if let Some(length) = dot(&path[at..]) {
             at += length;
             at += push_dot(&mut new, &path[at..]);
+            bare = bare.filter(|&percent| percent < new.len());
             continue;
         }
         at += 1;
@@ -136,14 +139,34 @@ fn canonicalize(path: &[u8]) -> Option<Text> {
                 Some(decoded) if is_unreserved(decoded) => {
                     new.push(decoded);
                     at += 2;
+                    if let Some(percent) = bare {
+                        keep_bare(&mut new, percent, path.get(at));
+                    }
                 }
-                _ => new.push(b'%'),
+                Some(_) => new.push(b'%'),
+                None => {
+                    bare = Some(new.len());
+                    new.push(b'%');
+                }
             },
             ESCAPED => new.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]),
             _ => return None,
         }
     }
     Some(new)
+}
+
+/// A byte has just been decoded: should the percent sign at `percent` begin an escape now, perhaps with the byte that comes
+/// `next`, it is escaped itself. Who decodes once more would see another path otherwise.
+fn keep_bare(new: &mut Text, percent: usize, next: Option<&u8>) {
+    let begins_escape = match &new[percent + 1..] {
+        [high] => next.is_some_and(|low| unhex(&[*high, *low]).is_some()),
+        behind @ [_, _] => unhex(behind).is_some(),
+        _ => false,
+    };
+    if begins_escape {
+        new.insert_from_slice(percent + 1, b"25");
+    }
 }
 
 /// Envoy drops the parameters of a dot segment (`/..;x/`), which some backends would ignore after it was routed. Only
@@ -318,6 +341,23 @@ mod tests {
         assert_eq!(normalized(b"/\xff", &all), "400");
         assert_eq!(normalized(b"/a\0", &all), "400");
         assert_eq!(normalized(b"/\x7f", &all), "/%7F");
+    }
+
+    #[test]
+    fn a_decoded_byte_completes_no_escape() {
+        let all = settings(true, false, EscapedSlashes::KeepUnchanged);
+        for (path, expected) in [
+            ("/%2%65", "/%252e"),
+            ("/%4%41z", "/%254Az"),
+            ("/%%34%31", "/%2541"),
+            ("/%%341", "/%2541"),
+            ("/%%34z", "/%4z"),
+            ("/%%30%30", "/%2500"),
+            ("/a%/../%41", "/A"),
+            ("/%2%65%2%65/b", "/%252e%252e/b"),
+        ] {
+            assert_eq!(normalized(path.as_bytes(), &all), expected, "{path}");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
         // Unescaping goes over the path once: `%%2f2f` holds one again, as it does in Envoy.
         assert!(!escaped || target.windows(2).any(|pair| pair == b"%%"), "an escaped slash is left");
     }
-    // Envoy drops the parameters of a dot segment only behind a forward slash, which a backslash becomes later.
+    // As in Envoy, parameters of a dot segment go only behind a forward slash, which a backslash becomes later.
     if settings.escaped_slashes == EscapedSlashes::KeepUnchanged && !path.contains(&b';') {
         let mut again = Request::new(Method::Get, Version::Http11, b"h", &new, Headers::new());
         assert_eq!(normalize_path(&mut again, &settings), PathAction::Continue, "refused the second time");
