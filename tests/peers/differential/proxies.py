@@ -94,13 +94,20 @@ class Proxy:
         self.program.stop()
 
 
+handed_out = set()
+
+
 def free_port():
-    """A port that nothing listens on, below those that the system hands out to whoever asks for any."""
+    """A port that nothing listens on, below those that the system hands out to whoever asks for any; each only once, for
+    listeners share a port without a word."""
     while True:
         port = random.randrange(12000, 32000)
+        if port in handed_out:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
+                handed_out.add(port)
                 return port
             except OSError:
                 continue
