@@ -204,7 +204,7 @@ fn other_routes(old: &Listener, new: &Listener) -> Option<Vec<usize>> {
     alike.then(|| pairs.filter(|(_, (old, new))| old != new).map(|(index, _)| index).collect())
 }
 
-/// Fields besides the static resources. Those without a name here are not supported, so they are in no bootstrap.
+/// Fields besides the static resources. What has no name here is told as the bootstrap.
 fn elsewhere(old: &Bootstrap, new: &Bootstrap) -> Vec<&'static str> {
     if old == new {
         return Vec::new();
@@ -220,6 +220,8 @@ fn elsewhere(old: &Bootstrap, new: &Bootstrap) -> Vec<&'static str> {
             old.stats_flush != new.stats_flush || old.stats_flush_interval != new.stats_flush_interval,
         ),
         ("watchdogs", old.watchdogs != new.watchdogs),
+        ("layered_runtime", old.layered_runtime != new.layered_runtime),
+        ("overload_manager", old.overload_manager != new.overload_manager),
     ];
     let mut found: Vec<_> = fields.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
     if found.is_empty() {

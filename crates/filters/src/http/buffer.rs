@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use proxy_config::settings::{self, BufferPerRoute, RouteFilterConfig};
+use proxy_config::settings::{self, BufferPerRoute};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::h1::write::set_content_length;
 use proxy_http::reply::LocalReply;
-use proxy_http::route::RouteFilterValue;
 use proxy_http::{Body, BodyError, Frame, HeaderId, Request, StreamInfo, Tunnelling};
 use proxy_net::buffer::Chunk;
 
@@ -74,13 +73,6 @@ fn broken(stream: &StreamInfo, error: &BodyError) -> Result<Flow, Reset> {
 impl HttpFilterPlan for Buffer {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
         Box::new(self.clone())
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Buffer(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 }
 

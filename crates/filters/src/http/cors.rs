@@ -1,12 +1,11 @@
 //! `envoy.filters.http.cors`: answers preflight requests, and tells browsers which origins may read a response.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use proxy_config::settings::{CorsPolicy, RouteFilterConfig, StringMatcher};
+use proxy_config::settings::{CorsPolicy, StringMatcher};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
-use proxy_http::route::{RouteEntry, RouteFilterValue};
+use proxy_http::route::RouteEntry;
 use proxy_http::{Headers, Method, Request, Response, StreamInfo};
 use proxy_stats::stats_block;
 
@@ -150,13 +149,6 @@ impl Allowed {
 impl HttpFilterPlan for Cors {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
         Box::new(self.clone())
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Cors(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 }
 

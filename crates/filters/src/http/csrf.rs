@@ -3,10 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_config::settings::{CsrfPolicy, RouteFilterConfig};
+use proxy_config::settings::CsrfPolicy;
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::reply::FilterReply;
-use proxy_http::route::RouteFilterValue;
 use proxy_http::{Method, Request, StreamInfo};
 use proxy_stats::stats_block;
 
@@ -85,13 +84,6 @@ fn host_and_port(url: &[u8]) -> &[u8] {
 impl HttpFilterPlan for Csrf {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
         Box::new(self.clone())
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Csrf(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 }
 

@@ -5,12 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_config::settings::{
-    self, AbortStatus, FaultAbort, FaultDelay, FaultRate, Fraction, RouteFilterConfig,
-};
+use proxy_config::settings::{self, AbortStatus, FaultAbort, FaultDelay, FaultRate, Fraction};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::reply::FilterReply;
-use proxy_http::route::{RouteEntry, RouteFilterValue, SelectedCluster, header_matches};
+use proxy_http::route::{RouteEntry, SelectedCluster, header_matches};
 use proxy_http::{Body, HeaderId, Request, Response, ResponseFlags, StreamInfo};
 use proxy_runtime::{Timer, clock};
 use proxy_stats::{GaugeGuard, stats_block};
@@ -192,13 +190,6 @@ fn abort_status(abort: &FaultAbort, request: &Request) -> Option<(u16, Option<u3
 impl HttpFilterPlan for Fault {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
         Box::new(self.clone())
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Fault(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 }
 

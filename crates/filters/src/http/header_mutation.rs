@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use proxy_config::settings::{
     AppendAction, HeaderMutationFilter, HeaderValue, LogType, Mutation, Mutations, QueryMutation,
-    RouteFilterConfig,
 };
 use proxy_http::access_log::{FormatContext, write_text};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::mutation::{ContextSource, mutate_request, mutate_response};
 use proxy_http::reply::percent_encode;
-use proxy_http::route::{RouteEntry, RouteFilterValue};
+use proxy_http::route::RouteEntry;
 use proxy_http::{Request, Response, StreamInfo};
 
 use super::{FilterContext, FilterWorker, HttpFilterPlan};
@@ -42,13 +41,6 @@ impl HttpFilterPlan for HeaderMutation {
             settings: Arc::clone(&self.settings),
             filter_chain: Rc::clone(&worker.filter_chain),
         })
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::HeaderMutation(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 
     fn tells_of_record(&self) -> bool {

@@ -72,13 +72,19 @@ pub trait HttpFilterPlan: Send + Sync {
     /// A worker's instance.
     fn build(&self, worker: &FilterWorker) -> Box<dyn HttpFilter>;
 
-    /// What the filter is to find as [`RouteEntry::filter_config`](proxy_http::route::RouteEntry::filter_config). `None` where
-    /// these are no settings of this filter's.
+    /// What the filter is to find as [`RouteEntry::filter_config`](proxy_http::route::RouteEntry::filter_config), which it asks
+    /// for by type. `None` where these are no settings of this filter's.
     fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Extension(extension) => Some(Arc::clone(&extension.settings)),
-            _ => None,
-        }
+        Some(match settings {
+            RouteFilterConfig::Buffer(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::Compressor(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::Cors(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::Csrf(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::Extension(extension) => Arc::clone(&extension.settings),
+            RouteFilterConfig::Fault(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::HeaderMutation(settings) => Arc::clone(settings) as _,
+            RouteFilterConfig::LocalRateLimit(settings) => Arc::clone(settings) as _,
+        })
     }
 
     /// Whether it tells what is only noted of a stream where somebody wants to know it.

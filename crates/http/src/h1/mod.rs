@@ -7,4 +7,5 @@ pub mod body;
 pub mod head;
 pub mod outgoing;
 pub mod stats;
+pub(crate) mod target;
 pub mod write;

@@ -11,7 +11,8 @@ use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use crate::body::Body;
-use crate::h1::head::{HeadError, valid_authority};
+use crate::h1::head::HeadError;
+use crate::h1::target::valid_authority;
 use crate::headers::{Headers, Span};
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;

@@ -4,11 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use proxy_config::settings::{
-    self, CompressedDirection, CompressorPerRoute, HttpFilterConfig, RouteFilterConfig,
-};
+use proxy_config::settings::{self, CompressedDirection, CompressorPerRoute, HttpFilterConfig};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
-use proxy_http::route::RouteFilterValue;
 use proxy_http::{Body, BodyError, BodyStream, Frame, HeaderId, Headers, Request, Response, StreamInfo};
 use proxy_net::buffer::Chunk;
 use proxy_stats::{Counter, stats_block};
@@ -201,13 +198,6 @@ fn vary(headers: &mut Headers) {
 impl HttpFilterPlan for Compressor {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
         Box::new(self.clone())
-    }
-
-    fn route_config(&self, settings: &RouteFilterConfig) -> Option<RouteFilterValue> {
-        match settings {
-            RouteFilterConfig::Compressor(settings) => Some(Arc::clone(settings) as _),
-            _ => None,
-        }
     }
 }
 
