@@ -17,6 +17,9 @@ mod proxyctl;
 #[allow(dead_code, reason = "only its definition is used here")]
 #[path = "../../proxyd/src/arguments.rs"]
 mod proxyd;
+#[allow(dead_code, reason = "only its definition is used here")]
+#[path = "../../proxytop/src/arguments.rs"]
+mod proxytop;
 
 fn main() -> io::Result<ExitCode> {
     let root = root();
@@ -48,7 +51,9 @@ fn root() -> PathBuf {
 /// Every file, by its path in the workspace.
 fn generated() -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
-    for command in [proxyd::Arguments::command(), proxyctl::Arguments::command()] {
+    for command in
+        [proxyd::Arguments::command(), proxyctl::Arguments::command(), proxytop::Arguments::command()]
+    {
         let program = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();
