@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use proxy_tests::{Backend, Bootstrap, Proxy, Wire};
+use proxy_tests::{Backend, Bootstrap, Proxy, Wire, only_proxyd};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -336,4 +336,29 @@ fn trailers_do_not_say_how_long_the_body_was() {
     wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("content-length", "5")])));
     fate(&mut wire);
     assert_still_serving(&backend, &proxy);
+}
+
+#[test]
+fn a_stream_that_comes_with_the_answer_to_the_last_ping_is_served() {
+    only_proxyd!("Envoy asks no ping, it waits for drain_timeout");
+    let backend = Backend::saying("ok");
+    let bootstrap = Bootstrap::http(backend.address())
+        .filter_with("common_http_protocol_options: {max_requests_per_connection: 1}");
+    let proxy = Proxy::start(&bootstrap);
+    let mut wire = open(&proxy);
+    let ask = |stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&GET));
+    wire.send(ask(1));
+    let (mut answered, mut goaways) = (Vec::new(), 0);
+    while let Some(head) = wire.try_bytes(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = wire.try_bytes(length).expect("a whole frame");
+        match head[3] {
+            HEADERS => answered.push(head[8]),
+            GOAWAY => goaways += 1,
+            PING if head[4] & ACK == 0 => drop(wire.send([frame(PING, ACK, 0, &payload), ask(3)].concat())),
+            _ => {}
+        }
+    }
+    assert_eq!((answered, goaways), (vec![1, 3], 2));
+    assert_eq!(backend.requests().len(), 2);
 }

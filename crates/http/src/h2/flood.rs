@@ -82,6 +82,12 @@ impl Heads {
 }
 
 impl FloodGuard {
+    /// Bytes that the peer has still to send of the frame under way; `None` within a frame's head.
+    pub(super) fn until_next_frame(&self) -> Option<usize> {
+        let inbound = self.inbound.borrow();
+        (inbound.have == 0).then_some(inbound.skip)
+    }
+
     pub fn new(side: Side, options: &Http2Options, stats: &Http2Stats) -> FloodGuard {
         let preface = |has: bool| if has { PREFACE } else { 0 };
         FloodGuard {

@@ -14,7 +14,7 @@ use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{FloodGuard, Side};
+use super::{FloodGuard, Side, farewell};
 
 /// A handle; `h2` has one, the connection's task another.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ struct Shared {
     flooded: Cell<bool>,
     preface: Preface,
     discarded: Cell<usize>,
+    leaving: Cell<bool>,
 }
 
 /// Watches that the first frame is the SETTINGS of the peer's preface (RFC 9113, section 3.4), which `h2` does not.
@@ -102,7 +103,13 @@ impl Wire {
             at_end: Cell::new(false),
             preface: Preface::of(side),
             discarded: Cell::new(0),
+            leaving: Cell::new(false),
         }))
+    }
+
+    /// GOAWAY is being said: from now on [`farewell`] has its say on what is read.
+    pub fn leave(&self) {
+        self.0.leaving.set(true);
     }
 
     /// Bytes read since this was last asked.
@@ -259,6 +266,13 @@ impl AsyncRead for Wire {
             return Poll::Ready(Err(self.refuse_preface()));
         }
         if count > 0 {
+            if shared.leaving.get()
+                && let Some(guard) = &shared.guard
+                && let Some(rest) = guard.until_next_frame()
+                && rest < count
+            {
+                farewell::put_pong_last(&mut buffer.filled_mut()[before + rest..]);
+            }
             self.check(&buffer.filled()[before..])?;
         }
         polled

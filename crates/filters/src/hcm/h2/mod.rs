@@ -383,6 +383,7 @@ impl Driver {
         }
         self.shared.codec_stats().goaway_sent.inc();
         self.shared.deadlines.set(DRAIN, clock::now() + self.shared.manager.settings.drain_timeout);
+        self.wire.leave();
         self.connection.graceful_shutdown();
         true
     }
