@@ -46,6 +46,9 @@ _proxyctl() {
             proxyctl,rollback)
                 cmd="proxyctl__subcmd__rollback"
                 ;;
+            proxyctl,routes)
+                cmd="proxyctl__subcmd__routes"
+                ;;
             proxyctl,stats)
                 cmd="proxyctl__subcmd__stats"
                 ;;
@@ -106,6 +109,9 @@ _proxyctl() {
             proxyctl__subcmd__help,rollback)
                 cmd="proxyctl__subcmd__help__subcmd__rollback"
                 ;;
+            proxyctl__subcmd__help,routes)
+                cmd="proxyctl__subcmd__help__subcmd__routes"
+                ;;
             proxyctl__subcmd__help,stats)
                 cmd="proxyctl__subcmd__help__subcmd__stats"
                 ;;
@@ -124,8 +130,23 @@ _proxyctl() {
             proxyctl__subcmd__help__subcmd__config,dump)
                 cmd="proxyctl__subcmd__help__subcmd__config__subcmd__dump"
                 ;;
+            proxyctl__subcmd__help__subcmd__routes,explain)
+                cmd="proxyctl__subcmd__help__subcmd__routes__subcmd__explain"
+                ;;
             proxyctl__subcmd__help__subcmd__validate,config)
                 cmd="proxyctl__subcmd__help__subcmd__validate__subcmd__config"
+                ;;
+            proxyctl__subcmd__routes,explain)
+                cmd="proxyctl__subcmd__routes__subcmd__explain"
+                ;;
+            proxyctl__subcmd__routes,help)
+                cmd="proxyctl__subcmd__routes__subcmd__help"
+                ;;
+            proxyctl__subcmd__routes__subcmd__help,explain)
+                cmd="proxyctl__subcmd__routes__subcmd__help__subcmd__explain"
+                ;;
+            proxyctl__subcmd__routes__subcmd__help,help)
+                cmd="proxyctl__subcmd__routes__subcmd__help__subcmd__help"
                 ;;
             proxyctl__subcmd__validate,config)
                 cmd="proxyctl__subcmd__validate__subcmd__config"
@@ -146,7 +167,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate config coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate config routes coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -346,7 +367,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate config coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="validate config routes coverage explain status drain stop reload restart rollback epochs log-level stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -516,6 +537,34 @@ _proxyctl() {
         proxyctl__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__routes)
+            opts="explain"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__routes__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -706,6 +755,108 @@ _proxyctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__routes)
+            opts="-h --help explain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__routes__subcmd__explain)
+            opts="-H -h --header --listener --filter-chain --route-config --client --random --allow-unsupported --no-files --env-substitution --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --header)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listener)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --filter-chain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --route-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --random)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__routes__subcmd__help)
+            opts="explain help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__routes__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__routes__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

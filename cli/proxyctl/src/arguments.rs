@@ -1,5 +1,6 @@
 //! The command line as it is typed. Knows nothing but clap: manual pages and completions are made from it as well.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,6 +27,10 @@ pub(crate) enum Command {
     /// Shows configurations, and what differs between them
     #[command(subcommand)]
     Config(Config),
+
+    /// Says where requests go
+    #[command(subcommand)]
+    Routes(Routes),
 
     /// Shows what of Envoy's v3 API is supported, or what of a file is not
     Coverage(Coverage),
@@ -166,6 +171,75 @@ pub(crate) struct ConfigDiff {
 
     #[command(flatten)]
     pub(crate) instance: Where,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Routes {
+    /// Says which virtual host and route take a request, why others do not, and what the request becomes
+    ///
+    /// What HTTP filters do to it is not told. Exits with 1 if no route takes it.
+    Explain(RoutesExplain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoutesExplain {
+    /// A bootstrap file
+    #[arg(value_name = "CONFIG")]
+    pub(crate) file: PathBuf,
+
+    /// The request's method
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: String,
+
+    /// The request's URL, or its path where -H names a host; for CONNECT, host and port
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+
+    /// A header of the request
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+
+    /// The listener that the request comes to
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+
+    /// The filter chain of the listener, by its name, or by its number from 0 with a # ahead of it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) filter_chain: Option<String>,
+
+    /// The route configuration
+    #[arg(long, value_name = "NAME")]
+    pub(crate) route_config: Option<String>,
+
+    /// Where the request comes from
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) client: IpAddr,
+
+    /// Stands for what is drawn for each request: decides runtime_fraction and weighted_clusters
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) random: u64,
+
+    /// What proxyd does not implement is left out, and no error
+    #[arg(long)]
+    pub(crate) allow_unsupported: bool,
+
+    /// Does not look at files that the configuration names: they are on another machine
+    #[arg(long)]
+    pub(crate) no_files: bool,
+
+    /// Fills in ${VAR} and ${VAR:-default} in values from the environment
+    #[arg(long)]
+    pub(crate) env_substitution: bool,
+
+    /// How it is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod readings;
 mod reload;
 mod report;
 mod restart;
+mod routes;
 mod stats;
 mod status;
 mod validate;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, Config, Validate};
+use crate::arguments::{Arguments, Command, Config, Routes, Validate};
 use crate::output::Output;
 
 fn main() -> ExitCode {
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Validate(Validate::Config(arguments)) => return validate::config(&arguments, &mut output),
         Command::Config(Config::Dump(arguments)) => config::dump(&arguments, &mut output),
         Command::Config(Config::Diff(arguments)) => config::diff(&arguments, &mut output),
+        Command::Routes(Routes::Explain(arguments)) => routes::explain(&arguments, &mut output),
         Command::Coverage(arguments) => coverage::coverage(&arguments, &mut output),
         Command::Explain(arguments) => validate::explain(&arguments, &mut output),
         Command::Status(arguments) => status::status(&arguments, &mut output),

@@ -304,3 +304,60 @@ fn configurations_differ_by_resource() {
     assert_eq!((code, text.as_str()), (Some(1), "~ node.id: \"one\" becomes \"two\"\n"));
     assert_eq!(one.join().unwrap(), ["GET /config_dump"]);
 }
+
+#[test]
+fn routes_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let name = file.to_str().unwrap();
+    let listener = |name: &str, port: u16, path: &str| {
+        format!(
+            r#"
+  - name: {name}
+    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: a
+          route_config:
+            name: routes
+            virtual_hosts:
+            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: {path}}}, direct_response: {{status: 204}}}}]}}
+          http_filters:
+          - {{name: router, typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}
+"#
+        )
+    };
+    let listeners = |all: &[String]| {
+        std::fs::write(&file, format!("static_resources:\n  listeners:{}", all.concat())).unwrap();
+    };
+    listeners(&[listener("one", 1, "/a")]);
+    let (code, text, error) = plain(&["routes", "explain", name, "GET", "http://h/a"]);
+    let expected = "listener one, filter chain #0, route configuration \"routes\"\nhost h, path /a\nvirtual host \
+                    virtual_hosts[0] `all`: domain `*`\nroute routes[0]: prefix `/a`\nanswered with 204: \
+                    direct_response of the route\n";
+    assert_eq!((code, text.as_str()), (Some(0), expected), "{error}");
+    let (code, text, error) = plain(&["routes", "explain", name, "GET", "/b", "-H", "Host: h"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("not routes[0]: path `/b` does not begin with `/a`"), "{text}");
+    assert!(error.starts_with("proxyctl: no route takes this request: "), "{error}");
+    listeners(&[listener("one", 1, "/a"), listener("two", 2, "/b")]);
+    let (code, _, error) = plain(&["routes", "explain", name, "GET", "http://h/b"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("say which:\n  --listener one --filter-chain #0 --route-config \"routes\""),
+        "{error}"
+    );
+    let two = ["routes", "explain", name, "GET", "http://h/b", "--listener", "two", "--format", "json"];
+    let told: Value = serde_json::from_str(&plain(&two).1).unwrap();
+    assert_eq!((&told["listener"], &told["answer"]["status"]), (&"two".into(), &204.into()));
+    let (code, _, error) = plain(&["routes", "explain", name, "GET", "/", "--route-config", "x"]);
+    assert_eq!((code, error.contains("which host?")), (Some(1), true), "{error}");
+    let (_, _, error) = plain(&["routes", "explain", name, "GET", "http://h", "--route-config", "x"]);
+    assert!(error.contains("there are:\n  --listener one"), "{error}");
+    std::fs::write(&file, "node: {idd: a}\n").unwrap();
+    let (code, text, _) = plain(&["routes", "explain", name, "GET", "http://h"]);
+    assert!(code == Some(1) && text.contains("a.yaml:1:8: error[unknown-field]"), "{text}");
+}

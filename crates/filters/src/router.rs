@@ -8,7 +8,6 @@ use std::time::Instant;
 use proxy_config::settings::{self, HostRewrite, LogType, Priority, RouteAction, Terminated};
 use proxy_http::access_log::FormatContext;
 use proxy_http::filter::{Filtered, Reset, TerminalFilter};
-use proxy_http::forwarding::{remove_router_headers, take_timeouts};
 use proxy_http::h1::head::ResponseHead;
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
@@ -126,9 +125,8 @@ impl Router {
             return Ok(LocalReply::NoCluster(forward.cluster_not_found_status).response(stream));
         };
         stream.set_cluster(Arc::clone(&cluster.info.settings));
-        let suppress = self.settings.suppress_envoy_headers;
-        let timeouts = take_timeouts(request, forward.timeout, &self.settings);
-        remove_router_headers(&mut request.headers);
+        let source = || self.format_context(stream);
+        let timeouts = chosen.prepare_upstream(weighted, request, &self.settings, &source);
         let now = clock::now();
         if let Some(idle) = forward.idle_timeout {
             stream.set_timeout(StreamTimer::Idle, idle, now);
@@ -137,8 +135,6 @@ impl Router {
             stream.set_timeout(StreamTimer::Duration, duration, now);
         }
         stream.set_timeout(StreamTimer::Response, timeouts.global, now);
-        let source = || self.format_context(stream);
-        chosen.apply_request(weighted, request, !suppress, &source);
         let mut response = match self.send(stream, &cluster, forward, request).await {
             Ok(response) => response,
             Err(Failure::Reply(reply)) => {

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::headers::Headers;
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
+use crate::path::{PathAction, normalize_path};
 use crate::route::joined;
 
 pub mod host;
@@ -30,6 +31,8 @@ pub use timeouts::{Timeouts, remove_router_headers, take_timeouts};
 pub struct ForwardingContext<'a> {
     /// Address of the direct peer; `None` for UNIX sockets.
     pub peer: Option<IpAddr>,
+    /// The port that the connection came to; `None` for UNIX sockets.
+    pub local_port: Option<u16>,
     /// The scheme of the connection: HTTPS when it is encrypted.
     pub scheme: Scheme,
     /// This machine's own address, which stands for a loopback peer in `x-forwarded-for`, as in Envoy.
@@ -52,10 +55,40 @@ pub struct Forwarded {
 /// Why a request goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotForwarded {
+    /// Its target is no path: 404.
+    NoPath,
+    /// `path_with_escaped_slashes_action` refuses the path.
+    BadPath,
+    /// To be sent to the path that the request has now.
+    OtherPath,
     /// What `connection` nominates; Envoy answers 400.
     Nomination,
     /// The client's address was not found; to be answered with this status.
     Refused(u16),
+}
+
+/// Makes `request` what routes are to see: host, path and headers. Whether it asks for an upgrade has to be decided before.
+///
+/// # Errors
+/// Where the request ends here.
+pub fn admit_request(
+    request: &mut Request,
+    settings: &HttpConnectionManager,
+    context: &ForwardingContext<'_>,
+) -> Result<Forwarded, NotForwarded> {
+    normalize_host(request, &settings.forwarding, context.local_port);
+    if !request.path().is_empty() {
+        // CONNECT has none.
+        if !request.path().starts_with(b"/") {
+            return Err(NotForwarded::NoPath);
+        }
+        match normalize_path(request, &settings.path) {
+            PathAction::Continue => {}
+            PathAction::Reject => return Err(NotForwarded::BadPath),
+            PathAction::Redirect => return Err(NotForwarded::OtherPath),
+        }
+    }
+    prepare_request(request, settings, context)
 }
 
 /// Makes `request` ready for filters. Whether it asks for an upgrade has to be decided before.

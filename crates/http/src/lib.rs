@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod body;
+pub mod explain;
 pub mod filter;
 pub mod forwarding;
 pub mod h1;

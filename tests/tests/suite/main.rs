@@ -29,6 +29,7 @@ mod readme;
 mod reload;
 mod restart;
 mod restart_failures;
+mod routes_explain;
 mod routing;
 mod server_stats;
 mod sockets;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
-use proxy_http::forwarding::{ForwardingContext, NotForwarded, normalize_host, prepare_request};
+use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request};
 use proxy_http::h1::head::HeadError;
 use proxy_http::mutation::mutate_request;
-use proxy_http::path::{PathAction, normalize_path};
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
 use proxy_http::{
-    BodyError, HeaderId, Method, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer,
-    Tunnelling, Version,
+    BodyError, HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Tunnelling,
+    Version,
 };
 use proxy_runtime::{Snapshot, clock};
 use proxy_stats::GaugeGuard;
@@ -58,51 +57,21 @@ impl Manager {
 
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
-        let stats = &self.stats.manager;
         for mutations in &self.settings.forwarding.early_mutations {
             mutate_request(mutations, request, &|| self.logs.format_context(stream));
         }
         stream.set_grpc(is_grpc_call(&request.headers));
-        let local_port = stream.connection.local.ip().map(|address| address.port());
-        normalize_host(request, &self.settings.forwarding, local_port);
-        let has_path = !request.path().is_empty(); // CONNECT has none
-        if has_path && !request.path().starts_with(b"/") {
-            stats.downstream_rq_non_relative_path.inc();
-            stream.set_details("absolute_path_rejected");
-            return Some(Response::new(404));
-        }
-        let normalized = has_path.then(|| normalize_path(request, &self.settings.path));
-        match normalized.unwrap_or(PathAction::Continue) {
-            PathAction::Continue => {}
-            PathAction::Reject => {
-                stats.downstream_rq_failed_path_normalization.inc();
-                stream.set_last();
-                return Some(LocalReply::BadPath.response(stream));
-            }
-            PathAction::Redirect => {
-                stats.downstream_rq_redirected_with_normalized_path.inc();
-                let mut response = Response::new(307);
-                response.headers.append(HeaderId::LOCATION, request.path());
-                return Some(response);
-            }
-        }
         let context = ForwardingContext {
             peer: stream.connection.remote.ip().map(|address| address.ip()),
+            local_port: stream.connection.local.ip().map(|address| address.port()),
             scheme: Scheme::Http,
             local_address: self.local_address,
             internal_addresses: &self.settings.internal_addresses,
             random: fastrand::u128(..),
         };
-        let forwarded = match prepare_request(request, &self.settings, &context) {
+        let forwarded = match admit_request(request, &self.settings, &context) {
             Ok(forwarded) => forwarded,
-            Err(NotForwarded::Nomination) => {
-                stream.set_last();
-                return Some(LocalReply::Downstream(HeadError::Malformed("connection")).response(stream));
-            }
-            Err(NotForwarded::Refused(status)) => {
-                stats.downstream_rq_rejected_via_ip_detection.inc();
-                return Some(Response::new(status));
-            }
+            Err(refusal) => return Some(self.not_forwarded(stream, request, refusal)),
         };
         stream.set_client(forwarded.client);
         stream.set_internal(forwarded.is_internal);
@@ -129,6 +98,37 @@ impl Manager {
         None
     }
 
+    /// The answer to a request that routes never see.
+    fn not_forwarded(&self, stream: &StreamInfo, request: &Request, refusal: NotForwarded) -> Response {
+        let stats = &self.stats.manager;
+        match refusal {
+            NotForwarded::NoPath => {
+                stats.downstream_rq_non_relative_path.inc();
+                stream.set_details("absolute_path_rejected");
+                Response::new(404)
+            }
+            NotForwarded::BadPath => {
+                stats.downstream_rq_failed_path_normalization.inc();
+                stream.set_last();
+                LocalReply::BadPath.response(stream)
+            }
+            NotForwarded::OtherPath => {
+                stats.downstream_rq_redirected_with_normalized_path.inc();
+                let mut response = Response::new(307);
+                response.headers.append(HeaderId::LOCATION, request.path());
+                response
+            }
+            NotForwarded::Nomination => {
+                stream.set_last();
+                LocalReply::Downstream(HeadError::Malformed("connection")).response(stream)
+            }
+            NotForwarded::Refused(status) => {
+                stats.downstream_rq_rejected_via_ip_detection.inc();
+                Response::new(status)
+            }
+        }
+    }
+
     fn select_route(&self, stream: &StreamInfo, request: &Request, table: Snapshot<RouteTable>) {
         let random = fastrand::u64(..);
         let found = table.find(request, &LookupContext { random });
@@ -146,24 +146,12 @@ impl Manager {
         enabled.map(|(_, filter)| &**filter)
     }
 
-    /// The answer to a request that may not become the tunnel that it asks to be. It may if its route says so, or if
-    /// that says nothing and the connection manager does.
+    /// The answer to a request that may not become the tunnel that it asks to be.
     fn refuse_tunnel(&self, stream: &StreamInfo, request: &Request, arrival: Arrival) -> Option<Response> {
         // Without a route it is answered as others are.
         let entry = stream.route()?;
         let stats = &self.stats.manager;
-        let kind = match request.method {
-            Method::Connect => b"CONNECT",
-            _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
-        };
-        let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
-        let forward = entry.chosen().forward();
-        let of_route = forward.and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
-        let enabled = match of_route {
-            Some(upgrade) => upgrade.enabled,
-            None => self.settings.upgrades.iter().any(|upgrade| is_kind(&upgrade.kind) && upgrade.enabled),
-        };
-        if !enabled {
+        if !entry.chosen().allows_tunnel(request, &self.settings) {
             stats.downstream_rq_ws_on_non_ws_route.inc();
             return Some(LocalReply::UpgradeRefused.response(stream));
         }

@@ -13,6 +13,7 @@ const RANDOM: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 fn context(peer: &str) -> ForwardingContext<'static> {
     ForwardingContext {
         peer: peer.parse().ok(),
+        local_port: None,
         scheme: Scheme::Http,
         local_address: "192.0.2.2".parse().ok(),
         internal_addresses: &[],

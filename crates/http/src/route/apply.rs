@@ -1,16 +1,32 @@
 //! What a route does to the messages that take it: header mutations, path and host rewrites.
 
-use proxy_config::settings::HeaderMutations;
+use proxy_config::settings::{HeaderMutations, Router};
 
 use super::joined;
 use super::rewrite::rewrite_host;
 use super::{ChosenRoute, Text};
+use crate::forwarding::{Timeouts, remove_router_headers, take_timeouts};
 use crate::headers::Headers;
 use crate::message::{Request, Response};
 use crate::mutation::{ContextSource, mutate_request, mutate_response};
 use crate::name::HeaderId;
 
 impl ChosenRoute<'_> {
+    /// Makes the request ready to go to a host of its cluster: time limits taken out of it, what is said to the router
+    /// removed, the route applied. `weighted` as for [`ChosenRoute::apply_request`]. Gives the limits of a route that forwards.
+    pub fn prepare_upstream(
+        self,
+        weighted: Option<u32>,
+        request: &mut Request,
+        router: &Router,
+        source: ContextSource<'_>,
+    ) -> Timeouts {
+        let timeouts = take_timeouts(request, self.forward().and_then(|forward| forward.timeout), router);
+        remove_router_headers(&mut request.headers);
+        self.apply_request(weighted, request, !router.suppress_envoy_headers, source);
+        timeouts
+    }
+
     /// Makes the request what the route wants to go upstream. `weighted` comes from
     /// [`Selected`](super::Selected); `keep_originals` notes what was replaced in `x-envoy-original-path` and
     /// `x-envoy-original-host`, which the router's `suppress_envoy_headers` turns off.
@@ -71,6 +87,18 @@ impl ChosenRoute<'_> {
         ]) {
             mutate_response(level, response, Some(request), source);
         }
+    }
+
+    /// Names of headers that [`apply_response`](ChosenRoute::apply_response) removes where they are.
+    pub(crate) fn removed_from_responses(self, weighted: Option<u32>) -> Vec<String> {
+        let weighted = self.weighted_cluster(weighted).map(|cluster| &cluster.response_headers);
+        let levels = self.levels([
+            &self.route().response_headers,
+            &self.virtual_host().response_headers,
+            &self.table.configuration.response_headers,
+        ]);
+        let names = weighted.into_iter().chain(levels).flat_map(|level| &level.remove);
+        names.map(|name| name.to_string()).collect()
     }
 
     /// Route, virtual host, route configuration - or the other way round, so that what comes last wins.

@@ -45,15 +45,34 @@ impl Domains {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.any;
         }
-        let host = if self.ignore_port { without_port(authority) } else { authority };
-        let mut host: SmallVec<[u8; 128]> = SmallVec::from_slice(host);
-        host.make_ascii_lowercase();
+        let host = self.compared(authority);
         if let Some(&index) = self.exact.get(&host[..]) {
             return Some(index);
         }
         longest(&self.suffixes, &host, |host, length| &host[host.len() - length..])
             .or_else(|| longest(&self.prefixes, &host, |host, length| &host[..length]))
             .or(self.any)
+    }
+
+    /// What of an authority is compared with domains.
+    pub(super) fn compared(&self, authority: &[u8]) -> SmallVec<[u8; 128]> {
+        let host = if self.ignore_port { without_port(authority) } else { authority };
+        let mut host: SmallVec<[u8; 128]> = SmallVec::from_slice(host);
+        host.make_ascii_lowercase();
+        host
+    }
+}
+
+/// How well `domain` fits an authority as [`Domains::compared`] gives it: the greatest wins; `None`: not at all.
+pub(super) fn fit(domain: &Domain, host: &[u8]) -> Option<(u8, usize)> {
+    let longer = |text: &str| text.len() < host.len();
+    match domain {
+        Domain::Exact(text) => (text.as_bytes() == host).then_some((3, text.len())),
+        Domain::Suffix(text) => (longer(text) && host.ends_with(text.as_bytes())).then_some((2, text.len())),
+        Domain::Prefix(text) => {
+            (longer(text) && host.starts_with(text.as_bytes())).then_some((1, text.len()))
+        }
+        Domain::Any => Some((0, 0)),
     }
 }
 
@@ -130,7 +149,12 @@ mod tests {
                 host
             })
             .collect();
-        let found = Domains::new(&configuration).find(authority.as_bytes()).unwrap();
+        let domains = Domains::new(&configuration);
+        let found = domains.find(authority.as_bytes()).unwrap();
+        let hosts = configuration.virtual_hosts.iter().enumerate();
+        let compared = domains.compared(authority.as_bytes());
+        let best = hosts.max_by_key(|(_, host)| fit(&host.domains[0], &compared)).unwrap();
+        assert_eq!(best.0 as u32, found, "{authority}: what fits best is what is found");
         DOMAINS[found as usize].0
     }
 

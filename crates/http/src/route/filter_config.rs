@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proxy_config::settings::{ClusterTarget, RouteAction, RouteFilter};
 
-use super::{RouteEntry, RouteTable};
+use super::{ChosenRoute, RouteEntry, RouteTable};
 use crate::filter::{FilterIndex, FilterSet};
 
 /// Settings of a route for one filter, in the form that this filter wants.
@@ -131,6 +131,25 @@ impl RouteTable {
     }
 }
 
+impl<'t> ChosenRoute<'t> {
+    /// See [`RouteEntry::disabled_filters`].
+    pub(crate) fn disabled_filters(self, weighted: Option<u32>) -> Option<FilterSet> {
+        let levels = self.filter_levels(weighted)?;
+        let chain = self.table.filters.as_ref()?.disabled;
+        let levels = levels.into_iter().flatten().rev();
+        Some(levels.fold(chain, |set, level| set.without(level.enabled).with(level.disabled)))
+    }
+
+    /// Weighted cluster, route, virtual host, route configuration.
+    fn filter_levels(self, weighted: Option<u32>) -> Option<[Option<&'t Level>; 4]> {
+        let configs = self.table.filters.as_ref()?;
+        let host = configs.hosts.get(self.virtual_host as usize)?;
+        let route = host.routes.get(self.route as usize)?;
+        let weighted = weighted.and_then(|index| route.weighted.get(index as usize));
+        Some([weighted, Some(&route.route), Some(&host.host), Some(&configs.configuration)])
+    }
+}
+
 impl RouteEntry {
     /// The most specific settings that this route has for a filter.
     pub fn filter_config<T: 'static>(&self, filter: FilterIndex) -> Option<&T> {
@@ -145,18 +164,10 @@ impl RouteEntry {
 
     /// The filters that a request on this route passes by; `None`: as the chain says.
     pub fn disabled_filters(&self) -> Option<FilterSet> {
-        let levels = self.levels()?;
-        let chain = self.table.filters.as_ref()?.disabled;
-        let levels = levels.into_iter().flatten().rev();
-        Some(levels.fold(chain, |set, level| set.without(level.enabled).with(level.disabled)))
+        self.chosen().disabled_filters(self.weighted)
     }
 
-    /// Weighted cluster, route, virtual host, route configuration.
     fn levels(&self) -> Option<[Option<&Level>; 4]> {
-        let configs = self.table.filters.as_ref()?;
-        let host = configs.hosts.get(self.virtual_host as usize)?;
-        let route = host.routes.get(self.route as usize)?;
-        let weighted = self.weighted.and_then(|index| route.weighted.get(index as usize));
-        Some([weighted, Some(&route.route), Some(&host.host), Some(&configs.configuration)])
+        self.chosen().filter_levels(self.weighted)
     }
 }

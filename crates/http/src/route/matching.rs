@@ -9,13 +9,46 @@ use super::joined::{self, Direction};
 use crate::message::Request;
 use crate::name::HeaderId;
 
+/// The first of what a route asks for that a request does not have.
+#[derive(Clone, Copy, Debug)]
+pub enum Mismatch<'r> {
+    Path,
+    /// `runtime_fraction` takes this many of a million requests, and this is none of them.
+    Fraction(u32),
+    Grpc,
+    Header(&'r HeaderMatcher),
+    Query(&'r QueryMatcher),
+}
+
 /// Whether everything that `matches` asks for holds. `path` is the request's, without its query.
 pub(super) fn matches(matches: &RouteMatch, path: &[u8], request: &Request, context: &LookupContext) -> bool {
-    path_matches(matches, path)
-        && matches.fraction_ppm.is_none_or(|ppm| context.random % 1_000_000 < u64::from(ppm))
-        && (!matches.grpc || is_grpc(request))
-        && matches.headers.iter().all(|matcher| header_matches(matcher, Some(request)))
-        && (matches.query.is_empty() || matches.query.iter().all(|matcher| query_matches(matcher, request)))
+    mismatch(matches, path, request, context).is_none()
+}
+
+/// What of `matches` does not hold.
+#[inline]
+pub(super) fn mismatch<'r>(
+    matches: &'r RouteMatch,
+    path: &[u8],
+    request: &Request,
+    context: &LookupContext,
+) -> Option<Mismatch<'r>> {
+    if !path_matches(matches, path) {
+        return Some(Mismatch::Path);
+    }
+    if let Some(ppm) = matches.fraction_ppm
+        && context.random % 1_000_000 >= u64::from(ppm)
+    {
+        return Some(Mismatch::Fraction(ppm));
+    }
+    if matches.grpc && !is_grpc(request) {
+        return Some(Mismatch::Grpc);
+    }
+    let header = matches.headers.iter().find(|matcher| !header_matches(matcher, Some(request)));
+    if let Some(matcher) = header {
+        return Some(Mismatch::Header(matcher));
+    }
+    matches.query.iter().find(|matcher| !query_matches(matcher, request)).map(Mismatch::Query)
 }
 
 /// CONNECT requests, and no others, have no path; only `connect_matcher` is for them, as in Envoy.
@@ -86,14 +119,19 @@ fn value_matches(predicate: &HeaderPredicate, value: &[u8]) -> bool {
 
 /// Names and values are compared as they were sent, without decoding; the first occurrence of a name counts.
 fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
-    let path = request.path();
-    let query = memchr::memchr(b'?', path).map_or(&[][..], |mark| &path[mark + 1..]);
-    let value = query.split(|&b| b == b'&').find_map(|pair| {
-        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        (pair[..equals] == *matcher.name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
-    });
+    let value = query_value(&matcher.name, request);
     match &matcher.predicate {
         QueryPredicate::Present(wanted) => value.is_some() == *wanted,
         QueryPredicate::String(string) => value.is_some_and(|value| string.matches(value)),
     }
+}
+
+/// The value of the first parameter of this name; empty where it has none.
+pub(crate) fn query_value<'q>(name: &str, request: &'q Request) -> Option<&'q [u8]> {
+    let path = request.path();
+    let query = memchr::memchr(b'?', path).map_or(&[][..], |mark| &path[mark + 1..]);
+    query.split(|&b| b == b'&').find_map(|pair| {
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        (pair[..equals] == *name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
+    })
 }

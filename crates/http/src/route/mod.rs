@@ -24,15 +24,18 @@ mod matching;
 mod redirect;
 mod rewrite;
 mod select;
+mod trace;
 
 pub use apply::replace_host;
 use domains::Domains;
 use filter_config::FilterConfigs;
 pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
-pub use matching::header_matches;
+pub(crate) use matching::query_value;
+pub use matching::{Mismatch, header_matches};
 use rewrite::Text;
 pub use select::{Selected, SelectedCluster};
+pub use trace::Trace;
 
 /// A cluster's number in this process: names are resolved to it when a table is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

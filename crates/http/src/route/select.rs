@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use proxy_config::settings::{ClusterTarget, Forward, RouteAction, WeightedCluster};
+use proxy_config::settings::{ClusterTarget, Forward, HttpConnectionManager, RouteAction, WeightedCluster};
 
 use super::{ChosenRoute, ClusterId};
-use crate::message::Request;
+use crate::message::{Method, Request};
+use crate::name::HeaderId;
 
 /// The choice among a route's clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,21 @@ impl<'t> ChosenRoute<'t> {
         match &self.route().action {
             RouteAction::Forward(forward) => Some(forward),
             RouteAction::Redirect(_) | RouteAction::Direct(_) | RouteAction::NonForwarding => None,
+        }
+    }
+
+    /// Whether a request that asks to become a tunnel, by CONNECT or an upgrade, may: if the route says so, or if that says
+    /// nothing and the connection manager does.
+    pub fn allows_tunnel(self, request: &Request, manager: &HttpConnectionManager) -> bool {
+        let kind = match request.method {
+            Method::Connect => b"CONNECT",
+            _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
+        };
+        let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
+        let of_route = self.forward().and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
+        match of_route {
+            Some(upgrade) => upgrade.enabled,
+            None => manager.upgrades.iter().any(|upgrade| is_kind(&upgrade.kind) && upgrade.enabled),
         }
     }
 

@@ -296,6 +296,10 @@ proptest! {
                 let request = get(path, lines);
                 let found = table.find(&request, &CONTEXT).map(|(_, route)| route);
                 prop_assert_eq!(found, scan(&table, &request), "{}", path);
+                let trace = table.trace(&request, &CONTEXT);
+                prop_assert_eq!(trace.virtual_host.zip(trace.route), table.find(&request, &CONTEXT));
+                let all = table.configuration.virtual_hosts[0].routes.len();
+                prop_assert_eq!(trace.passed.len(), found.map_or(all, |route| route as usize));
             }
         }
     }

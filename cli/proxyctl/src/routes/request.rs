@@ -1,0 +1,88 @@
+//! A request as it is typed, and as a client would send it.
+
+use anyhow::bail;
+use proxy_http::Scheme;
+
+/// The head of an HTTP/1.1 request.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) bytes: Vec<u8>,
+    pub(super) scheme: Scheme,
+}
+
+impl Head {
+    pub(super) fn of(method: &str, url: &str, headers: &[String]) -> anyhow::Result<Head> {
+        let (scheme, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some((scheme, rest)) if !scheme.contains(['/', '?']) && !rest.is_empty() => {
+                bail!("{scheme} is no scheme of HTTP: http or https is expected")
+            }
+            _ => (Scheme::Http, url),
+        };
+        // A fragment is for the client alone.
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (mut host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let target = match path.chars().next() {
+            _ if method == "CONNECT" => host.to_owned(),
+            None => "/".to_owned(),
+            Some('?') => format!("/{path}"),
+            Some(_) => path.to_owned(),
+        };
+        let mut lines = String::new();
+        for header in headers {
+            let Some((name, value)) = header.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+                bail!("`{header}` is no header: NAME: VALUE is expected");
+            };
+            if name.eq_ignore_ascii_case("host") {
+                host = value.trim();
+            } else {
+                lines.push_str(&format!("{name}: {}\r\n", value.trim()));
+            }
+        }
+        if host.is_empty() {
+            bail!("which host? write http://HOST{target}, or add -H 'host: HOST'");
+        }
+        let typed = [method, &target, host].into_iter().chain(headers.iter().map(String::as_str));
+        if typed.into_iter().any(|text| text.contains(['\r', '\n', '\0'])) {
+            bail!("a request holds no line ends");
+        }
+        if method.contains(' ') || target.contains(' ') {
+            bail!("a URL holds no blanks: write %20");
+        }
+        let bytes = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n").into_bytes();
+        Ok(Head { bytes, scheme })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, url: &str, headers: &[&str]) -> String {
+        let headers: Vec<_> = headers.iter().map(|&header| header.to_owned()).collect();
+        match Head::of(method, url, &headers) {
+            Ok(head) => String::from_utf8(head.bytes).unwrap().replace("\r\n", "|"),
+            Err(error) => format!("{error}"),
+        }
+    }
+
+    #[test]
+    fn urls_become_requests() {
+        for (method, url, headers, expected) in [
+            ("GET", "http://a.com/x?y#z", &[][..], "GET /x?y HTTP/1.1|host: a.com||"),
+            ("GET", "https://a.com:80", &[], "GET / HTTP/1.1|host: a.com:80||"),
+            ("GET", "a.com?q=http://b/", &[], "GET /?q=http://b/ HTTP/1.1|host: a.com||"),
+            ("PUT", "/x", &["Host: b", "x:1"], "PUT /x HTTP/1.1|host: b|x: 1||"),
+            ("GET", "http://a/", &["host: b"], "GET / HTTP/1.1|host: b||"),
+            ("CONNECT", "a.com:443", &[], "CONNECT a.com:443 HTTP/1.1|host: a.com:443||"),
+            ("GET", "/x", &[], "which host? write http://HOST/x, or add -H 'host: HOST'"),
+            ("GET", "ftp://a/", &[], "ftp is no scheme of HTTP: http or https is expected"),
+            ("GET", "a/", &["x"], "`x` is no header: NAME: VALUE is expected"),
+            ("GET", "a/", &["x: a\r\ny: b"], "a request holds no line ends"),
+            ("GET", "a/b c", &[], "a URL holds no blanks: write %20"),
+        ] {
+            assert_eq!(head(method, url, headers), expected, "{method} {url} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! What would become of a request, told instead of done: for people who ask why.
+//!
+//! The request is parsed, admitted, routed and rewritten by the functions that serve real ones; only what happens between
+//! sockets is left out. Nothing here decides anything.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use proxy_config::settings::{
+    HostRewrite, HttpConnectionManager, HttpFilterConfig, LogNeeds, LogType, RouteAction, RouteFilter, Router,
+};
+use proxy_net::{Address, ConnectionId, ConnectionInfo};
+
+use crate::access_log::FormatContext;
+use crate::filter::{FilterIndex, FilterSet};
+use crate::forwarding::{ForwardingContext, NotForwarded, admit_request, asks_for_tunnel, uuid};
+use crate::h1::head::{HeadError, HeadLimits, RequestRules, parse_request};
+use crate::message::{Request, Response, Scheme};
+use crate::mutation::mutate_request;
+use crate::reply::is_grpc_call;
+use crate::route::{
+    ChosenRoute, ClusterId, LookupContext, RouteFilterValue, RouteFilters, RouteTable, SelectedCluster,
+};
+use crate::stream::{StreamDeadlines, StreamInfo};
+
+mod describe;
+
+/// A request, and how it comes to the proxy.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The head of an HTTP/1.1 request.
+    pub head: &'a [u8],
+    pub scheme: Scheme,
+    /// Of the direct peer.
+    pub client: SocketAddr,
+    /// What it has connected to.
+    pub local: Address,
+    pub listener: &'a str,
+    pub filter_chain: &'a str,
+    /// In place of what is drawn for each request: decides fractions and weighted clusters.
+    pub random: u64,
+    pub now: Instant,
+    /// `now` on the wall clock.
+    pub wall: SystemTime,
+}
+
+/// What becomes of a request, and why.
+#[derive(Debug, Default)]
+pub struct Explanation {
+    /// As routes see them.
+    pub host: String,
+    pub path: String,
+    pub virtual_host: Option<Chosen>,
+    /// The other virtual hosts.
+    pub other_hosts: Vec<Passed>,
+    pub route: Option<Chosen>,
+    /// The routes before it.
+    pub passed: Vec<Passed>,
+    /// HTTP filters before the router, in their order. What they do is not told.
+    pub filters: Vec<FilterNote>,
+    pub outcome: Outcome,
+}
+
+/// A virtual host or route that takes the request.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Its place in the list it stands in.
+    pub index: usize,
+    pub name: String,
+    /// The domain, or all that the route asks for.
+    pub by: String,
+}
+
+/// A virtual host or route that does not.
+#[derive(Debug)]
+pub struct Passed {
+    pub index: usize,
+    pub name: String,
+    pub why: String,
+}
+
+/// An HTTP filter on the way.
+#[derive(Debug)]
+pub struct FilterNote {
+    pub name: String,
+    /// The request passes it by.
+    pub disabled: bool,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    /// The proxy answers by itself.
+    Answered(Answer),
+    Forwarded(Box<Forwarding>),
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Outcome::Answered(Answer::default())
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub status: u16,
+    /// What in the configuration, or what rule, makes it so.
+    pub why: String,
+    /// Those that the route decides on.
+    pub headers: Vec<(String, String)>,
+    /// Bytes of the body, where the configuration has one.
+    pub body: usize,
+}
+
+/// What goes to a host.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// Empty: a header names it, and it is absent.
+    pub cluster: String,
+    /// How it was chosen, where there was a choice.
+    pub chosen_by: Option<String>,
+    /// The answer where there is no such cluster.
+    pub not_found_status: u16,
+    pub method: String,
+    pub host: String,
+    /// `auto_host_rewrite`: the host becomes the name of the endpoint, if it has one.
+    pub host_of_endpoint: bool,
+    pub path: String,
+    /// Lines of headers that the client did not send so.
+    pub added: Vec<(String, String)>,
+    /// Lines of headers that the client sent and that do not go on.
+    pub removed: Vec<(String, String)>,
+    pub response_added: Vec<(String, String)>,
+    /// Names.
+    pub response_removed: Vec<String>,
+    /// From the end of the request to the end of the response; `None`: for ever, as below.
+    pub timeout: Option<Duration>,
+    pub idle_timeout: Option<Duration>,
+    pub max_stream_duration: Option<Duration>,
+}
+
+/// Tells what becomes of a request.
+///
+/// # Errors
+/// Where `asked.head` is no request that a client could make.
+pub fn explain(manager: &HttpConnectionManager, asked: &Asked<'_>) -> Result<Explanation, HeadError> {
+    let rules = RequestRules {
+        limits: HeadLimits {
+            bytes: manager.max_request_header_bytes as usize,
+            lines: manager.max_request_headers as usize,
+        },
+        options: &manager.http1,
+        underscores: manager.underscores,
+    };
+    let parsed = parse_request(asked.head, &rules)?.ok_or(HeadError::Malformed("head"))?;
+    let stream = stream(asked);
+    let dry_run = DryRun { manager, asked, stream: &stream };
+    Ok(dry_run.run(parsed.0.request))
+}
+
+/// The stream that there would be, for formats that tell of it.
+fn stream(asked: &Asked<'_>) -> StreamInfo {
+    let connection = ConnectionInfo::accepted(
+        ConnectionId(0),
+        asked.listener.into(),
+        asked.local.clone(),
+        Address::Ip(asked.client),
+        asked.now,
+        asked.wall,
+    );
+    let deadlines = Rc::new(StreamDeadlines::new());
+    StreamInfo::new(
+        Rc::new(connection),
+        crate::message::Version::Http11,
+        asked.now,
+        deadlines,
+        LogNeeds::default(),
+    )
+}
+
+struct DryRun<'a> {
+    manager: &'a HttpConnectionManager,
+    asked: &'a Asked<'a>,
+    stream: &'a StreamInfo,
+}
+
+impl DryRun<'_> {
+    fn run(&self, mut request: Request) -> Explanation {
+        let before = lines(&request);
+        let tunnel = asks_for_tunnel(&request);
+        for mutations in &self.manager.forwarding.early_mutations {
+            mutate_request(mutations, &mut request, &|| self.format_context());
+        }
+        self.stream.set_grpc(is_grpc_call(&request.headers));
+        let context = ForwardingContext {
+            peer: Some(self.asked.client.ip()),
+            local_port: self.asked.local.ip().map(|address| address.port()),
+            scheme: self.asked.scheme,
+            local_address: None,
+            internal_addresses: &self.manager.internal_addresses,
+            random: self.asked.random.into(),
+        };
+        match admit_request(&mut request, self.manager, &context) {
+            Ok(forwarded) => {
+                self.stream.set_client(forwarded.client);
+                self.stream.set_internal(forwarded.is_internal);
+            }
+            Err(refusal) => {
+                let outcome = Outcome::Answered(refused(&refusal, &request));
+                return Explanation { outcome, ..seen(&request) };
+            }
+        }
+        self.find_route(request, &before, tunnel)
+    }
+
+    fn find_route(&self, mut request: Request, before: &[Line], tunnel: bool) -> Explanation {
+        let filters = Filters::of(self.manager);
+        let mut clusters = Clusters::default();
+        let table = RouteTable::new(Arc::clone(&self.manager.routes), &mut |name| clusters.id(name));
+        let table = table.with_filters(&filters);
+        let mut told = seen(&request);
+        describe::virtual_hosts(&table, &request, &mut told);
+        if let Some(response) = table.tls_redirect(&request) {
+            told.outcome = Outcome::Answered(answer("require_tls of the virtual host", response));
+            return told;
+        }
+        let trace = table.trace(&request, &LookupContext { random: self.asked.random });
+        describe::routes(&table, &trace, &request, &mut told);
+        let Some((host, route)) = trace.virtual_host.zip(trace.route) else {
+            told.filters = filters.notes(filters.disabled());
+            told.outcome = Outcome::Answered(not_found(match trace.virtual_host {
+                None => "no virtual host has a domain for this host",
+                Some(_) => "no route of the virtual host matches",
+            }));
+            return told;
+        };
+        let chosen = table.chosen(host, route);
+        let weighted = chosen.select_weighted(&request, self.asked.random);
+        if tunnel && !chosen.allows_tunnel(&request, self.manager) {
+            let why = "upgrade_configs of neither route nor connection manager allow this upgrade";
+            told.outcome =
+                Outcome::Answered(Answer { status: 403, why: why.to_owned(), ..Answer::default() });
+            return told;
+        }
+        told.filters = filters.notes(chosen.disabled_filters(weighted).unwrap_or_else(|| filters.disabled()));
+        let source = || self.format_context();
+        told.outcome = match &chosen.route().action {
+            RouteAction::Forward(_) => self.forward(chosen, weighted, &mut request, before, &clusters),
+            RouteAction::Redirect(redirect) => {
+                let response = chosen.redirect_response(redirect, &request, &source);
+                Outcome::Answered(answer("redirect of the route", response))
+            }
+            RouteAction::Direct(direct) => {
+                let body = direct.body.len();
+                let response = chosen.direct_response(direct, &request, &source);
+                Outcome::Answered(Answer { body, ..answer("direct_response of the route", response) })
+            }
+            RouteAction::NonForwarding => Outcome::Answered(not_found("non_forwarding_action of the route")),
+        };
+        told
+    }
+
+    fn forward(
+        &self,
+        chosen: ChosenRoute<'_>,
+        weighted: Option<u32>,
+        request: &mut Request,
+        before: &[Line],
+        clusters: &Clusters,
+    ) -> Outcome {
+        let (Some(forward), Some(selected)) = (chosen.forward(), chosen.select_cluster(request, weighted))
+        else {
+            return Outcome::Answered(not_found("the route has no cluster"));
+        };
+        let cluster = match selected.cluster {
+            SelectedCluster::Id(id) => clusters.name(id).to_owned(),
+            SelectedCluster::Name(name) => text(name),
+        };
+        let chosen_by = describe::cluster_choice(&forward.target, weighted);
+        let plain = Arc::default();
+        let router = router_of(self.manager).unwrap_or(&plain);
+        let source = || self.format_context();
+        let timeouts = chosen.prepare_upstream(weighted, request, router, &source);
+        let after = lines(request);
+        let mut response = Response::new(200);
+        chosen.apply_response(weighted, &mut response, request, &source);
+        Outcome::Forwarded(Box::new(Forwarding {
+            cluster,
+            chosen_by,
+            not_found_status: forward.cluster_not_found_status,
+            method: request.method.as_str().to_owned(),
+            host: text(request.authority()),
+            host_of_endpoint: matches!(forward.host_rewrite, Some(HostRewrite::Auto)),
+            path: text(request.path()),
+            added: missing(&after, before).into_iter().map(|line| self.drawn(line)).collect(),
+            removed: missing(before, &after),
+            response_added: headers(&response),
+            response_removed: chosen.removed_from_responses(weighted),
+            timeout: timeouts.global,
+            idle_timeout: forward.idle_timeout.unwrap_or(self.manager.stream_idle_timeout),
+            max_stream_duration: forward.max_stream_duration.unwrap_or(self.manager.max_stream_duration),
+        }))
+    }
+
+    /// A request id that was drawn is no value to show.
+    fn drawn(&self, line: Line) -> Line {
+        let id = uuid(self.asked.random.into());
+        if line.0 == "x-request-id" && line.1.as_bytes() == id {
+            (line.0, "(random)".to_owned())
+        } else {
+            line
+        }
+    }
+
+    fn format_context(&self) -> FormatContext<'_> {
+        FormatContext {
+            connection: &self.stream.connection,
+            record: &self.stream.record,
+            stream: Some(self.stream),
+            request: None,
+            response: None,
+            response_status: 0,
+            trailers: None,
+            filter_chain: self.asked.filter_chain,
+            log_type: LogType::NotSet,
+            now: self.asked.now,
+            wall: self.asked.wall,
+            random: self.asked.random.into(),
+        }
+    }
+}
+
+/// Names of clusters by the numbers that a table wants for them.
+#[derive(Default)]
+struct Clusters {
+    ids: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+}
+
+impl Clusters {
+    fn id(&mut self, name: &Arc<str>) -> ClusterId {
+        let names = &mut self.names;
+        ClusterId(*self.ids.entry(Arc::clone(name)).or_insert_with(|| {
+            names.push(Arc::clone(name));
+            names.len() as u32 - 1
+        }))
+    }
+
+    fn name(&self, id: ClusterId) -> &str {
+        self.names.get(id.0 as usize).map_or("", |name| name)
+    }
+}
+
+/// The filters before the router; what routes say to them is of no interest here, but for whether they are disabled.
+struct Filters {
+    names: Vec<String>,
+    disabled: FilterSet,
+}
+
+impl Filters {
+    fn of(manager: &HttpConnectionManager) -> Filters {
+        let before_router =
+            manager.filters.iter().filter(|filter| !matches!(filter.config, HttpFilterConfig::Router(_)));
+        let mut filters = Filters { names: Vec::new(), disabled: FilterSet::default() };
+        for filter in before_router {
+            if filter.disabled {
+                filters.disabled.insert(FilterIndex(filters.names.len() as u8));
+            }
+            filters.names.push(filter.name.clone());
+        }
+        filters
+    }
+
+    fn notes(&self, disabled: FilterSet) -> Vec<FilterNote> {
+        let each = self.names.iter().enumerate();
+        each.map(|(index, name)| FilterNote {
+            name: name.clone(),
+            disabled: disabled.contains(FilterIndex(index as u8)),
+        })
+        .collect()
+    }
+}
+
+impl RouteFilters for Filters {
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn disabled(&self) -> FilterSet {
+        self.disabled
+    }
+
+    fn ready(&self, _: FilterIndex, _: &RouteFilter) -> Option<RouteFilterValue> {
+        None
+    }
+}
+
+fn router_of(manager: &HttpConnectionManager) -> Option<&Arc<Router>> {
+    manager.filters.iter().find_map(|filter| match &filter.config {
+        HttpFilterConfig::Router(router) => Some(router),
+        _ => None,
+    })
+}
+
+/// A header's name and value.
+type Line = (String, String);
+
+fn lines(request: &Request) -> Vec<Line> {
+    request.headers.iter().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+fn headers(response: &Response) -> Vec<Line> {
+    response.headers.iter().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// Those of `lines` that are not in `others`; each of these stands for one.
+fn missing(lines: &[Line], others: &[Line]) -> Vec<Line> {
+    let mut others: Vec<_> = others.iter().collect();
+    let mut missing = Vec::new();
+    for line in lines {
+        match others.iter().position(|other| *other == line) {
+            Some(at) => _ = others.swap_remove(at),
+            None => missing.push(line.clone()),
+        }
+    }
+    missing
+}
+
+fn seen(request: &Request) -> Explanation {
+    Explanation { host: text(request.authority()), path: text(request.path()), ..Explanation::default() }
+}
+
+fn answer(why: &str, response: Response) -> Answer {
+    Answer { status: response.status, why: why.to_owned(), headers: headers(&response), body: 0 }
+}
+
+fn not_found(why: &str) -> Answer {
+    Answer { status: 404, why: why.to_owned(), ..Answer::default() }
+}
+
+fn refused(refusal: &NotForwarded, request: &Request) -> Answer {
+    let (status, why) = match refusal {
+        NotForwarded::NoPath => (404, "the target is no path"),
+        NotForwarded::BadPath => (400, "path_with_escaped_slashes_action or normalize_path refuses the path"),
+        NotForwarded::OtherPath => {
+            (307, "path_with_escaped_slashes_action redirects to the path without them")
+        }
+        NotForwarded::Nomination => (400, "`connection` names a header that must not be removed"),
+        NotForwarded::Refused(status) => (*status, "original_ip_detection_extensions found no address"),
+    };
+    let location = (status == 307).then(|| ("location".to_owned(), text(request.path())));
+    Answer { status, why: why.to_owned(), headers: location.into_iter().collect(), body: 0 }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
