@@ -70,6 +70,9 @@ _proxyctl() {
             proxyctl__subcmd__config,help)
                 cmd="proxyctl__subcmd__config__subcmd__help"
                 ;;
+            proxyctl__subcmd__config,schema)
+                cmd="proxyctl__subcmd__config__subcmd__schema"
+                ;;
             proxyctl__subcmd__config__subcmd__help,diff)
                 cmd="proxyctl__subcmd__config__subcmd__help__subcmd__diff"
                 ;;
@@ -78,6 +81,9 @@ _proxyctl() {
                 ;;
             proxyctl__subcmd__config__subcmd__help,help)
                 cmd="proxyctl__subcmd__config__subcmd__help__subcmd__help"
+                ;;
+            proxyctl__subcmd__config__subcmd__help,schema)
+                cmd="proxyctl__subcmd__config__subcmd__help__subcmd__schema"
                 ;;
             proxyctl__subcmd__help,config)
                 cmd="proxyctl__subcmd__help__subcmd__config"
@@ -130,6 +136,9 @@ _proxyctl() {
             proxyctl__subcmd__help__subcmd__config,dump)
                 cmd="proxyctl__subcmd__help__subcmd__config__subcmd__dump"
                 ;;
+            proxyctl__subcmd__help__subcmd__config,schema)
+                cmd="proxyctl__subcmd__help__subcmd__config__subcmd__schema"
+                ;;
             proxyctl__subcmd__help__subcmd__routes,explain)
                 cmd="proxyctl__subcmd__help__subcmd__routes__subcmd__explain"
                 ;;
@@ -181,7 +190,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__config)
-            opts="-h --help dump diff help"
+            opts="-h --help dump diff schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -239,7 +248,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__config__subcmd__help)
-            opts="dump diff help"
+            opts="dump diff schema help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -283,6 +292,34 @@ _proxyctl() {
         proxyctl__subcmd__config__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__help__subcmd__schema)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__config__subcmd__schema)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -381,7 +418,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__config)
-            opts="dump diff"
+            opts="dump diff schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -409,6 +446,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__config__subcmd__dump)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__config__subcmd__schema)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

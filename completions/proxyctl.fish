@@ -56,10 +56,11 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_s
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from help" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff help" -s h -l help -d 'Print help'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff help" -f -a "dump" -d 'Prints what a file says, or what an instance runs with, as JSON without secrets'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff help" -f -a "diff" -d 'Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does'
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff schema help" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff schema help" -f -a "dump" -d 'Prints what a file says, or what an instance runs with, as JSON without secrets'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff schema help" -f -a "diff" -d 'Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff schema help" -f -a "schema" -d 'Prints a JSON Schema of what proxyd can run, for editors and validators'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and not __fish_seen_subcommand_from dump diff schema help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from dump" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from dump" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from dump" -l json -d 'Prints JSON'
@@ -68,8 +69,10 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_see
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from diff" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from diff" -l json -d 'Prints JSON'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from schema" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "dump" -d 'Prints what a file says, or what an instance runs with, as JSON without secrets'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "diff" -d 'Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "schema" -d 'Prints a JSON Schema of what proxyd can run, for editors and validators'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand routes; and not __fish_seen_subcommand_from explain help" -s h -l help -d 'Print help'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand routes; and not __fish_seen_subcommand_from explain help" -f -a "explain" -d 'Says which virtual host and route take a request, why others do not, and what the request becomes'
@@ -163,4 +166,5 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and not __fish_s
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from validate" -f -a "config" -d 'Says everything that is wrong with configuration files, by line and column'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "dump" -d 'Prints what a file says, or what an instance runs with, as JSON without secrets'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "diff" -d 'Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "schema" -d 'Prints a JSON Schema of what proxyd can run, for editors and validators'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand help; and __fish_seen_subcommand_from routes" -f -a "explain" -d 'Says which virtual host and route take a request, why others do not, and what the request becomes'

@@ -147,6 +147,12 @@ pub(crate) enum Config {
 
     /// Says what differs between two files, or between what runs and a file, by resource; exits with 1 if anything does
     Diff(ConfigDiff),
+
+    /// Prints a JSON Schema of what proxyd can run, for editors and validators
+    ///
+    /// Draft-07. It says less than validate config, which looks at the file as a whole, and is stricter about spelling: enum
+    /// values in capitals, numbers without quotes, no empty values.
+    Schema,
 }
 
 #[derive(Debug, Args)]

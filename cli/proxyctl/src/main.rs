@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         Command::Validate(Validate::Config(arguments)) => return validate::config(&arguments, &mut output),
         Command::Config(Config::Dump(arguments)) => config::dump(&arguments, &mut output),
         Command::Config(Config::Diff(arguments)) => config::diff(&arguments, &mut output),
+        Command::Config(Config::Schema) => {
+            output.json(&proxy_config::json_schema());
+            Ok(())
+        }
         Command::Routes(Routes::Explain(arguments)) => routes::explain(&arguments, &mut output),
         Command::Coverage(arguments) => coverage::coverage(&arguments, &mut output),
         Command::Explain(arguments) => validate::explain(&arguments, &mut output),

@@ -361,3 +361,10 @@ fn routes_are_explained() {
     let (code, text, _) = plain(&["routes", "explain", name, "GET", "http://h"]);
     assert!(code == Some(1) && text.contains("a.yaml:1:8: error[unknown-field]"), "{text}");
 }
+
+#[test]
+fn the_schema_is_json_schema() {
+    let (code, text, _) = plain(&["config", "schema"]);
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &schema["$schema"]), (Some(0), &"http://json-schema.org/draft-07/schema#".into()));
+}

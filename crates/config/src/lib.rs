@@ -12,6 +12,7 @@ mod finding;
 mod forms;
 mod hint;
 mod json;
+mod json_schema;
 mod lint;
 mod load;
 mod locate;
@@ -35,6 +36,7 @@ pub use coverage::{Coverage, coverage};
 pub use difference::{Changes, Compared, Difference};
 pub use extension::{Extension, ExtensionKind, ExtensionTypes};
 pub use finding::{Excerpt, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
+pub use json_schema::json_schema;
 pub use load::{
     Configuration, FileReport, LintOptions, LoadInputs, LoadOptions, Loaded, MAX_FILE, ValidateOptions,
     check_message, load, load_bootstrap, validate,
