@@ -13,7 +13,7 @@ use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
 use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
 use proxy_http::tunnel::joined;
-use proxy_http::{Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
+use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::clock;
 use proxy_stats::GaugeGuard;
@@ -135,18 +135,22 @@ impl Router {
             stream.set_timeout(StreamTimer::Duration, duration, now);
         }
         stream.set_timeout(StreamTimer::Response, timeouts.global, now);
-        let mut response = match self.send(stream, &cluster, forward, request).await {
-            Ok(response) => response,
-            Err(Failure::Reply(reply)) => {
-                let response = reply.response(stream);
-                cluster.count_response(response.status, stream.is_internal());
-                response
+        match self.send(stream, &cluster, forward, request).await {
+            Ok(mut response) => {
+                chosen.apply_response(weighted, &mut response, Some(request), &source);
+                Ok(response)
             }
-            Err(Failure::Downstream(reply)) => return Ok(reply.response(stream)),
-            Err(Failure::ClientGone) => return Err(Reset),
-        };
-        chosen.apply_response(weighted, &mut response, request, &source);
-        Ok(response)
+            Err(Failure::Reply(reply)) => {
+                let mut response = reply.response(stream);
+                if self.settings.suppress_envoy_headers {
+                    response.headers.remove(HeaderId::X_ENVOY_OVERLOADED);
+                }
+                cluster.count_response(response.status, stream.is_internal());
+                Ok(response)
+            }
+            Err(Failure::Downstream(reply)) => Ok(reply.response(stream)),
+            Err(Failure::ClientGone) => Err(Reset),
+        }
     }
 
     /// Sends the request to a host and waits for the head of its response.
@@ -260,7 +264,7 @@ impl Router {
                 exchange.into_tunnel(&head, active)
             }
         };
-        let mut response = Response { status: head.status, headers, body, tunnel };
+        let mut response = Response { body, tunnel, headers, ..Response::new(head.status) };
         if !self.settings.suppress_envoy_headers && stream.is_request_complete() {
             set_service_time(&mut response.headers, now.saturating_duration_since(started));
         }

@@ -8,6 +8,7 @@ pub mod forwarding;
 pub mod h1;
 pub mod h2;
 pub mod headers;
+pub mod local_reply;
 pub mod message;
 pub mod mutation;
 pub mod name;
@@ -21,7 +22,7 @@ pub mod websocket;
 
 pub use body::{Body, BodyError, BodyStream, Frame};
 pub use headers::Headers;
-pub use message::{Method, Request, Response, Scheme, Version};
+pub use message::{LocalAnswer, Method, Request, Response, Scheme, Version};
 pub use name::HeaderId;
 pub use stream::{ResponseFlags, StreamInfo, StreamTimer};
 pub use tunnel::{Tunnel, Tunnelling};

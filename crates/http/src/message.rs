@@ -1,5 +1,7 @@
 //! Requests and responses as filters see them, whatever version they came in.
 
+use bytes::Bytes;
+
 use crate::body::Body;
 use crate::headers::{Headers, Span};
 use crate::tunnel::Tunnel;
@@ -174,10 +176,25 @@ pub struct Response {
     pub body: Body,
     /// The request's other half, where the host agreed to a stream of bytes both ways: `body` is what comes from it.
     pub tunnel: Option<Box<dyn Tunnel>>,
+    /// It is the proxy's own, and still to be put into words by [`complete`](crate::local_reply::complete).
+    pub local: Option<LocalAnswer>,
+}
+
+/// An answer of the proxy's own, besides its status and text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalAnswer {
+    /// For gRPC clients; what the status stands for if `None`.
+    pub grpc_status: Option<u32>,
 }
 
 impl Response {
+    /// One that goes out as it is, as a host's does.
     pub fn new(status: u16) -> Response {
-        Response { status, headers: Headers::new(), body: Body::Empty, tunnel: None }
+        Response { status, headers: Headers::new(), body: Body::Empty, tunnel: None, local: None }
+    }
+
+    /// One that the proxy makes in place of a host (Envoy's local reply).
+    pub fn local(status: u16, text: impl Into<Bytes>) -> Response {
+        Response { body: Body::full(text), local: Some(LocalAnswer::default()), ..Response::new(status) }
     }
 }

@@ -1,11 +1,12 @@
 //! Answers made by the proxy itself, in Envoy's words; the one place that maps an error to a status, a body
 //! text and a response flag.
 
-use crate::body::{Body, BodyError};
+use bytes::Bytes;
+
+use crate::body::BodyError;
 use crate::h1::head::HeadError;
-use crate::h1::write::set_content_length;
 use crate::headers::Headers;
-use crate::message::Response;
+use crate::message::{LocalAnswer, Response, Version};
 use crate::name::HeaderId;
 use crate::stream::{ResponseFlags, StreamInfo};
 
@@ -73,7 +74,7 @@ impl LocalReply {
             UpgradeRefused => 403,
             BadPath => 400,
             RequestTooLarge => 413,
-            Downstream(HeadError::Malformed(_) | HeadError::Underscore) => 400,
+            Downstream(HeadError::Malformed(_) | HeadError::NoHost(_) | HeadError::Underscore) => 400,
             Downstream(HeadError::TransferCoding) => 501,
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => 431,
             Downstream(HeadError::Version) => 426,
@@ -112,7 +113,7 @@ impl LocalReply {
             Downstream(HeadError::Scheme) => "Forbidden",
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
             RequestTooLarge => "Payload Too Large",
-            NoRoute | NoCluster(_) | UpgradeRefused | BadPath => "",
+            NoRoute | NoCluster(_) | UpgradeRefused | BadPath | Downstream(HeadError::NoHost(_)) => "",
         }
     }
 
@@ -130,6 +131,7 @@ impl LocalReply {
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            Downstream(HeadError::NoHost(_)) => return None,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             RequestTimeout
             | RequestHeadersTimeout
@@ -140,6 +142,14 @@ impl LocalReply {
                 return None;
             }
         })
+    }
+
+    /// The version in which the client is told: what could not be read is answered as HTTP/1.1.
+    pub fn version(self) -> Version {
+        match self {
+            LocalReply::Downstream(HeadError::NoHost(version)) => version,
+            _ => Version::Http11,
+        }
     }
 
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -163,6 +173,7 @@ impl LocalReply {
             UpgradeRefused => "upgrade_failed",
             BadPath => "path_normalization_failed",
             RequestTooLarge => "request_payload_too_large",
+            Downstream(HeadError::NoHost(_)) => "missing_host_header",
             Downstream(HeadError::Version) => "low_version",
             Downstream(HeadError::Underscore) => "http1.unexpected_underscore",
             Downstream(HeadError::Scheme) => "http1.invalid_scheme",
@@ -176,16 +187,7 @@ impl LocalReply {
             stream.set_flag(flag);
         }
         stream.set_details(self.details());
-        let mut response = self.bare_response();
-        if stream.is_grpc() {
-            response = grpc_response(response, self.body().as_bytes());
-        }
-        response
-    }
-
-    /// The response where no stream came to be.
-    pub fn bare_response(self) -> Response {
-        let mut response = text_response(self.status(), self.body());
+        let mut response = Response::local(self.status(), Bytes::from_static(self.body().as_bytes()));
         if self == LocalReply::Overflow {
             response.headers.append(HeaderId::X_ENVOY_OVERLOADED, b"true");
         }
@@ -216,23 +218,6 @@ pub fn grpc_status_of(status: u16) -> u8 {
     }
 }
 
-/// Turns a local reply into one that gRPC clients understand: 200, without a body, the status in headers.
-fn grpc_response(from: Response, message: &[u8]) -> Response {
-    let status = grpc_status_of(from.status);
-    let mut response = Response::new(200);
-    response.headers.append(HeaderId::CONTENT_TYPE, b"application/grpc");
-    response.headers.append_with(HeaderId::GRPC_STATUS, |out| {
-        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    });
-    if !message.is_empty() {
-        response.headers.append_with(HeaderId::GRPC_MESSAGE, |out| percent_encode(message, out));
-    }
-    if from.headers.contains(HeaderId::X_ENVOY_OVERLOADED) {
-        response.headers.append(HeaderId::X_ENVOY_OVERLOADED, b"true");
-    }
-    response
-}
-
 /// As the gRPC protocol wants it for `grpc-message`: all but printable ASCII, and the percent sign itself.
 pub fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
@@ -251,7 +236,7 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// A filter's answer in place of an upstream's.
 pub struct FilterReply {
     pub status: u16,
-    pub text: bytes::Bytes,
+    pub text: Bytes,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: &'static str,
     /// For gRPC clients; what the status stands for if `None`.
@@ -259,37 +244,14 @@ pub struct FilterReply {
 }
 
 impl FilterReply {
-    pub fn new(status: u16, text: impl Into<bytes::Bytes>, details: &'static str) -> FilterReply {
+    pub fn new(status: u16, text: impl Into<Bytes>, details: &'static str) -> FilterReply {
         FilterReply { status, text: text.into(), details, grpc_status: None }
     }
 
-    /// The response, its cause noted on `stream`; gRPC clients are told in their own terms.
+    /// The response, its cause noted on `stream`.
     pub fn response(self, stream: &StreamInfo) -> Response {
         stream.set_details(self.details);
-        let mut response = Response::new(self.status);
-        if stream.is_grpc() {
-            let mut response = grpc_response(response, &self.text);
-            if let Some(status) = self.grpc_status {
-                response.headers.set(HeaderId::GRPC_STATUS, itoa::Buffer::new().format(status).as_bytes());
-            }
-            return response;
-        }
-        if !self.text.is_empty() {
-            set_content_length(&mut response.headers, self.text.len() as u64);
-            response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
-            response.body = Body::full(self.text);
-        }
-        response
+        let local = Some(LocalAnswer { grpc_status: self.grpc_status });
+        Response { local, ..Response::local(self.status, self.text) }
     }
-}
-
-/// A response with a text body, as Envoy's local replies are.
-pub fn text_response(status: u16, text: &'static str) -> Response {
-    let mut response = Response::new(status);
-    if !text.is_empty() {
-        set_content_length(&mut response.headers, text.len() as u64);
-        response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
-        response.body = Body::full(bytes::Bytes::from_static(text.as_bytes()));
-    }
-    response
 }

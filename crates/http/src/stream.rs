@@ -282,11 +282,9 @@ impl StreamInfo {
         self.needs.request || self.wants_request.get()
     }
 
-    /// Keeps the head of a request that is not needed elsewhere any more, if a log wants it.
+    /// Keeps the head of a request that is not needed elsewhere any more.
     pub fn keep_request(&self, request: Request) {
-        if self.keeps_request() {
-            self.kept.borrow_mut().request = Some(Box::new(request));
-        }
+        self.kept.borrow_mut().request = Some(Box::new(request));
     }
 
     /// Keeps the headers of the response that was sent.

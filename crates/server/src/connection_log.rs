@@ -64,6 +64,7 @@ impl Drop for Logged {
             response: None,
             response_status: 0,
             trailers: None,
+            local_reply_body: b"",
             filter_chain: &self.filter_chain,
             log_type: LogType::NotSet,
             now,

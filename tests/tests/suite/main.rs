@@ -24,6 +24,7 @@ mod leniency;
 mod limits;
 mod listeners;
 mod local_replies;
+mod local_reply_config;
 mod network_filters;
 mod readme;
 mod reload;

@@ -115,7 +115,7 @@ fn stream_format(
 }
 
 /// `envoy.config.core.v3.SubstitutionFormatString`.
-fn substitution(
+pub(super) fn substitution(
     context: &mut Context<'_>,
     path: &Path<'_>,
     message: &core_v3::SubstitutionFormatString,

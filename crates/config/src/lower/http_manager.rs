@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 
-use super::{Context, access_log, address, forwarding, header, http_filter, protocol, route, value};
+use super::{
+    Context, access_log, address, forwarding, header, http_filter, local_reply, protocol, route, value,
+};
 use crate::settings::{
     AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization,
     RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
@@ -76,6 +78,10 @@ pub(super) fn lower(
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
+        local_replies: message
+            .local_reply_config
+            .as_ref()
+            .map(|message| local_reply::lower(context, &path.field("local_reply_config"), message)),
         routes: routes?,
     })
 }

@@ -21,6 +21,7 @@ mod header;
 mod http_filter;
 mod http_manager;
 mod listener;
+mod local_reply;
 mod log_filter;
 mod log_json;
 mod matcher;

@@ -208,6 +208,8 @@ pub enum Field {
     DownstreamWireBytesSent,
     FilterChainName,
     ListenerName,
+    /// The text of a local reply; empty but where its body is made.
+    LocalReplyBody,
     Port(AddressOf),
     Protocol,
     RequestHeadersBytes,
@@ -244,11 +246,16 @@ pub enum Field {
     Absent,
     /// What is 0 unless the operating system or QUIC says otherwise.
     Zero,
-    /// What is an empty text unless an internal listener or a local reply mapper is involved.
+    /// What is an empty text unless an internal listener is involved.
     Empty,
 }
 
 impl LineFormat {
+    /// See [`Operator::tells_of_record`].
+    pub fn tells_of_record(&self) -> bool {
+        self.operators().into_iter().any(Operator::tells_of_record)
+    }
+
     /// Every operator in it.
     pub fn operators(&self) -> Vec<&Operator> {
         let mut found = Vec::new();
@@ -272,6 +279,7 @@ impl Operator {
                 | Field::ConnectionId
                 | Field::FilterChainName
                 | Field::ListenerName
+                | Field::LocalReplyBody
                 | Field::Protocol
                 | Field::RequestHeadersBytes
                 | Field::ResponseCode

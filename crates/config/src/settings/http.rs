@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{AccessLog, AccessLogOptions, Cidr, Forwarding, HttpFilter, RouteConfiguration};
+use super::{
+    AccessLog, AccessLogOptions, Cidr, Forwarding, HttpFilter, LocalReplyConfig, RouteConfiguration,
+};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct HttpConnectionManager {
     /// `access_log`.
     pub access_logs: Arc<[AccessLog]>,
     pub access_log_options: AccessLogOptions,
+    /// `local_reply_config`.
+    pub local_replies: Option<LocalReplyConfig>,
 }
 
 /// `HttpConnectionManager.UpgradeConfig`: what becomes of requests that ask for one upgrade.

@@ -1,4 +1,4 @@
-//! What outlives its message because an access log tells of it.
+//! What outlives its message because an access log, or an answer of the proxy's own, tells of it.
 
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use proxy_net::pipe::Pipe;
 pub(super) struct HeldRequest<'a> {
     stream: &'a StreamInfo,
     request: Request,
+    answered: bool,
 }
 
 /// A response's body of which the trailers are kept.
@@ -22,7 +23,12 @@ struct TrailerWatch {
 
 impl<'a> HeldRequest<'a> {
     pub(super) fn new(stream: &'a StreamInfo, request: Request) -> HeldRequest<'a> {
-        HeldRequest { stream, request }
+        HeldRequest { stream, request, answered: false }
+    }
+
+    /// There is a response. Whose request is dropped without one may still be told of it, when a limit passed.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
     }
 }
 
@@ -42,7 +48,7 @@ impl DerefMut for HeldRequest<'_> {
 
 impl Drop for HeldRequest<'_> {
     fn drop(&mut self) {
-        if self.stream.keeps_request() {
+        if !self.answered || self.stream.keeps_request() {
             let empty = Request::new(Method::Get, self.request.version, b"", b"", Headers::new());
             let mut request = std::mem::replace(&mut self.request, empty);
             request.body = Body::Empty;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_config::settings::{self, LogNeeds};
+use proxy_config::settings::{self, LocalReplyConfig, LogNeeds};
 use proxy_http::Version;
 use proxy_http::filter::{FilterSet, HttpFilter};
 use proxy_http::h1::head::{HeadLimits, RequestRules};
@@ -90,8 +90,12 @@ impl HttpConnectionManager {
             filter_chain: Rc::clone(&context.logs.filter_chain),
         });
         let logged = context.logs.needs();
+        let replies = settings.local_replies.as_ref();
         let needs = LogNeeds {
-            record: logged.record || settings.routes.tells_of_record() || filters.tells_of_record(),
+            record: logged.record
+                || settings.routes.tells_of_record()
+                || filters.tells_of_record()
+                || replies.is_some_and(LocalReplyConfig::tells_of_record),
             ..logged
         };
         HttpConnectionManager(Rc::new(Manager {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
 use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request};
 use proxy_http::h1::head::HeadError;
+use proxy_http::local_reply;
 use proxy_http::mutation::mutate_request;
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_response};
@@ -45,10 +46,12 @@ impl Manager {
                 Some(reply) => Some(reply),
                 None => self.filter_request(stream, &mut request).await?,
             };
-            let response = match reply {
+            let mut response = match reply {
                 Some(reply) => reply,
                 None => wait(self.router.serve(stream, &mut request)).await?,
             };
+            self.complete(stream, &mut response, Some(&request));
+            request.answered();
             // Who wants its head has it from now on.
             drop(request);
             Ok(self.finish(stream, response).await)
@@ -105,7 +108,7 @@ impl Manager {
             NotForwarded::NoPath => {
                 stats.downstream_rq_non_relative_path.inc();
                 stream.set_details("absolute_path_rejected");
-                Response::new(404)
+                Response::local(404, "")
             }
             NotForwarded::BadPath => {
                 stats.downstream_rq_failed_path_normalization.inc();
@@ -114,7 +117,7 @@ impl Manager {
             }
             NotForwarded::OtherPath => {
                 stats.downstream_rq_redirected_with_normalized_path.inc();
-                let mut response = Response::new(307);
+                let mut response = Response::local(307, "");
                 response.headers.append(HeaderId::LOCATION, request.path());
                 response
             }
@@ -124,7 +127,7 @@ impl Manager {
             }
             NotForwarded::Refused(status) => {
                 stats.downstream_rq_rejected_via_ip_detection.inc();
-                Response::new(status)
+                Response::local(status, "")
             }
         }
     }
@@ -182,12 +185,37 @@ impl Manager {
         Ok(None)
     }
 
+    /// Puts an answer of the proxy's own into words, unless that is done.
+    fn complete(&self, stream: &StreamInfo, response: &mut Response, request: Option<&Request>) {
+        if response.local.is_none() {
+            return;
+        }
+        let source = || self.logs.format_context(stream);
+        if let Some(entry) = stream.route()
+            && entry.chosen().forward().is_some()
+        {
+            // In place of what the host would have said. Routes that answer by themselves have done so already.
+            entry.chosen().apply_response(entry.weighted, response, request, &source);
+        }
+        local_reply::complete(response, self.settings.local_replies.as_ref(), stream, request, &source);
+    }
+
+    /// As [`Manager::complete`], when the request is done with.
+    fn complete_later(&self, stream: &StreamInfo, response: &mut Response) {
+        if response.local.is_some() {
+            let kept = stream.kept();
+            self.complete(stream, response, kept.request.as_deref());
+        }
+    }
+
     /// Runs the response through all filters in reverse and puts in what the connection manager adds.
     pub(super) async fn finish(&self, stream: &Rc<StreamInfo>, mut response: Response) -> Response {
+        self.complete_later(stream, &mut response);
         for filter in self.filters_of(stream).rev() {
             if wait(filter.response(stream, &mut response)).await.is_err() {
                 response = LocalReply::UpstreamReset.response(stream);
             }
+            self.complete_later(stream, &mut response);
         }
         let id = stream.response_id();
         let context = ResponseContext {

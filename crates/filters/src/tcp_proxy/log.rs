@@ -78,6 +78,7 @@ impl<'a> LoggedConnection<'a> {
             response: None,
             response_status: 0,
             trailers: None,
+            local_reply_body: b"",
             filter_chain: &self.logs.filter_chain,
             log_type,
             now: clock::now(),

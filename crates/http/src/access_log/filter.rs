@@ -7,7 +7,7 @@ use crate::name::HeaderId;
 use crate::route::header_matches;
 
 /// Whether the stream gets a line.
-pub(super) fn passes(filter: &AccessLogFilter, context: &FormatContext<'_>) -> bool {
+pub fn passes(filter: &AccessLogFilter, context: &FormatContext<'_>) -> bool {
     match filter {
         AccessLogFilter::Status(comparison) => comparison.holds(context.record.status.get().into()),
         AccessLogFilter::Duration(comparison) => {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use proxy_config::settings::{self, LineKind, LogNeeds, LogType};
+use proxy_config::settings::{self, LineFormat, LineKind, LogNeeds, LogType};
 use proxy_net::{ConnectionInfo, StreamRecord};
 use proxy_runtime::clock;
 use proxy_runtime::log_file::{LineBuffer, LogFile};
@@ -23,6 +23,7 @@ use crate::headers::Headers;
 use crate::message::Request;
 use crate::stream::StreamInfo;
 
+pub use filter::passes;
 pub use text::write_text;
 
 /// What a format is filled in from.
@@ -37,6 +38,8 @@ pub struct FormatContext<'a> {
     /// Of `response`; 0 without one.
     pub response_status: u16,
     pub trailers: Option<&'a Headers>,
+    /// The text of a local reply, while its body is made of it.
+    pub local_reply_body: &'a [u8],
     pub filter_chain: &'a str,
     pub log_type: LogType,
     pub now: Instant,
@@ -57,6 +60,7 @@ impl<'a> FormatContext<'a> {
             response: None,
             response_status: stream.record.status.get(),
             trailers: None,
+            local_reply_body: b"",
             filter_chain,
             log_type,
             now: clock::now(),
@@ -105,12 +109,17 @@ impl AccessLogs {
     pub fn log(&self, context: &FormatContext<'_>) {
         for (log, buffer) in self.settings.iter().zip(&self.buffers) {
             if log.filter.as_ref().is_none_or(|filter| filter::passes(filter, context)) {
-                buffer.append(|out| match &log.format.kind {
-                    LineKind::Text(format) => write_text(format, log.format.omit_empty, context, out),
-                    LineKind::Json(format) => json::write_line(format, log.format.omit_empty, context, out),
-                });
+                buffer.append(|out| write_line(&log.format, context, out));
             }
         }
+    }
+}
+
+/// Fills `format` in; JSON ends with a line feed.
+pub fn write_line(format: &LineFormat, context: &FormatContext<'_>, out: &mut Vec<u8>) {
+    match &format.kind {
+        LineKind::Text(text) => write_text(text, format.omit_empty, context, out),
+        LineKind::Json(json) => json::write_line(json, format.omit_empty, context, out),
     }
 }
 

@@ -225,6 +225,7 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
         Field::UpstreamTransportFailureReason => last(context, out, |attempt, out| {
             text(attempt.failure.borrow().as_deref().map(str::as_bytes), out)
         }),
+        Field::LocalReplyBody => text(Some(context.local_reply_body), out),
         Field::Empty => true,
         Field::Absent => false,
     }

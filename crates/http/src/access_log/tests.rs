@@ -51,6 +51,7 @@ impl Told {
             response: Some(&self.response),
             response_status: self.stream.record.status.get(),
             trailers: Some(&self.trailers),
+            local_reply_body: b"",
             filter_chain: "",
             log_type: LogType::DownstreamEnd,
             now: self.end,

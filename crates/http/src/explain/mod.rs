@@ -285,7 +285,7 @@ impl DryRun<'_> {
         let timeouts = chosen.prepare_upstream(weighted, request, router, &source);
         let after = lines(request);
         let mut response = Response::new(200);
-        chosen.apply_response(weighted, &mut response, request, &source);
+        chosen.apply_response(weighted, &mut response, Some(request), &source);
         Outcome::Forwarded(Box::new(Forwarding {
             cluster,
             chosen_by,
@@ -323,6 +323,7 @@ impl DryRun<'_> {
             response: None,
             response_status: 0,
             trailers: None,
+            local_reply_body: b"",
             filter_chain: self.asked.filter_chain,
             log_type: LogType::NotSet,
             now: self.asked.now,

@@ -70,6 +70,8 @@ pub enum HeadError {
     TooManyLines,
     #[error("HTTP/1.0")]
     Version,
+    #[error("no host")]
+    NoHost(Version),
     /// `headers_with_underscores_action` is `REJECT_REQUEST`.
     #[error("an underscore in the name of a header")]
     Underscore,
@@ -522,7 +524,6 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
-            "GET / HTTP/1.1\r\n\r\n",
             "GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
             "GET x HTTP/1.1\r\nHost: x\r\n\r\n",
             "get / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -533,6 +534,7 @@ mod tests {
             assert!(matches!(refused(bad), HeadError::Malformed(_)), "{bad:?}");
         }
         assert_eq!(refused("GET / HTTP/1.0\r\nHost: x\r\n\r\n"), HeadError::Version);
+        assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), HeadError::NoHost(Version::Http11));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
         None if request.version == Version::Http10 && !options.default_host_for_http_10.is_empty() => {
             request.set_authority(options.default_host_for_http_10.as_bytes());
         }
-        None => return Err(HeadError::Malformed("no host")),
+        None => return Err(HeadError::NoHost(request.version)),
     }
     if !valid_authority(request.authority()) {
         return Err(HeadError::Malformed("host"));

@@ -122,7 +122,9 @@ pub fn set_content_length(headers: &mut Headers, length: u64) {
 /// The reason phrase of a status as Envoy writes it; "Unknown" where there is none.
 pub fn reason(status: u16) -> &'static str {
     match status {
-        418 => "I'm a teapot",
+        203 => "Non-Authoritative Information",
+        418 | 451 => "Unknown",
+        599 => "Last Unassigned Server Error Code",
         _ => http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown"),
     }
 }

@@ -74,18 +74,18 @@ impl ChosenRoute<'_> {
         self,
         weighted: Option<u32>,
         response: &mut Response,
-        request: &Request,
+        request: Option<&Request>,
         source: ContextSource<'_>,
     ) {
         if let Some(cluster) = self.weighted_cluster(weighted) {
-            mutate_response(&cluster.response_headers, response, Some(request), source);
+            mutate_response(&cluster.response_headers, response, request, source);
         }
         for level in self.levels([
             &self.route().response_headers,
             &self.virtual_host().response_headers,
             &self.table.configuration.response_headers,
         ]) {
-            mutate_response(level, response, Some(request), source);
+            mutate_response(level, response, request, source);
         }
     }
 

@@ -4,9 +4,7 @@ use proxy_config::settings::{DirectResponse, Redirect, RedirectPath, RedirectSch
 
 use super::rewrite::replace_in_path;
 use super::{ChosenRoute, Text};
-use crate::body::Body;
 use crate::forwarding::only_value;
-use crate::h1::write::set_content_length;
 use crate::message::{Request, Response};
 use crate::mutation::ContextSource;
 use crate::name::HeaderId;
@@ -24,8 +22,7 @@ impl ChosenRoute<'_> {
             Some(RedirectScheme::Other(scheme)) => &scheme[..],
             None => request.scheme.as_str().as_bytes(),
         };
-        let mut location = Text::from_slice(scheme);
-        location.extend_from_slice(b"://");
+        let mut location = scheme_part(scheme);
         match &redirect.host {
             Some(host) => location.extend_from_slice(host),
             None => location.extend_from_slice(kept_host(request, scheme, redirect.port.is_some())),
@@ -35,9 +32,9 @@ impl ChosenRoute<'_> {
             location.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
         self.push_path(redirect, request, &mut location);
-        let mut response = Response::new(redirect.status);
+        let mut response = Response::local(redirect.status, "");
         response.headers.append(HeaderId::LOCATION, &location);
-        self.apply_response(None, &mut response, request, source);
+        self.apply_response(None, &mut response, Some(request), source);
         response
     }
 
@@ -74,22 +71,29 @@ impl ChosenRoute<'_> {
         request: &Request,
         source: ContextSource<'_>,
     ) -> Response {
-        let mut response = Response::new(direct.status);
-        self.apply_response(None, &mut response, request, source);
-        if !direct.body.is_empty() {
-            set_content_length(&mut response.headers, direct.body.len() as u64);
-            if !response.headers.contains(HeaderId::CONTENT_TYPE) {
-                response.headers.append(HeaderId::CONTENT_TYPE, b"text/plain");
-            }
-            response.body = Body::full(direct.body.clone());
+        let mut response = Response::local(direct.status, direct.body.clone());
+        if matches!(direct.status, 201 | 300..400) && !request.path().is_empty() {
+            // Envoy takes the request's own URI for what these statuses have to name (RFC 9110, section 10.2.2).
+            let scheme = request.scheme.as_str().as_bytes();
+            let mut location = scheme_part(scheme);
+            location.extend_from_slice(kept_host(request, scheme, false));
+            location.extend_from_slice(request.path());
+            response.headers.append(HeaderId::LOCATION, &location);
         }
+        self.apply_response(None, &mut response, Some(request), source);
         response
     }
 }
 
+fn scheme_part(scheme: &[u8]) -> Text {
+    let mut text = Text::from_slice(scheme);
+    text.extend_from_slice(b"://");
+    text
+}
+
 /// The redirect of `require_tls`: the host stays as it is, port and all.
 pub(super) fn to_https(request: &Request) -> Response {
-    let mut response = Response::new(301);
+    let mut response = Response::local(301, "");
     response.headers.append_with(HeaderId::LOCATION, |out| {
         out.extend_from_slice(b"https://");
         out.extend_from_slice(request.authority());

@@ -251,7 +251,7 @@ const PLAIN: &[(&str, Operator)] = &[
     ("FILTER_CHAIN_NAME", field(Field::FilterChainName)),
     ("GRPC_STATUS_NUMBER", Operator::GrpcStatus(GrpcStatusForm::Number)),
     ("LISTENER_NAME", field(Field::ListenerName)),
-    ("LOCAL_REPLY_BODY", field(Field::Empty)),
+    ("LOCAL_REPLY_BODY", field(Field::LocalReplyBody)),
     ("PROTOCOL", field(Field::Protocol)),
     ("REQUEST_HEADERS_BYTES", field(Field::RequestHeadersBytes)),
     ("RESPONSE_CODE", field(Field::ResponseCode)),

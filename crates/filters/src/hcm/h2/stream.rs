@@ -14,7 +14,7 @@ use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::head::{self, HeadError};
 use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, response_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
-use proxy_http::reply::{LocalReply, text_response};
+use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{
     HeaderId, Headers, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling,
@@ -144,7 +144,7 @@ async fn refuse(shared: &Shared, stream: &Rc<StreamInfo>, error: RequestError) -
         RequestError::Path => {
             manager.stats.manager.downstream_rq_non_relative_path.inc();
             stream.set_details("absolute_path_rejected");
-            text_response(404, "")
+            Response::local(404, "")
         }
         RequestError::Head(error) => {
             if error == HeadError::TooManyLines {
@@ -228,7 +228,7 @@ async fn send_response(
     mut respond: SendResponse<Queued>,
     guard: &mut StreamGuard,
 ) {
-    let Response { status, headers, mut body, tunnel } = response;
+    let Response { status, headers, mut body, tunnel, .. } = response;
     if tunnel.is_none() && (to_head || status < 200 || status == 204 || status == 304) {
         body = Body::Empty;
     }
