@@ -18,6 +18,7 @@ use crate::access_log::FormatContext;
 use crate::filter::{FilterIndex, FilterSet};
 use crate::forwarding::{ForwardingContext, NotForwarded, admit_request, asks_for_tunnel, uuid};
 use crate::h1::head::{HeadError, HeadLimits, RequestRules, parse_request};
+use crate::local_reply;
 use crate::message::{Request, Response, Scheme};
 use crate::mutation::mutate_request;
 use crate::reply::is_grpc_call;
@@ -223,17 +224,20 @@ impl DryRun<'_> {
         let mut told = seen(&request);
         describe::virtual_hosts(&table, &request, &mut told);
         if let Some(response) = table.tls_redirect(&request) {
-            told.outcome = Outcome::Answered(answer("require_tls of the virtual host", response));
+            told.outcome = self.answered("require_tls of the virtual host", response, &request);
             return told;
         }
         let trace = table.trace(&request, &LookupContext { random: self.asked.random });
         describe::routes(&table, &trace, &request, &mut told);
         let Some((host, route)) = trace.virtual_host.zip(trace.route) else {
             told.filters = filters.notes(filters.disabled());
-            told.outcome = Outcome::Answered(not_found(match trace.virtual_host {
-                None => "no virtual host has a domain for this host",
-                Some(_) => "no route of the virtual host matches",
-            }));
+            told.outcome = self.not_found(
+                match trace.virtual_host {
+                    None => "no virtual host has a domain for this host",
+                    Some(_) => "no route of the virtual host matches",
+                },
+                &request,
+            );
             return told;
         };
         let chosen = table.chosen(host, route);
@@ -250,14 +254,13 @@ impl DryRun<'_> {
             RouteAction::Forward(_) => self.forward(chosen, weighted, &mut request, before, &clusters),
             RouteAction::Redirect(redirect) => {
                 let response = chosen.redirect_response(redirect, &request, &source);
-                Outcome::Answered(answer("redirect of the route", response))
+                self.answered("redirect of the route", response, &request)
             }
             RouteAction::Direct(direct) => {
-                let body = direct.body.len();
                 let response = chosen.direct_response(direct, &request, &source);
-                Outcome::Answered(Answer { body, ..answer("direct_response of the route", response) })
+                self.answered("direct_response of the route", response, &request)
             }
-            RouteAction::NonForwarding => Outcome::Answered(not_found("non_forwarding_action of the route")),
+            RouteAction::NonForwarding => self.not_found("non_forwarding_action of the route", &request),
         };
         told
     }
@@ -272,7 +275,7 @@ impl DryRun<'_> {
     ) -> Outcome {
         let (Some(forward), Some(selected)) = (chosen.forward(), chosen.select_cluster(request, weighted))
         else {
-            return Outcome::Answered(not_found("the route has no cluster"));
+            return self.not_found("the route has no cluster", request);
         };
         let cluster = match selected.cluster {
             SelectedCluster::Id(id) => clusters.name(id).to_owned(),
@@ -312,6 +315,19 @@ impl DryRun<'_> {
         } else {
             line
         }
+    }
+
+    /// The proxy's own answer, as `local_reply_config` and gRPC want it.
+    fn answered(&self, why: &str, mut response: Response, request: &Request) -> Outcome {
+        let headers = headers(&response);
+        let config = self.manager.local_replies.as_ref();
+        local_reply::complete(&mut response, config, self.stream, Some(request), &|| self.format_context());
+        let body = response.body.remaining().unwrap_or_default() as usize;
+        Outcome::Answered(Answer { status: response.status, why: why.to_owned(), headers, body })
+    }
+
+    fn not_found(&self, why: &str, request: &Request) -> Outcome {
+        self.answered(why, Response::local(404, ""), request)
     }
 
     fn format_context(&self) -> FormatContext<'_> {
@@ -431,14 +447,6 @@ fn missing(lines: &[Line], others: &[Line]) -> Vec<Line> {
 
 fn seen(request: &Request) -> Explanation {
     Explanation { host: text(request.authority()), path: text(request.path()), ..Explanation::default() }
-}
-
-fn answer(why: &str, response: Response) -> Answer {
-    Answer { status: response.status, why: why.to_owned(), headers: headers(&response), body: 0 }
-}
-
-fn not_found(why: &str) -> Answer {
-    Answer { status: 404, why: why.to_owned(), ..Answer::default() }
 }
 
 fn refused(refusal: &NotForwarded, request: &Request) -> Answer {

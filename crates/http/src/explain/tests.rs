@@ -109,5 +109,8 @@ fn what_is_no_request_is_refused_as_the_codec_does() {
         now: Instant::now(),
         wall: SystemTime::UNIX_EPOCH,
     };
-    assert_eq!(explain(&connection_manager(), &asked).unwrap_err(), HeadError::Malformed("no host"));
+    assert_eq!(
+        explain(&connection_manager(), &asked).unwrap_err(),
+        HeadError::NoHost(crate::Version::Http11)
+    );
 }
