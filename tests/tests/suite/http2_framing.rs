@@ -295,6 +295,28 @@ fn floods_of_window_updates_are_counted() {
     assert_counted(fragment, stat, &vec![update.clone(); 7], &vec![update; 8]);
 }
 
+/// Asks without reading the answers, until the proxy has had enough and counted it.
+fn assert_unread_counted(fragment: &str, stat: &str, ask: impl Fn(u32) -> Vec<u8>) {
+    let backend = Backend::saying("ok");
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()).filter_with(fragment));
+    let mut wire = open(&proxy).write_patience(Duration::from_secs(10));
+    assert!((0..200_000).any(|turn| wire.try_send(ask(turn)).is_err()), "{stat}");
+    proxy.stat_becomes(stat, 1);
+    for gauge in ["http2.outbound_frames_active", "http2.outbound_control_frames_active"] {
+        proxy.stat_becomes(gauge, 0);
+    }
+    assert_eq!(proxy.get("/").status(), 200);
+}
+
+#[test]
+fn pongs_that_nobody_reads_are_counted() {
+    only_proxyd!("Envoy's codec may find the flood first, and does not count it");
+    let ping = |_| frame(PING, 0, 0, &[7; 8]).repeat(100);
+    assert_unread_counted("{}", "http2.outbound_control_flood", ping);
+    let fragment = "http2_protocol_options: {max_outbound_frames: 300}";
+    assert_unread_counted(fragment, "http2.outbound_flood", ping);
+}
+
 #[test]
 fn clients_that_take_back_what_they_ask_are_sent_away() {
     let backend = Backend::raw(|wire, _| while wire.some().is_some() {});

@@ -155,6 +155,10 @@ pub(super) fn http2(
     let frames = &message.max_outbound_frames;
     let max_outbound_frames =
         number("max_outbound_frames", frames, 1, u32::MAX, defaults.max_outbound_frames);
+    let field = "max_outbound_control_frames";
+    let frames = &message.max_outbound_control_frames;
+    let max_outbound_control_frames =
+        number(field, frames, 1, u32::MAX, defaults.max_outbound_control_frames);
     let field = "max_consecutive_inbound_frames_with_empty_payload";
     let frames = &message.max_consecutive_inbound_frames_with_empty_payload;
     let max_empty_frames = number(field, frames, 0, u32::MAX, defaults.max_empty_frames);
@@ -177,6 +181,7 @@ pub(super) fn http2(
         keepalive,
         hpack_table_size,
         max_outbound_frames,
+        max_outbound_control_frames,
         max_empty_frames,
         max_priority_frames,
         max_window_updates,

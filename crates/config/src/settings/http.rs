@@ -194,8 +194,10 @@ pub struct Http2Options {
     pub keepalive: Option<Http2Keepalive>,
     /// `hpack_table_size`, 4096 when unset.
     pub hpack_table_size: u32,
-    /// `max_outbound_frames`, 10,000 when unset.
+    /// `max_outbound_frames`, 10,000 when unset: frames of any kind that wait for the peer to read.
     pub max_outbound_frames: u32,
+    /// `max_outbound_control_frames`, 1,000 when unset: pings, SETTINGS and resets.
+    pub max_outbound_control_frames: u32,
     /// `max_consecutive_inbound_frames_with_empty_payload`, 1 when unset.
     pub max_empty_frames: u32,
     /// `max_inbound_priority_frames_per_stream`, 100 when unset.
@@ -217,6 +219,7 @@ impl Default for Http2Options {
             keepalive: None,
             hpack_table_size: 4096,
             max_outbound_frames: 10_000,
+            max_outbound_control_frames: 1000,
             max_empty_frames: 1,
             max_priority_frames: 100,
             max_window_updates: 10,

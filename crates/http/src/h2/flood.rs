@@ -1,14 +1,16 @@
-//! Limits on what a peer may send beside what is asked for: frames without content, priorities, windows opened byte by
-//! byte. `h2` takes them all; here their heads are counted on the way to it, at a cost per frame and not per byte.
+//! Limits on what a peer may send beside what is asked for (frames without content, priorities, windows opened byte by
+//! byte), and on the answers that wait for it. `h2` takes them all; here their heads are counted on the way to it and
+//! from it, at a cost per frame and not per byte.
 
 use std::cell::{Cell, RefCell};
 
 use proxy_config::settings::Http2Options;
-use proxy_stats::Counter;
+use proxy_stats::{Counter, GaugeShare};
 
 use super::Http2Stats;
 
 /// The frame heads of one direction of a connection.
+#[derive(Clone, Copy)]
 struct Heads {
     /// Bytes to come before the next head.
     skip: usize,
@@ -25,12 +27,27 @@ pub struct FloodGuard {
     window_updates: Cell<u64>,
     streams: Cell<u64>,
     data_sent: Cell<u64>,
+    waiting: Waiting,
     limits: Limits,
     counters: Counters,
 }
 
+/// Frames that wait for the socket.
+struct Waiting {
+    /// As far as the socket has taken them; all, unless `some`.
+    taken: RefCell<Heads>,
+    some: Cell<bool>,
+    frames: Cell<u32>,
+    /// Of these, pings, SETTINGS and resets: what a peer can ask for without end.
+    control: Cell<u32>,
+    frames_active: GaugeShare,
+    control_active: GaugeShare,
+}
+
 #[derive(Clone, Copy)]
 struct Limits {
+    outbound: u32,
+    outbound_control: u32,
     empty: u32,
     priorities: u64,
     window_updates: u64,
@@ -38,6 +55,8 @@ struct Limits {
 
 #[derive(Clone, Copy)]
 struct Counters {
+    outbound: Counter,
+    outbound_control: Counter,
     empty: Counter,
     priorities: Counter,
     window_updates: Counter,
@@ -93,17 +112,29 @@ impl FloodGuard {
         FloodGuard {
             inbound: RefCell::new(Heads::new(preface(side == Side::Server))),
             outbound: RefCell::new(Heads::new(preface(side == Side::Client))),
+            waiting: Waiting {
+                taken: RefCell::new(Heads::new(preface(side == Side::Client))),
+                some: Cell::new(false),
+                frames: Cell::new(0),
+                control: Cell::new(0),
+                frames_active: GaugeShare::new(stats.outbound_frames_active),
+                control_active: GaugeShare::new(stats.outbound_control_frames_active),
+            },
             empty: Cell::new(0),
             priorities: Cell::new(0),
             window_updates: Cell::new(0),
             streams: Cell::new(0),
             data_sent: Cell::new(0),
             limits: Limits {
+                outbound: options.max_outbound_frames,
+                outbound_control: options.max_outbound_control_frames,
                 empty: options.max_empty_frames,
                 priorities: options.max_priority_frames.into(),
                 window_updates: options.max_window_updates.into(),
             },
             counters: Counters {
+                outbound: stats.outbound_flood,
+                outbound_control: stats.outbound_control_flood,
                 empty: stats.inbound_empty_frames_flood,
                 priorities: stats.inbound_priority_frames_flood,
                 window_updates: stats.inbound_window_update_frames_flood,
@@ -123,13 +154,55 @@ impl FloodGuard {
         flooded
     }
 
-    /// Looks at what is written.
-    pub(super) fn sent(&self, bytes: &[u8]) {
-        self.outbound.borrow_mut().scan(bytes, |_, kind, _| match kind {
-            DATA => self.data_sent.set(self.data_sent.get() + 1),
-            HEADERS => self.streams.set(self.streams.get() + 1),
-            _ => {}
+    /// Looks at what `h2` writes. True: more waits for the peer to read than may, which has been counted.
+    pub(super) fn sent(&self, bytes: &[u8]) -> bool {
+        let Waiting { some, frames, control, .. } = &self.waiting;
+        some.set(true);
+        self.outbound.borrow_mut().scan(bytes, |_, kind, _| {
+            frames.set(frames.get() + 1);
+            match kind {
+                DATA => self.data_sent.set(self.data_sent.get() + 1),
+                HEADERS => self.streams.set(self.streams.get() + 1),
+                PING | SETTINGS | RST_STREAM => control.set(control.get() + 1),
+                _ => {}
+            }
         });
+        let counter = if control.get() > self.limits.outbound_control {
+            self.counters.outbound_control
+        } else if frames.get() > self.limits.outbound {
+            self.counters.outbound
+        } else {
+            return false;
+        };
+        counter.inc();
+        true
+    }
+
+    /// The socket has taken `bytes`, and will take no more for now.
+    pub(super) fn taken(&self, bytes: &[u8]) {
+        let Waiting { taken, frames, control, .. } = &self.waiting;
+        taken.borrow_mut().scan(bytes, |_, kind, _| {
+            frames.set(frames.get().saturating_sub(1));
+            if matches!(kind, PING | SETTINGS | RST_STREAM) {
+                control.set(control.get().saturating_sub(1));
+            }
+        });
+    }
+
+    /// The socket takes no more for now.
+    pub(super) fn blocked(&self) {
+        self.waiting.frames_active.set(self.waiting.frames.get() as usize);
+        self.waiting.control_active.set(self.waiting.control.get() as usize);
+    }
+
+    /// The socket has taken all that was written.
+    pub(super) fn all_taken(&self) {
+        if self.waiting.some.replace(false) {
+            *self.waiting.taken.borrow_mut() = *self.outbound.borrow();
+            self.waiting.frames.set(0);
+            self.waiting.control.set(0);
+            self.blocked();
+        }
     }
 
     /// The counter of the flood that this frame makes; the limits are Envoy's.
@@ -166,6 +239,9 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;

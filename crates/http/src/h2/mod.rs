@@ -1,7 +1,8 @@
 //! HTTP/2 for both sides, over the `h2` crate: what client and server have in common.
 //!
 //! [`convert`] turns `http`'s messages into flat ones and back, [`wire`] is the socket as `h2` sees it, [`send`] and
-//! [`receive`] move bodies under flow control, [`keepalive`] pings, [`farewell`] loses no request to a GOAWAY. Who opens streams and when is not known here.
+//! [`receive`] move bodies under flow control, [`keepalive`] pings, [`farewell`] loses no request to a GOAWAY. Who opens
+//! streams and when is not known here.
 
 pub mod convert;
 mod farewell;

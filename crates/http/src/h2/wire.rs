@@ -90,7 +90,7 @@ const DISCARDED: usize = 256 << 10;
 
 impl Wire {
     /// `prefix` is what was read from `io` before.
-    /// With `guard`, reading fails where it finds a flood.
+    /// With `guard`, reading and writing fail where it finds a flood.
     pub fn new(io: Io, prefix: ReadBuffer, side: Side, guard: Option<FloodGuard>) -> Wire {
         Wire(Rc::new(Shared {
             guard,
@@ -153,8 +153,16 @@ impl Wire {
     pub fn poll_flush_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.0.out.borrow_mut();
         while out.start < out.end {
-            let count = ready!(self.0.io.borrow_mut().poll_write(cx, out.waiting()))?;
-            self.advance(&mut out, count)?;
+            let polled = self.0.io.borrow_mut().poll_write(cx, out.waiting());
+            if polled.is_pending()
+                && let Some(guard) = &self.0.guard
+            {
+                guard.blocked();
+            }
+            self.advance(&mut out, ready!(polled)?)?;
+        }
+        if let Some(guard) = &self.0.guard {
+            guard.all_taken();
         }
         Poll::Ready(Ok(()))
     }
@@ -187,10 +195,14 @@ impl Wire {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.0.written.set(self.0.written.get() + count as u64);
-        out.start += count;
-        if out.start >= out.end {
+        if out.start + count >= out.end {
             *out = Out::default();
+            return Ok(());
         }
+        if let Some(guard) = &self.0.guard {
+            guard.taken(&out.waiting()[..count]);
+        }
+        out.start += count;
         Ok(())
     }
 
@@ -227,15 +239,23 @@ impl Out {
     /// Takes all of `buffers`, or nothing.
     fn take(&mut self, buffers: &[IoSlice<'_>]) -> Option<usize> {
         let total: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        if total > COPIED || self.end + total > SMALL {
-            return None;
-        }
+        (total <= COPIED && self.end + total <= SMALL).then(|| self.take_some(buffers))
+    }
+
+    /// Takes as much of `buffers` as there is room for. Bytes.
+    fn take_some(&mut self, buffers: &[IoSlice<'_>]) -> usize {
         let lease = self.lease.get_or_insert_with(Lease::small);
-        for buffer in buffers {
-            lease[self.end..self.end + buffer.len()].copy_from_slice(buffer);
-            self.end += buffer.len();
+        if self.start > 0 {
+            lease.copy_within(self.start..self.end, 0);
+            self.end -= std::mem::take(&mut self.start);
         }
-        Some(total)
+        let before = self.end;
+        for buffer in buffers {
+            let count = buffer.len().min(SMALL - self.end);
+            lease[self.end..self.end + count].copy_from_slice(&buffer[..count]);
+            self.end += count;
+        }
+        self.end - before
     }
 }
 
@@ -292,14 +312,27 @@ impl AsyncWrite for Wire {
         let taken = self.0.out.borrow_mut().take(buffers);
         let count = match taken {
             Some(count) => count,
-            None => ready!(self.poll_write_through(cx, buffers))?,
+            None => match self.poll_write_through(cx, buffers) {
+                Poll::Ready(written) => written?,
+                // What waits is counted only when it is here.
+                Poll::Pending => match self.0.out.borrow_mut().take_some(buffers) {
+                    0 => return Poll::Pending,
+                    count => count,
+                },
+            },
         };
         if let Some(guard) = &self.0.guard {
             let mut left = count;
             for buffer in buffers {
                 let part = left.min(buffer.len());
-                guard.sent(&buffer[..part]);
+                if guard.sent(&buffer[..part]) {
+                    self.0.flooded.set(true);
+                    return Poll::Ready(Err(io::Error::other("too many frames wait for the peer")));
+                }
                 left -= part;
+            }
+            if self.0.out.borrow().waiting().is_empty() {
+                guard.all_taken();
             }
         }
         Poll::Ready(Ok(count))
