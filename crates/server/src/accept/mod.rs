@@ -12,27 +12,26 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use proxy_config::settings;
-use proxy_filters::extensions::{ListenerFilterPlan, NetworkFilterPlan};
-use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
-use proxy_filters::http::{FilterChain, FilterWorker};
-use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac};
-use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
+use proxy_filters::extensions::ListenerFilterPlan;
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
-use proxy_http::route::{ClusterId, RouteTable};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, ChainMatcher, CloseReason, Connection, ConnectionIds,
     ConnectionInfo, Handover, Io, ListenSocket, ListenerFilter, MovedConnection, NetworkFilter, NextNetwork,
     QueueAtEnd, Refuse, StreamRecord, accept_loop,
 };
-use proxy_runtime::{Drain, SlotReader, Timer, WorkerIndex, clock, worker_local};
+use proxy_runtime::{Drain, Timer, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 
 use crate::admission::{Admission, Admitted, Overflow};
 use crate::connection_log::LoggedConnection;
 use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
+
+mod chain;
+
+use chain::build_filter;
+pub(crate) use chain::{ChainPlan, FilterPlan};
 
 /// Tells listeners apart, also a new one from the one it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,34 +54,6 @@ pub(crate) struct ListenerPlan {
     pub logs: AccessLogPlan,
     /// Connections are told of in a log, so each has a record.
     pub keeps_records: bool,
-}
-
-pub(crate) struct ChainPlan {
-    pub name: String,
-    pub filters: Vec<FilterPlan>,
-}
-
-pub(crate) enum FilterPlan {
-    TcpProxy {
-        settings: Arc<settings::TcpProxy>,
-        clusters: Vec<(ClusterId, u32)>,
-        stats: Arc<TcpStats>,
-        logs: AccessLogPlan,
-    },
-    Http {
-        settings: Arc<settings::HttpConnectionManager>,
-        filters: Arc<FilterChain>,
-        routes: SlotReader<RouteTable>,
-        stats: Arc<HttpStats>,
-        logs: AccessLogPlan,
-        upstream_logs: AccessLogPlan,
-    },
-    DirectResponse(Bytes),
-    Echo,
-    ConnectionLimit(ConnectionLimit),
-    LocalRateLimit(LocalRateLimit),
-    Rbac(Rbac),
-    Extension(NetworkFilterPlan),
 }
 
 /// A worker's filters of a filter chain.
@@ -246,61 +217,6 @@ impl AcceptHooks for Hooks {
 
 /// A proxy without descriptors fails to accept many times a second.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
-
-fn build_filter(
-    filter: &FilterPlan,
-    chain: &Rc<str>,
-    plan: &ListenerPlan,
-    clusters: &Rc<ClusterMap>,
-    drain: &Drain,
-    closing: &Drain,
-    handover: &Rc<Handover>,
-) -> Rc<dyn NetworkFilter> {
-    match filter {
-        FilterPlan::TcpProxy { settings, clusters: targets, stats, logs } => {
-            let proxy = TcpProxy::new(
-                Arc::clone(settings),
-                targets.clone(),
-                Rc::clone(clusters),
-                Arc::clone(stats),
-                TcpLogs {
-                    access: AccessLogs::new(logs),
-                    at_start: settings.access_log_options.at_start,
-                    filter_chain: Rc::clone(chain),
-                },
-                Rc::clone(handover),
-            );
-            Rc::new(proxy.with_buffer_limit(plan.settings.buffer_limit))
-        }
-        FilterPlan::Http { settings, filters, routes, stats, logs, upstream_logs } => {
-            let context = ManagerContext {
-                clusters: Rc::clone(clusters),
-                routes: routes.clone(),
-                local_address: plan.local_address,
-                stats: Arc::clone(stats),
-                logs: ManagerLogs {
-                    access: AccessLogs::new(logs),
-                    at_start: settings.access_log_options.at_start,
-                    upstream: AccessLogs::new(upstream_logs),
-                    filter_chain: Rc::clone(chain),
-                },
-                buffer_limit: plan.settings.buffer_limit,
-                drain: drain.clone(),
-                closing: closing.clone(),
-                handover: Rc::clone(handover),
-            };
-            Rc::new(HttpConnectionManager::new(Arc::clone(settings), filters, context))
-        }
-        FilterPlan::DirectResponse(response) => Rc::new(DirectResponse::new(response.clone())),
-        FilterPlan::Echo => Rc::new(Echo),
-        FilterPlan::ConnectionLimit(limit) => Rc::new(limit.clone()),
-        FilterPlan::LocalRateLimit(limit) => Rc::new(limit.clone()),
-        FilterPlan::Rbac(rbac) => Rc::new(rbac.clone()),
-        FilterPlan::Extension(build) => {
-            build(&FilterWorker { clusters: Rc::clone(clusters), filter_chain: Rc::clone(chain) })
-        }
-    }
-}
 
 fn accepted(listener: &Rc<Listener>, io: Io, fixed: Option<&Address>, peer: Address) {
     let local = match fixed {
