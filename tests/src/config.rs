@@ -167,6 +167,15 @@ impl Bootstrap {
         self
     }
 
+    /// Gives the first listener these filter chains, and a default one, in place of what it has.
+    #[must_use]
+    pub fn filter_chains(mut self, chains: Vec<Value>, default: Value) -> Self {
+        let listener = &mut self.list("listeners")[0];
+        listener["filter_chains"] = chains.into();
+        listener["default_filter_chain"] = default;
+        self
+    }
+
     /// Merges `fragment` into the bootstrap itself.
     #[must_use]
     pub fn with(mut self, fragment: &str) -> Self {

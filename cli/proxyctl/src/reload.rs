@@ -62,6 +62,8 @@ fn show(applied: &Applied, output: &mut Output) {
         }
     }
     applied.routes.iter().for_each(|name| output.line(&format!("routes of listener {name} changed")));
+    let chains = applied.chains.iter();
+    chains.for_each(|name| output.line(&format!("filter chains of listener {name} changed")));
     if applied.is_empty() {
         output.line("nothing has changed");
     }

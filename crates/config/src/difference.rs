@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
-use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
+use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 use manager_v3::HttpConnectionManager;
@@ -38,8 +38,20 @@ pub struct Difference {
     /// Listeners of which nothing but routes is another, with the connection managers that have other ones: counted over
     /// all filter chains in order, the default one last.
     pub routes: Vec<(usize, Vec<usize>)>,
+    /// Listeners of which nothing but filter chains is another, with what becomes of each chain: one that is kept, or a new one. The
+    /// default one comes last.
+    pub chains: Vec<(usize, Vec<Option<KeptChain>>)>,
     /// Fields of the bootstrap that differ and cannot be changed while the process runs.
     pub elsewhere: Vec<&'static str>,
+}
+
+/// A filter chain that is as it was before, but for routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptChain {
+    /// Its index among the chains that the listener had, where the default one came last.
+    pub before: usize,
+    /// Its connection managers that have other routes.
+    pub routes: Vec<usize>,
 }
 
 /// Of resources of one kind.
@@ -54,7 +66,10 @@ pub struct Changes {
 impl Difference {
     /// Nothing differs, or nothing that can be changed.
     pub fn is_empty(&self) -> bool {
-        self.clusters.is_empty() && self.listeners.is_empty() && self.routes.is_empty()
+        self.clusters.is_empty()
+            && self.listeners.is_empty()
+            && self.routes.is_empty()
+            && self.chains.is_empty()
     }
 }
 
@@ -100,14 +115,17 @@ impl Compared {
         for index in candidates.into_iter().filter(|index| !touched.listeners.contains(index)) {
             let (name, listener) = (&*new.listeners[index], &new_resources.listeners[index]);
             let Some(old) = by_name.get(name) else { continue };
-            if let Some(mut managers) = other_routes(old, listener) {
-                if touched.routes.contains(&index) {
-                    managers = (0..Split::of(listener).routes.len()).collect();
-                }
-                listeners.changed.retain(|changed| *changed != index);
-                difference.routes.push((index, managers));
+            let all_routes = touched.routes.contains(&index);
+            let Some(chains) = kept_chains(&Split::of(old), &Split::of(listener), all_routes) else {
+                continue;
+            };
+            listeners.changed.retain(|changed| *changed != index);
+            match only_routes(old, &chains, listener) {
+                Some(managers) => difference.routes.push((index, managers)),
+                None => difference.chains.push((index, chains)),
             }
         }
+        difference.chains.sort_unstable_by_key(|(index, _)| *index);
         difference.routes.sort_unstable();
         difference.listeners = listeners;
         difference
@@ -169,16 +187,37 @@ fn changes<'a, T: PartialEq + 'a>(
 /// A listener taken apart.
 struct Split {
     frame: Listener,
+    chains: Vec<SplitChain>,
+    /// The last of the chains is the default one.
+    has_default: bool,
+}
+
+/// A filter chain taken apart.
+struct SplitChain {
+    /// Without what its connection managers hold.
+    frame: FilterChain,
     managers: Vec<HttpConnectionManager>,
     routes: Vec<RouteConfiguration>,
 }
 
 impl Split {
     fn of(listener: &Listener) -> Split {
-        let mut split = Split { frame: listener.clone(), managers: Vec::new(), routes: Vec::new() };
-        let Split { frame, managers, routes } = &mut split;
-        let chains = frame.filter_chains.iter_mut().chain(&mut frame.default_filter_chain);
-        for filter in chains.flat_map(|chain| &mut chain.filters) {
+        let mut frame = listener.clone();
+        let default = frame.default_filter_chain.take();
+        let has_default = default.is_some();
+        let chains = std::mem::take(&mut frame.filter_chains).into_iter().chain(default);
+        Split { frame, chains: chains.map(SplitChain::of).collect(), has_default }
+    }
+
+    fn is_default(&self, index: usize) -> bool {
+        self.has_default && index + 1 == self.chains.len()
+    }
+}
+
+impl SplitChain {
+    fn of(mut frame: FilterChain) -> SplitChain {
+        let (mut managers, mut routes) = (Vec::new(), Vec::new());
+        for filter in &mut frame.filters {
             let Some(ConfigType::TypedConfig(any)) = &mut filter.config_type else { continue };
             if any.type_url.rsplit('/').next() != Some(&*HttpConnectionManager::full_name()) {
                 continue;
@@ -191,17 +230,57 @@ impl Split {
             any.value.clear();
             managers.push(manager);
         }
-        split
+        SplitChain { frame, managers, routes }
+    }
+
+    /// Whether nothing but routes is another.
+    fn is_like(&self, other: &SplitChain) -> bool {
+        self.frame == other.frame
+            && self.managers == other.managers
+            && self.routes.len() == other.routes.len()
     }
 }
 
-/// Connection managers with other routes, if nothing else is another.
-fn other_routes(old: &Listener, new: &Listener) -> Option<Vec<usize>> {
-    let (old, new) = (Split::of(old), Split::of(new));
-    let alike =
-        old.frame == new.frame && old.managers == new.managers && old.routes.len() == new.routes.len();
-    let pairs = old.routes.iter().zip(&new.routes).enumerate();
-    alike.then(|| pairs.filter(|(_, (old, new))| old != new).map(|(index, _)| index).collect())
+/// Which chains of `old` are in `new`, if the listener is the same otherwise. `all_routes`: what a route configuration stands in
+/// files has changed, so that all are taken for others.
+fn kept_chains(old: &Split, new: &Split, all_routes: bool) -> Option<Vec<Option<KeptChain>>> {
+    if old.frame != new.frame {
+        return None;
+    }
+    let mut used = HashSet::new();
+    let kept = new.chains.iter().enumerate().map(|(index, chain)| {
+        // Most often it stands where it stood.
+        let places = (index..old.chains.len()).chain(0..index.min(old.chains.len()));
+        let alike = |before: &usize| {
+            !used.contains(before)
+                && old.is_default(*before) == new.is_default(index)
+                && old.chains[*before].is_like(chain)
+        };
+        let before = places.into_iter().find(alike)?;
+        used.insert(before);
+        let pairs = old.chains[before].routes.iter().zip(&chain.routes).enumerate();
+        let others = pairs.filter(|(_, (old, new))| all_routes || old != new);
+        Some(KeptChain { before, routes: others.map(|(at, _)| at).collect() })
+    });
+    Some(kept.collect())
+}
+
+/// Connection managers with other routes, counted over all chains, if all chains are kept where they stood.
+fn only_routes(old: &Listener, chains: &[Option<KeptChain>], new: &Listener) -> Option<Vec<usize>> {
+    let count = |listener: &Listener| {
+        listener.filter_chains.len() + usize::from(listener.default_filter_chain.is_some())
+    };
+    if count(old) != count(new) {
+        return None;
+    }
+    let (mut managers, mut first) = (Vec::new(), 0);
+    let routes = Split::of(new).chains;
+    for (index, (kept, chain)) in chains.iter().zip(&routes).enumerate() {
+        let kept = kept.as_ref().filter(|kept| kept.before == index)?;
+        managers.extend(kept.routes.iter().map(|at| first + at));
+        first += chain.routes.len();
+    }
+    Some(managers)
 }
 
 /// Fields besides the static resources. What has no name here is told as the bootstrap.
@@ -307,7 +386,39 @@ mod tests {
         let difference = of("x", "hi").difference(&of("x", "ho"));
         assert_eq!(difference, Difference { routes: vec![(0, vec![1])], ..Difference::default() });
         let difference = of("x", "hi").difference(&of("z", "ho"));
-        assert_eq!((difference.listeners.changed, difference.routes), (vec![0], vec![]));
+        assert_eq!((difference.listeners.changed, difference.routes), (vec![], vec![]));
+        assert_eq!(difference.chains, [(0, vec![None, None])]);
+    }
+
+    #[test]
+    fn filter_chains_are_told_from_the_rest_of_their_listener() {
+        let chains = |chains: &str, buffer: u32| {
+            let address = "socket_address: { address: 127.0.0.1, port_value: 1 }";
+            let fields =
+                format!("name: a, address: {{ {address} }}, per_connection_buffer_limit_bytes: {buffer}");
+            compared(&bootstrap(&format!("{{ {fields}, {chains} }}"), ""))
+        };
+        let http = |port: u16, prefix: &str, body: &str| {
+            let listener = listener("a", prefix, &[&text(body)]);
+            let chain = listener.split_once("filter_chains: [").unwrap().1.strip_suffix("] }").unwrap();
+            chain.replace("destination_port: 1", &format!("destination_port: {port}"))
+        };
+        let kept = |before, routes: &[usize]| Some(KeptChain { before, routes: routes.to_vec() });
+        let listed = |list: &[String]| format!("filter_chains: [{}]", list.join(", "));
+        let old = chains(&listed(&[http(1, "x", "hi"), http(2, "x", "hi"), http(3, "x", "hi")]), 1000);
+        // One has gone, one has other routes and another place, one is new.
+        let new = listed(&[http(3, "x", "ho"), http(1, "x", "hi"), http(4, "x", "hi")]);
+        let difference = old.difference(&chains(&new, 1000));
+        assert_eq!(difference.chains, [(0, vec![kept(2, &[0]), kept(0, &[]), None])]);
+        assert!(difference.listeners.is_empty() && difference.routes.is_empty() && !difference.is_empty());
+        let difference = old.difference(&chains(&new, 2000));
+        assert_eq!((difference.listeners.changed, difference.chains), (vec![0], vec![]));
+        // The default one is no other's.
+        let echo = "filters: [{ name: e, typed_config: { '@type': \
+                    type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo } }]";
+        let with_default = chains(&format!("default_filter_chain: {{ {echo} }}"), 1000);
+        let with_any = chains(&format!("filter_chains: [{{ {echo} }}]"), 1000);
+        assert_eq!(with_default.difference(&with_any).chains, [(0, vec![None])]);
     }
 
     #[test]

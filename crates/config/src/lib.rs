@@ -33,7 +33,7 @@ mod yaml;
 
 pub use codes::Code;
 pub use coverage::{Coverage, coverage};
-pub use difference::{Changes, Compared, Difference};
+pub use difference::{Changes, Compared, Difference, KeptChain};
 pub use extension::{Extension, ExtensionKind, ExtensionTypes};
 pub use finding::{Excerpt, Finding, Findings, MAX_FINDINGS, Path, Place, Severity, Step};
 pub use json_schema::json_schema;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// What differs is in use.
-    Applied(Applied),
+    Applied(Box<Applied>),
     /// Nothing has changed in the running process.
     Failed {
         /// Each as `file:line:column: error[code]: message`, if the configuration is wrong.
@@ -26,6 +26,9 @@ pub struct Applied {
     pub listeners: Changed,
     /// Listeners that route differently, and keep their connections.
     pub routes: Vec<String>,
+    /// Listeners with other filter chains: connections of those that are as before go on.
+    #[serde(default)]
+    pub chains: Vec<String>,
     /// Fields of the bootstrap that differ and are as before: only another process can have them.
     pub needs_restart: Vec<String>,
     pub warnings: Vec<String>,
@@ -44,7 +47,10 @@ pub struct Changed {
 impl Applied {
     /// Nothing is different from before.
     pub fn is_empty(&self) -> bool {
-        self.clusters.is_empty() && self.listeners.is_empty() && self.routes.is_empty()
+        self.clusters.is_empty()
+            && self.listeners.is_empty()
+            && self.routes.is_empty()
+            && self.chains.is_empty()
     }
 
     /// One line for an operator.
@@ -60,6 +66,9 @@ impl Applied {
         }
         if !self.routes.is_empty() {
             parts.push(format!("routes of {} listeners", self.routes.len()));
+        }
+        if !self.chains.is_empty() {
+            parts.push(format!("filter chains of {} listeners", self.chains.len()));
         }
         parts.join("; ")
     }

@@ -42,12 +42,15 @@ impl Resources {
         let of = |changed: &Changed| changed.added.iter().chain(&changed.changed).cloned().collect();
         let (clusters, listeners): (HashSet<String>, HashSet<String>) =
             (of(&applied.clusters), of(&applied.listeners));
-        let routes_differ = !applied.routes.is_empty() || !applied.listeners.is_empty();
+        let Applied { routes, listeners: changed, chains, .. } = applied;
+        let routes_differ = !routes.is_empty() || !changed.is_empty() || !chains.is_empty();
         for (kind, name, updated) in &mut self.names {
             let differs = match kind {
                 ConfigKind::Bootstrap => !applied.is_empty(),
                 ConfigKind::StaticCluster => clusters.contains(name),
-                ConfigKind::StaticListener => listeners.contains(name) || applied.routes.contains(name),
+                ConfigKind::StaticListener => {
+                    listeners.contains(name) || applied.routes.contains(name) || applied.chains.contains(name)
+                }
                 // Their names are not unique.
                 ConfigKind::StaticRoute => routes_differ,
             };

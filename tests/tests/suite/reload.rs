@@ -97,6 +97,97 @@ fn clusters_and_listeners_come_change_and_go() {
     assert_eq!((tally.lost, tally.refused), (0, 0));
 }
 
+/// A chain for connections from `address` of the loopback network; without one, for all others.
+fn chain_for(address: &str, mut chain: Value) -> Value {
+    let range =
+        proxy_tests::yaml(&format!("source_prefix_ranges: [{{address_prefix: {address}, prefix_len: 32}}]"));
+    chain["filter_chain_match"] = range;
+    chain
+}
+
+fn answering_as(prefix: &str, body: &str) -> Value {
+    let mut chain = direct_response_chain(body);
+    chain["filters"][0]["typed_config"]["stat_prefix"] = prefix.into();
+    chain
+}
+
+fn connect_from(address: &str, proxy: &Generations) -> Wire {
+    Wire::connect_from(format!("{address}:0").parse().unwrap(), proxy.listener("main"))
+}
+
+#[test]
+fn filter_chains_change_one_by_one() {
+    only_proxyd!("Envoy does not read its file again");
+    let echo = EchoBackend::new();
+    let with = |chains: Vec<Value>, default: Value| {
+        let bootstrap = Bootstrap::empty().listener("main", default.clone());
+        bootstrap.filter_chains(chains, default).cluster("echo", echo.address())
+    };
+    let [kept, changed, gone, new] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
+    let first = vec![
+        chain_for(gone, tcp_filter_chain("echo")),
+        chain_for(changed, answering_as("changed", "one")),
+        chain_for(kept, answering_as("kept", "one")),
+    ];
+    let proxy = Generations::start(&with(first, answering_as("default", "default")), &[]);
+    let (mut of_kept, mut of_changed) = (connect_from(kept, &proxy), connect_from(changed, &proxy));
+    let (mut of_gone, mut of_default) = (connect_from(gone, &proxy), proxy.connect());
+    assert_eq!((of_kept.ask(GET).text(), of_changed.ask(GET).text()), ("one", "one"));
+    assert_eq!((of_gone.send("x").bytes(1), of_default.ask(GET).text()), (b"x".to_vec(), "default"));
+    // Another order, another manager, no tcp, and one more; of what is kept, other routes.
+    let second = vec![
+        chain_for(kept, answering_as("kept", "two")),
+        chain_for(new, answering_as("new", "new")),
+        chain_for(changed, answering_as("other", "two")),
+    ];
+    write(&proxy, &with(second, answering_as("default", "default")));
+    let said = reload(&proxy, &[]);
+    assert_eq!((&said["chains"], &said["routes"]), (&serde_json::json!(["main"]), &serde_json::json!([])));
+    assert!(said["listeners"]["changed"].as_array().unwrap().is_empty(), "{said}");
+    for (stat, value) in [
+        ("listener_in_place_updated", 1),
+        ("listener_modified", 1),
+        ("total_filter_chains_draining", 2),
+        ("total_listeners_draining", 0),
+    ] {
+        assert_eq!(proxy.stat(&format!("listener_manager.{stat}")), value, "{stat}");
+    }
+    for (wire, text) in [(&mut of_kept, "two"), (&mut of_default, "default")] {
+        let answer = wire.ask(GET);
+        assert_eq!((answer.text(), answer.header("connection")), (text, None), "on the same connection");
+    }
+    let last = of_changed.ask(GET);
+    assert_eq!((last.text(), last.header("connection")), ("one", Some("close")));
+    assert!(of_changed.is_closed());
+    assert_eq!(of_gone.send("y").bytes(1), b"y", "a stream goes on");
+    for (address, text) in [(kept, "two"), (changed, "two"), (new, "new"), (gone, "default")] {
+        assert_eq!(connect_from(address, &proxy).ask(GET).text(), text, "from {address}");
+    }
+    drop(of_gone);
+    proxy.stat_becomes("listener_manager.total_filter_chains_draining", 0);
+    assert_eq!(of_kept.ask(GET).text(), "two");
+    // Nothing but chains again, under load; and then more than chains.
+    let traffic = Traffic::http(proxy.listener("main"));
+    for body in ["a", "b", "c"] {
+        write(
+            &proxy,
+            &with(vec![chain_for(new, answering_as(body, body))], answering_as("default", "default")),
+        );
+        reload(&proxy, &[]);
+        assert_eq!(connect_from(new, &proxy).ask(GET).text(), body);
+        traffic.goes_on();
+    }
+    drop((of_kept, of_default));
+    let whole = with(Vec::new(), answering_as("default", "default"));
+    write(&proxy, &whole.listener_with("per_connection_buffer_limit_bytes: 100000"));
+    let said = reload(&proxy, &["--wait"]);
+    assert_eq!(said["listeners"]["changed"], serde_json::json!(["main"]));
+    traffic.goes_on();
+    let tally = traffic.end();
+    assert_eq!((tally.lost, tally.refused), (0, 0));
+    assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), 4);
+}
+
 #[test]
 fn what_is_wrong_changes_nothing_and_says_where() {
     only_proxyd!("Envoy does not read its file again");

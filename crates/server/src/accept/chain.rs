@@ -1,5 +1,6 @@
 //! Filter chains: what main plans once, and each worker builds for itself.
 
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,11 +13,21 @@ use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLim
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
-use proxy_net::{Handover, NetworkFilter};
+use proxy_net::{ChainMatcher, ConnectionInfo, Handover, NetworkFilter};
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
 use super::ListenerPlan;
+
+/// The filter chains of a listener, and which connection gets which. Another one may take its place while the listener goes on;
+/// what is in both is the same `Arc`.
+pub(crate) struct ChainsPlan {
+    pub matcher: ChainMatcher,
+    pub chains: Vec<Arc<ChainPlan>>,
+    pub default_chain: Option<Arc<ChainPlan>>,
+    /// Connections are told of in a log, so each has a record.
+    pub keeps_records: bool,
+}
 
 pub(crate) struct ChainPlan {
     pub name: String,
@@ -46,7 +57,81 @@ pub(crate) enum FilterPlan {
     Extension(NetworkFilterPlan),
 }
 
-pub(super) fn build_filter(
+/// A worker's instance of a chain.
+pub(super) struct Chain {
+    pub(super) plan: Arc<ChainPlan>,
+    pub(super) filters: Box<[Rc<dyn NetworkFilter>]>,
+    /// Asks its connections to end.
+    pub(super) drain: Drain,
+    /// Asks those to end that idle.
+    pub(super) closing: Drain,
+    /// One guard per connection.
+    pub(super) open: Drain,
+}
+
+/// A worker's instance of all chains of a listener.
+pub(super) struct Chains {
+    pub(super) plan: Arc<ChainsPlan>,
+    chains: Vec<Rc<Chain>>,
+    default_chain: Option<Rc<Chain>>,
+}
+
+impl Chains {
+    /// Those of `plan`: the ones that `before` has are taken from there.
+    pub(super) fn build(
+        plan: Arc<ChainsPlan>,
+        before: Option<&Chains>,
+        listener: &ListenerPlan,
+        clusters: &Rc<ClusterMap>,
+        handover: &Rc<Handover>,
+    ) -> Chains {
+        let known: HashMap<*const ChainPlan, &Rc<Chain>> =
+            before.into_iter().flat_map(Chains::all).map(|chain| (Arc::as_ptr(&chain.plan), chain)).collect();
+        let build = |chain: &Arc<ChainPlan>| match known.get(&Arc::as_ptr(chain)) {
+            Some(known) => Rc::clone(known),
+            None => Rc::new(Chain::build(chain, listener, clusters, handover)),
+        };
+        let (chains, default_chain) =
+            (plan.chains.iter().map(build).collect(), plan.default_chain.as_ref().map(build));
+        Chains { plan, chains, default_chain }
+    }
+
+    /// The chain for a connection.
+    pub(super) fn find(&self, info: &ConnectionInfo) -> Option<&Rc<Chain>> {
+        match self.plan.matcher.find(info) {
+            Some(index) => self.chains.get(index),
+            None => self.default_chain.as_ref(),
+        }
+    }
+
+    /// The default one last.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Chain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// Those that `other` does not have.
+    pub(super) fn without(&self, other: &Chains) -> Vec<Rc<Chain>> {
+        let others: HashSet<*const Chain> = other.all().map(Rc::as_ptr).collect();
+        self.all().filter(|chain| !others.contains(&Rc::as_ptr(chain))).cloned().collect()
+    }
+}
+
+impl Chain {
+    fn build(
+        plan: &Arc<ChainPlan>,
+        listener: &ListenerPlan,
+        clusters: &Rc<ClusterMap>,
+        handover: &Rc<Handover>,
+    ) -> Chain {
+        let (drain, closing) = (Drain::new(), Drain::new());
+        let name: Rc<str> = Rc::from(&*plan.name);
+        let build = |filter| build_filter(filter, &name, listener, clusters, &drain, &closing, handover);
+        let filters = plan.filters.iter().map(build).collect();
+        Chain { plan: Arc::clone(plan), filters, drain, closing, open: Drain::new() }
+    }
+}
+
+fn build_filter(
     filter: &FilterPlan,
     chain: &Rc<str>,
     plan: &ListenerPlan,

@@ -16,9 +16,9 @@ use proxy_config::settings;
 use proxy_filters::extensions::ListenerFilterPlan;
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_net::{
-    AcceptHooks, AcceptOptions, Address, ChainMatcher, CloseReason, Connection, ConnectionIds,
-    ConnectionInfo, Handover, Io, ListenSocket, ListenerFilter, MovedConnection, NetworkFilter, NextNetwork,
-    QueueAtEnd, Refuse, StreamRecord, accept_loop,
+    AcceptHooks, AcceptOptions, Address, CloseReason, Connection, ConnectionIds, ConnectionInfo, Handover,
+    Io, ListenSocket, ListenerFilter, MovedConnection, NextNetwork, QueueAtEnd, Refuse, StreamRecord,
+    accept_loop,
 };
 use proxy_runtime::{Drain, Timer, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
@@ -30,20 +30,17 @@ use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
 mod chain;
 
-use chain::build_filter;
-pub(crate) use chain::{ChainPlan, FilterPlan};
+use chain::{Chain, Chains};
+pub(crate) use chain::{ChainPlan, ChainsPlan, FilterPlan};
 
 /// Tells listeners apart, also a new one from the one it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerId(pub u32);
 
-/// What every worker needs to make its own instance of a listener.
+/// What every worker needs to make its own instance of a listener, besides its filter chains.
 pub(crate) struct ListenerPlan {
     pub settings: Arc<settings::Listener>,
     pub listener_filters: Vec<ListenerFilterPlan>,
-    pub matcher: ChainMatcher,
-    pub chains: Vec<ChainPlan>,
-    pub default_chain: Option<ChainPlan>,
     pub stats: Arc<ListenerStats>,
     /// Of all listeners: `server.total_connections`.
     pub total_connections: Gauge,
@@ -52,12 +49,7 @@ pub(crate) struct ListenerPlan {
     pub admission: Admission,
     /// `access_log` of the listener.
     pub logs: AccessLogPlan,
-    /// Connections are told of in a log, so each has a record.
-    pub keeps_records: bool,
 }
-
-/// A worker's filters of a filter chain.
-type Chain = Rc<[Rc<dyn NetworkFilter>]>;
 
 /// A worker's instance.
 struct Listener {
@@ -66,13 +58,14 @@ struct Listener {
     plan: Arc<ListenerPlan>,
     name: Rc<str>,
     filters: Rc<[Rc<dyn ListenerFilter>]>,
-    chains: Vec<Chain>,
-    default_chain: Option<Chain>,
+    chains: RefCell<Rc<Chains>>,
+    /// Chains that are not in use any more, with connections left.
+    leaving: RefCell<Vec<Rc<Chain>>>,
     accepting: Drain,
     /// What becomes of the queues of its sockets when it stops accepting.
     queue_at_end: Rc<Cell<QueueAtEnd>>,
-    drain: Drain,
-    closing: Drain,
+    /// The share of its connections that is asked to end: of chains to come as well.
+    drained: Cell<f64>,
     /// One guard per connection.
     open: Drain,
     ids: Rc<ConnectionIds>,
@@ -81,24 +74,26 @@ struct Listener {
 }
 
 impl Listener {
-    /// The chain for a connection, and what its plan says.
-    fn chain_for(&self, info: &ConnectionInfo) -> Option<(&Chain, &ChainPlan)> {
-        match self.plan.matcher.find(info) {
-            Some(index) => self.chains.get(index).zip(self.plan.chains.get(index)),
-            None => self.default_chain.as_ref().zip(self.plan.default_chain.as_ref()),
-        }
+    fn chain_for(&self, info: &ConnectionInfo) -> Option<Rc<Chain>> {
+        self.chains.borrow().find(info).cloned()
     }
 
-    fn logged(&self, chosen: Option<(&Chain, &ChainPlan)>, connection: &Connection) -> LoggedConnection {
-        let chain_name = chosen.map_or("", |(_, plan)| &plan.name);
+    fn logged(&self, chosen: Option<&Chain>, connection: &Connection) -> LoggedConnection {
+        let chain_name = chosen.map_or("", |chain| &chain.plan.name);
         LoggedConnection::new(&self.logs, chain_name, Rc::clone(&connection.info))
     }
 
     /// Where somebody tells of connections when they are over, what there is to tell is kept.
     fn keep_record(&self, info: &mut ConnectionInfo) {
-        if self.plan.keeps_records {
+        if self.chains.borrow().plan.keeps_records {
             info.record = Some(Rc::new(StreamRecord::new(info.started)));
         }
+    }
+
+    /// Asks a share of the connections to end.
+    fn drain(&self, share: f64) {
+        self.drained.set(self.drained.get().max(share));
+        self.chains.borrow().all().for_each(|chain| chain.drain.close_share(share));
     }
 
     /// Resolves when nothing is accepted any more and the last connection is gone.
@@ -133,32 +128,22 @@ fn listeners() -> Rc<Listeners> {
 }
 
 /// Makes ready to serve connections of a listener.
-pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>) {
-    let (Some(clusters), Some(ids), Some(handover)) = (
-        worker_local::get::<ClusterMap>(),
-        worker_local::get::<ConnectionIds>(),
-        worker_local::get::<Handover>(),
-    ) else {
+pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>, chains: Arc<ChainsPlan>) {
+    let (Some(ids), Some(chains)) = (worker_local::get::<ConnectionIds>(), build_chains(chains, None, &plan))
+    else {
         return;
     };
     let scope = plan.scope.scope(&format!("worker_{}.", worker.0));
-    let (drain, closing) = (Drain::new(), Drain::new());
-    let build = |chain: &ChainPlan| -> Rc<[Rc<dyn NetworkFilter>]> {
-        let name: Rc<str> = Rc::from(&*chain.name);
-        let build = |f| build_filter(f, &name, &plan, &clusters, &drain, &closing, &handover);
-        chain.filters.iter().map(build).collect()
-    };
     let listener = Rc::new(Listener {
         id,
         worker,
         name: Rc::from(&*plan.settings.name),
         filters: plan.listener_filters.iter().map(|build| build()).collect(),
-        chains: plan.chains.iter().map(build).collect(),
-        default_chain: plan.default_chain.as_ref().map(build),
+        chains: RefCell::new(Rc::new(chains)),
+        leaving: RefCell::default(),
         accepting: Drain::new(),
         queue_at_end: Rc::default(),
-        drain,
-        closing,
+        drained: Cell::new(0.0),
         open: Drain::new(),
         ids,
         counts: ListenerCounts::new(Arc::clone(&plan.stats), &scope),
@@ -166,6 +151,34 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>)
         plan,
     });
     listeners().active.borrow_mut().insert(id, listener);
+}
+
+fn build_chains(plan: Arc<ChainsPlan>, before: Option<&Chains>, listener: &ListenerPlan) -> Option<Chains> {
+    let (clusters, handover) = (worker_local::get::<ClusterMap>()?, worker_local::get::<Handover>()?);
+    Some(Chains::build(plan, before, listener, &clusters, &handover))
+}
+
+/// Gives a listener other filter chains, at once. Connections of those that are not among them are asked to end; resolves
+/// when the last one has.
+pub(crate) fn replace_chains(id: ListenerId, plan: Arc<ChainsPlan>) -> impl Future<Output = ()> {
+    let listener = listeners().active.borrow().get(&id).cloned();
+    let replaced = listener.and_then(|listener| {
+        let before = Rc::clone(&listener.chains.borrow());
+        let chains = build_chains(plan, Some(&before), &listener.plan)?;
+        let gone = before.without(&chains);
+        chains.without(&before).iter().for_each(|chain| chain.drain.close_share(listener.drained.get()));
+        *listener.chains.borrow_mut() = Rc::new(chains);
+        listener.leaving.borrow_mut().extend(gone.iter().cloned());
+        gone.iter().for_each(|chain| chain.drain.close());
+        Some((listener, gone))
+    });
+    async move {
+        let Some((listener, gone)) = replaced else { return };
+        for chain in &gone {
+            chain.open.empty().await;
+            listener.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, chain));
+        }
+    }
 }
 
 /// Starts to accept on `sockets`, once the listener is open on all workers: each may give connections to any other.
@@ -316,9 +329,9 @@ async fn inspect(listener: &Listener, mut connection: Connection) -> Option<Conn
 /// Chooses the filter chain, and has it serve the connection.
 fn enter_chain(listener: &Rc<Listener>, connection: Connection, admitted: Admitted) {
     let chain = listener.chain_for(&connection.info);
-    let logged = listener.logged(chain, &connection);
+    let logged = listener.logged(chain.as_deref(), &connection);
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
-    let Some((chain, _)) = chain.filter(|(chain, _)| !chain.is_empty()) else {
+    let Some(chain) = chain.filter(|chain| !chain.filters.is_empty()) else {
         listener.counts.stats.no_filter_chain_match.inc();
         logged.not_served();
         return;
@@ -330,18 +343,18 @@ fn enter_chain(listener: &Rc<Listener>, connection: Connection, admitted: Admitt
 /// Serves a connection in a task of its own.
 fn serve(
     listener: &Rc<Listener>,
-    chain: &Chain,
+    chain: Rc<Chain>,
     connection: Connection,
     (counted, admitted): (ListenerConnection, Admitted),
     logged: LoggedConnection,
 ) {
-    let (listener, chain) = (Rc::clone(listener), Rc::clone(chain));
+    let listener = Rc::clone(listener);
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
-    let open = listener.open.guard();
+    let open = (listener.open.guard(), chain.open.guard());
     tokio::task::spawn_local(async move {
         let (_open, _admitted) = (open, admitted);
         let _active = GaugeGuard::new(listener.plan.total_connections);
-        let served = NextNetwork::new(&chain).serve(connection).await;
+        let served = NextNetwork::new(&chain.filters).serve(connection).await;
         if matches!(served, Err(CloseReason::Moved)) {
             logged.moved();
             return counted.moved();
@@ -356,8 +369,8 @@ fn serve(
 /// same way.
 pub(crate) fn would_adopt(moved: &MovedConnection) -> Result<(), &'static str> {
     let (listener, info) = find_adopter(moved).ok_or("there is no such listener")?;
-    let (chain, _) = listener.chain_for(&info).ok_or("no filter chain matches")?;
-    let takes = !chain.is_empty() && chain.iter().all(|filter| filter.takes(moved, &info));
+    let chain = listener.chain_for(&info).ok_or("no filter chain matches")?;
+    let takes = !chain.filters.is_empty() && chain.filters.iter().all(|filter| filter.takes(moved, &info));
     takes.then_some(()).ok_or("its filter chain has changed")
 }
 
@@ -369,8 +382,8 @@ pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
     let Some(io) = descriptors.next().and_then(|stream| Io::from_descriptor(stream).ok()) else { return };
     let (prefix, moved) = moved.into_parts(descriptors.collect());
     let connection = Connection { io, prefix, info: Rc::new(info), moved: Some(Box::new(moved)) };
-    let Some(chosen @ (chain, _)) = listener.chain_for(&connection.info) else { return };
-    let logged = listener.logged(Some(chosen), &connection);
+    let Some(chain) = listener.chain_for(&connection.info) else { return };
+    let logged = listener.logged(Some(&chain), &connection);
     let counted = ListenerConnection::resumed(&listener.counts, connection.info.started);
     let admitted = listener.plan.admission.admit_anyway(listener.worker);
     serve(&listener, chain, connection, (counted, admitted), logged);
@@ -396,7 +409,7 @@ fn with(id: ListenerId, action: impl FnOnce(&Rc<Listener>)) {
 /// Asks a share of the connections to close after their next response; `stop` also stops accepting.
 pub(crate) fn drain(id: ListenerId, share: f64, stop: bool) {
     with(id, |listener| {
-        listener.drain.close_share(share);
+        listener.drain(share);
         if stop {
             listener.accepting.close();
         }
@@ -443,7 +456,10 @@ pub(crate) fn resume(id: ListenerId, sockets: Vec<ListenSocket>) {
 
 /// Takes [`drain`] back for connections.
 pub(crate) fn undrain(id: ListenerId) {
-    with(id, |listener| listener.drain.reopen());
+    with(id, |listener| {
+        listener.drained.set(0.0);
+        listener.chains.borrow().all().for_each(|chain| chain.drain.reopen());
+    });
 }
 
 /// The listener was removed or replaced: it ends with its last connection, which resolves this. After [`stop`] on all
@@ -468,8 +484,10 @@ pub(crate) async fn close_all() {
     let all = listeners().all();
     for listener in &all {
         listener.accepting.close();
-        listener.drain.close();
-        listener.closing.close();
+        for chain in listener.chains.borrow().all().chain(&*listener.leaving.borrow()) {
+            chain.drain.close();
+            chain.closing.close();
+        }
     }
     for listener in all {
         listener.end().await;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use proxy_config::KeptChain;
 use proxy_config::settings;
 use proxy_filters::Extensions;
 use proxy_filters::extensions::PlanError;
@@ -23,7 +24,7 @@ use proxy_upstream::ClusterNames;
 
 use tokio::sync::watch;
 
-use crate::accept::{self, ListenerId, ListenerPlan};
+use crate::accept::{self, ChainsPlan, ListenerId, ListenerPlan};
 use crate::admission;
 use crate::listen_sockets::{ListenSockets, Place};
 use crate::reclaim::Reclaimer;
@@ -65,7 +66,7 @@ pub struct ListenerManager {
     files: LogFiles,
     listeners: RefCell<Vec<Entry>>,
     /// Removed or replaced, with connections left.
-    retired: Rc<RefCell<Vec<Retired>>>,
+    retired: Rc<RefCell<Vec<Rc<Retired>>>>,
     /// How many these are.
     draining: Rc<watch::Sender<usize>>,
     next_id: Cell<u32>,
@@ -83,16 +84,36 @@ struct Entry {
     settings: Arc<settings::Listener>,
     sockets: ListenSockets,
     plan: Arc<ListenerPlan>,
-    routes: Vec<Routes>,
+    chains: Arc<ChainsPlan>,
+    /// By filter chain, the default one last.
+    routes: Vec<Vec<Routes>>,
 }
 
-/// A listener that is not in use yet.
-pub(crate) struct Prepared(Entry);
+/// A listener, or filter chains of one, that is not in use yet.
+pub(crate) struct Prepared(Change);
 
-/// What connections of a listener that is gone still need: their routes, which go on being updated.
+enum Change {
+    Listener(Box<Entry>),
+    /// Nothing that can fail is left.
+    Chains(PreparedChains),
+}
+
+/// Other filter chains for a listener that goes on.
+struct PreparedChains {
+    settings: Arc<settings::Listener>,
+    chains: Arc<ChainsPlan>,
+    /// By filter chain.
+    routes: Vec<ChainRoutes>,
+}
+
+enum ChainRoutes {
+    New(Vec<Routes>),
+    Kept(KeptChain),
+}
+
+/// What connections of a listener or filter chain that is gone still need: their routes, which go on being updated.
 struct Retired {
-    id: ListenerId,
-    routes: Vec<Routes>,
+    routes: Vec<Vec<Routes>>,
 }
 
 /// The route configuration that a connection manager uses, and the filters that it is made ready for.
@@ -177,14 +198,44 @@ impl ListenerManager {
             self.stats.listener_create_failure.add(self.workers.count() as u64);
             ListenerError { name: Arc::clone(&settings.name), source }
         });
-        built.map(Prepared)
+        built.map(|entry| Prepared(Change::Listener(Box::new(entry))))
+    }
+
+    /// As [`ListenerManager::prepare`], of a listener of which nothing but filter chains is another: those in `kept`, by chain
+    /// with the default one last, keep their connections.
+    ///
+    /// # Errors
+    /// As [`ListenerManager::add`].
+    pub(crate) fn prepare_chains(
+        &self,
+        settings: Arc<settings::Listener>,
+        kept: &[Option<KeptChain>],
+    ) -> Result<Prepared, ListenerError> {
+        if !self.started.get() {
+            return self.prepare(settings);
+        }
+        match self.build_chains(Arc::clone(&settings), kept) {
+            Ok(Some(chains)) => Ok(Prepared(Change::Chains(chains))),
+            Ok(None) => self.prepare(settings),
+            Err(source) => {
+                self.stats.listener_create_failure.add(self.workers.count() as u64);
+                Err(ListenerError { name: Arc::clone(&settings.name), source })
+            }
+        }
     }
 
     /// Puts a listener to use that was prepared, in place of the one of its name.
     ///
     /// # Errors
     /// When its sockets cannot listen; the listener of that name that was there goes on.
-    pub(crate) fn commit(&self, Prepared(entry): Prepared) -> Result<(), ListenerError> {
+    pub(crate) fn commit(&self, Prepared(change): Prepared) -> Result<(), ListenerError> {
+        let entry = match change {
+            Change::Listener(entry) => *entry,
+            Change::Chains(chains) => {
+                self.replace_chains(chains);
+                return Ok(());
+            }
+        };
         let settings = Arc::clone(&entry.settings);
         if self.started.get() {
             self.listen(&entry)
@@ -207,6 +258,51 @@ impl ListenerManager {
         }
         self.stats.total_listeners_active.set(self.listeners.borrow().len() as u64);
         Ok(())
+    }
+
+    /// Gives a listener other filter chains. Connections of those that are kept go on, the others are asked to end.
+    fn replace_chains(&self, prepared: PreparedChains) {
+        let PreparedChains { settings, chains, routes } = prepared;
+        let mut listeners = self.listeners.borrow_mut();
+        let Some(entry) = listeners.iter_mut().find(|entry| entry.settings.name == settings.name) else {
+            return;
+        };
+        let mut before: Vec<_> = std::mem::take(&mut entry.routes).into_iter().map(Some).collect();
+        let managers = connection_managers(&settings);
+        entry.routes = routes
+            .into_iter()
+            .zip(managers)
+            .map(|(routes, managers)| match routes {
+                ChainRoutes::New(routes) => routes,
+                ChainRoutes::Kept(kept) => {
+                    let mut routes = before.get_mut(kept.before).and_then(Option::take).unwrap_or_default();
+                    for at in kept.routes {
+                        if let Some((used, new)) = routes.get_mut(at).zip(managers.get(at)) {
+                            drop(self.publish(used, &new.routes));
+                        }
+                    }
+                    routes
+                }
+            })
+            .collect();
+        let gone: Vec<Vec<Routes>> = before.into_iter().flatten().collect();
+        (entry.settings, entry.chains) = (settings, Arc::clone(&chains));
+        let id = entry.id;
+        drop(listeners);
+        self.stats.listener_modified.inc();
+        self.stats.listener_in_place_updated.inc();
+        let count = gone.len() as i64;
+        self.stats.total_filter_chains_draining.add(count);
+        let replaced = self.workers.spawn_all_then(move || accept::replace_chains(id, Arc::clone(&chains)));
+        let draining = self.stats.total_filter_chains_draining;
+        self.when_drained(gone, replaced, move || draining.sub(count));
+    }
+
+    /// Publishes the routes of a connection manager.
+    fn publish(&self, used: &mut Routes, new: &Arc<settings::RouteConfiguration>) -> OnAllWorkers {
+        let table = used.filters.route_table(Arc::clone(new), &self.names);
+        used.name.clone_from(&new.name);
+        used.slot.publish(Arc::new(table))
     }
 
     /// Removes a listener: it stops accepting, its connections drain. False when there is none of the name.
@@ -243,7 +339,7 @@ impl ListenerManager {
         let used =
             listeners.iter().map(|entry| &entry.routes).chain(retired.iter().map(|retired| &retired.routes));
         let mut last = None;
-        for used in used.flatten().filter(|used| used.name == routes.name) {
+        for used in used.flatten().flatten().filter(|used| used.name == routes.name) {
             let table = used.filters.route_table(Arc::clone(&routes), &self.names);
             last = Some(used.slot.publish(Arc::new(table)));
         }
@@ -260,13 +356,12 @@ impl ListenerManager {
     ) -> Option<OnAllWorkers> {
         let mut listeners = self.listeners.borrow_mut();
         let entry = listeners.iter_mut().find(|entry| entry.settings.name == settings.name)?;
-        let new: Vec<_> = connection_managers(settings).collect();
+        let new = connection_managers(settings).flatten();
         let mut last = None;
-        for at in managers {
-            let Some((used, new)) = entry.routes.get_mut(*at).zip(new.get(*at)) else { continue };
-            let table = used.filters.route_table(Arc::clone(&new.routes), &self.names);
-            used.name.clone_from(&new.routes.name);
-            last = Some(used.slot.publish(Arc::new(table)));
+        for (at, (used, new)) in entry.routes.iter_mut().flatten().zip(new).enumerate() {
+            if managers.contains(&at) {
+                last = Some(self.publish(used, &new.routes));
+            }
         }
         entry.settings = Arc::clone(settings);
         last
@@ -320,19 +415,35 @@ impl ListenerManager {
     /// Lets a listener go that was removed or replaced; its connections are asked to end, and it ends with the last.
     fn retire(&self, old: Entry) {
         let Entry { id, routes, .. } = old;
-        self.retired.borrow_mut().push(Retired { id, routes });
-        self.draining.send_modify(|count| *count += 1);
         self.stats.total_listeners_draining.inc();
         let stopped = self.workers.spawn_all_then(move || accept::stop(id));
         let workers = Rc::clone(&self.workers);
-        let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
-        let (stats, draining) = (self.stats.clone(), Rc::clone(&self.draining));
-        tokio::task::spawn_local(async move {
+        let ended = async move {
             stopped.await;
             workers.spawn_all_then(move || accept::retire(id)).await;
+        };
+        let draining = self.stats.total_listeners_draining;
+        self.when_drained(routes, ended, move || draining.dec());
+    }
+
+    /// Keeps routes until `drained` resolves, and counts it as something that drains.
+    fn when_drained(
+        &self,
+        routes: Vec<Vec<Routes>>,
+        drained: impl Future<Output = ()> + 'static,
+        then: impl FnOnce() + 'static,
+    ) {
+        let kept = Rc::new(Retired { routes });
+        self.retired.borrow_mut().push(Rc::clone(&kept));
+        self.draining.send_modify(|count| *count += 1);
+        let (retired, reclaimer) = (Rc::clone(&self.retired), self.reclaimer.clone());
+        let draining = Rc::clone(&self.draining);
+        tokio::task::spawn_local(async move {
+            drained.await;
             draining.send_modify(|count| *count = count.saturating_sub(1));
-            retired.borrow_mut().retain(|retired| retired.id != id);
-            stats.total_listeners_draining.dec();
+            retired.borrow_mut().retain(|retired| !Rc::ptr_eq(retired, &kept));
+            then();
+            drop(kept);
             reclaimer.soon();
         });
     }
@@ -343,8 +454,8 @@ impl ListenerManager {
         let shares = entry.sockets.shares(self.workers.count())?;
         let id = entry.id;
         for worker in self.workers.indexes() {
-            let plan = Arc::clone(&entry.plan);
-            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan)));
+            let (plan, chains) = (Arc::clone(&entry.plan), Arc::clone(&entry.chains));
+            self.workers.post(worker, Box::new(move || accept::open(id, worker, plan, chains)));
         }
         for (worker, sockets) in self.workers.indexes().zip(shares) {
             self.workers.post(worker, Box::new(move || accept::start(id, sockets)));

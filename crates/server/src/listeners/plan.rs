@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proxy_config::KeptChain;
 use proxy_config::settings::{self, LogTarget, NetworkFilterConfig};
 use proxy_filters::extensions::ConnectionContext;
 use proxy_filters::hcm::HttpStats;
@@ -14,8 +15,8 @@ use proxy_runtime::Slot;
 use proxy_runtime::log_file::{Destination, OpenError};
 use proxy_stats::Scope;
 
-use super::{BuildError, Entry, ListenerManager, Routes};
-use crate::accept::{ChainPlan, FilterPlan, ListenerId, ListenerPlan};
+use super::{BuildError, ChainRoutes, Entry, ListenerManager, PreparedChains, Routes};
+use crate::accept::{ChainPlan, ChainsPlan, FilterPlan, ListenerId, ListenerPlan};
 use crate::admission::{self, Admission, Balancing};
 use crate::listen_sockets::ListenSockets;
 use crate::listener_stats::{CONFIGURED_DECLARED, ListenerStats};
@@ -29,15 +30,15 @@ impl ListenerManager {
         let root = stats_config::restricted(&self.root, settings.stats_matcher.as_ref());
         let scope = root.scope(&format!("listener.{label}."));
         scope.declare(&CONFIGURED_DECLARED);
-        let mut routes = Vec::new();
-        let mut chain = |chain: &Arc<settings::FilterChain>| {
-            let filters = chain.filters.iter().map(|f| self.plan_filter(f, &root, &scope, &mut routes));
-            Ok::<_, BuildError>(ChainPlan {
-                name: chain.name.clone(),
-                filters: filters.collect::<Result<_, _>>()?,
-            })
-        };
-        let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
+        let chains = settings.chains.iter().map(|chain| self.plan_chain(chain, &root, &scope));
+        let default = settings.default_chain.as_ref().map(|chain| self.plan_chain(chain, &root, &scope));
+        let (plans, mut routes): (Vec<_>, Vec<_>) =
+            chains.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let default = default.transpose()?.map(|(plan, of_default)| {
+            routes.push(of_default);
+            plan
+        });
+        let chains = chains_plan(&settings, plans, default);
         let context = self.connection_context(&root, &scope);
         let listener_filters = settings
             .listener_filters
@@ -46,11 +47,7 @@ impl ListenerManager {
         let listener_filters = listener_filters.collect::<Result<_, _>>()?;
         let plan = Arc::new(ListenerPlan {
             listener_filters,
-            matcher: ChainMatcher::new(&matches),
-            chains: settings.chains.iter().map(&mut chain).collect::<Result<_, _>>()?,
-            default_chain: settings.default_chain.as_ref().map(&mut chain).transpose()?,
             logs: self.open_logs(&settings.access_logs)?,
-            keeps_records: keeps_records(&settings),
             stats: Arc::new(ListenerStats::under(&scope)),
             total_connections: self.connections.total_connections,
             local_address: self.local_address,
@@ -61,7 +58,52 @@ impl ListenerManager {
         let id = ListenerId(self.next_id.get());
         self.next_id.set(id.0 + 1);
         self.stats.listener_create_success.add(self.workers.count() as u64);
-        Ok(Entry { id, settings, sockets, plan, routes })
+        Ok(Entry { id, settings, sockets, plan, chains, routes })
+    }
+
+    /// Other filter chains for a listener that goes on; `None` where it is not as `kept` supposes.
+    pub(super) fn build_chains(
+        &self,
+        settings: Arc<settings::Listener>,
+        kept: &[Option<KeptChain>],
+    ) -> Result<Option<PreparedChains>, BuildError> {
+        let listeners = self.listeners.borrow();
+        let Some(entry) = listeners.iter().find(|entry| entry.settings.name == settings.name) else {
+            return Ok(None);
+        };
+        let root = stats_config::restricted(&self.root, settings.stats_matcher.as_ref());
+        let before: Vec<_> = entry.chains.chains.iter().chain(&entry.chains.default_chain).collect();
+        let (mut plans, mut routes) = (Vec::new(), Vec::new());
+        for (chain, kept) in settings.chains.iter().chain(&settings.default_chain).zip(kept) {
+            match kept {
+                Some(kept) => {
+                    let Some(plan) = before.get(kept.before) else { return Ok(None) };
+                    plans.push(Arc::clone(plan));
+                    routes.push(ChainRoutes::Kept(kept.clone()));
+                }
+                None => {
+                    let (plan, new) = self.plan_chain(chain, &root, &entry.plan.scope)?;
+                    plans.push(plan);
+                    routes.push(ChainRoutes::New(new));
+                }
+            }
+        }
+        let default = settings.default_chain.as_ref().and_then(|_| plans.pop());
+        let chains = chains_plan(&settings, plans, default);
+        Ok(Some(PreparedChains { settings, chains, routes }))
+    }
+
+    fn plan_chain(
+        &self,
+        chain: &settings::FilterChain,
+        root: &Scope,
+        listener: &Scope,
+    ) -> Result<(Arc<ChainPlan>, Vec<Routes>), BuildError> {
+        let mut routes = Vec::new();
+        let filters =
+            chain.filters.iter().map(|filter| self.plan_filter(filter, root, listener, &mut routes));
+        let filters = filters.collect::<Result<_, _>>()?;
+        Ok((Arc::new(ChainPlan { name: chain.name.clone(), filters }), routes))
     }
 
     fn admission(&self, settings: &settings::Listener) -> Admission {
@@ -145,14 +187,26 @@ impl ListenerManager {
     }
 }
 
-/// Those of a listener, over all filter chains, the default one last.
+fn chains_plan(
+    settings: &settings::Listener,
+    chains: Vec<Arc<ChainPlan>>,
+    default_chain: Option<Arc<ChainPlan>>,
+) -> Arc<ChainsPlan> {
+    let matches: Vec<_> = settings.chains.iter().map(|chain| chain.matches.clone()).collect();
+    let matcher = ChainMatcher::new(&matches);
+    Arc::new(ChainsPlan { matcher, chains, default_chain, keeps_records: keeps_records(settings) })
+}
+
+/// Connection managers by filter chain, the default one last.
 pub(super) fn connection_managers(
     settings: &settings::Listener,
-) -> impl Iterator<Item = &Arc<settings::HttpConnectionManager>> {
-    let chains = settings.chains.iter().chain(&settings.default_chain);
-    chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config {
-        NetworkFilterConfig::HttpConnectionManager(manager) => Some(manager),
-        _ => None,
+) -> impl Iterator<Item = Vec<&Arc<settings::HttpConnectionManager>>> {
+    settings.chains.iter().chain(&settings.default_chain).map(|chain| {
+        let managers = chain.filters.iter().filter_map(|filter| match &filter.config {
+            NetworkFilterConfig::HttpConnectionManager(manager) => Some(manager),
+            _ => None,
+        });
+        managers.collect()
     })
 }
 

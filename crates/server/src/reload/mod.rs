@@ -26,7 +26,7 @@ use crate::clusters::ClusterManager;
 use crate::listeners::{ListenerError, ListenerManager};
 use crate::loading::Source;
 use crate::resources::Resources;
-use plan::Plan;
+use plan::{Plan, Uncertain};
 pub(crate) use watch::watch;
 
 stats_block! {
@@ -44,6 +44,7 @@ pub(crate) struct Reloader {
     current: RefCell<Current>,
     /// Clusters that are not in the configuration any more, and may still be routed to.
     leaving: RefCell<HashSet<String>>,
+    uncertain: RefCell<Uncertain>,
     busy: watch_channel::Sender<bool>,
     /// Somebody asked while another reload was under way.
     again: Cell<bool>,
@@ -92,6 +93,7 @@ impl Reloader {
             listeners,
             current: RefCell::new(Current { compared: Arc::new(compared), resources: Arc::new(resources) }),
             leaving: RefCell::default(),
+            uncertain: RefCell::default(),
             busy: watch_channel::Sender::new(false),
             again: Cell::new(false),
             stats: ReloadStats::new(&root.scope("config_reload.")),
@@ -171,7 +173,7 @@ impl Reloader {
                     let fields = applied.needs_restart.join(", ");
                     warn!(target: "config", "unchanged until a hot restart: {fields}");
                 }
-                Outcome::Applied(applied)
+                Outcome::Applied(Box::new(applied))
             }
             Err(failed) => {
                 self.stats.failure.inc();
@@ -196,7 +198,9 @@ impl Reloader {
             let current = self.current.borrow();
             (Arc::clone(&current.compared), Arc::clone(&current.resources))
         };
-        let planning = move || source.load().map(|loaded| Plan::new(&compared, &resources, loaded));
+        let uncertain = self.uncertain.borrow().clone();
+        let planning =
+            move || source.load().map(|loaded| Plan::new(&compared, &resources, &uncertain, loaded));
         let plan = tokio::task::spawn_blocking(planning).await?.map_err(ReloadError::Config)?;
         // All that can fail comes before anything changes.
         let mut prepared = Vec::new();
@@ -205,13 +209,21 @@ impl Reloader {
             prepared.push(listener.map_err(ReloadError::Listener)?);
             tokio::task::yield_now().await;
         }
+        for (listener, kept) in &plan.chains {
+            let chains = self.listeners.prepare_chains(Arc::clone(listener), kept);
+            prepared.push(chains.map_err(ReloadError::Listener)?);
+            tokio::task::yield_now().await;
+        }
         for clusters in plan.clusters.chunks(CLUSTERS_AT_ONCE) {
             self.clusters.add(clusters.iter().cloned());
             tokio::task::yield_now().await;
         }
         self.clusters.warmed().await;
         for listener in prepared {
-            self.listeners.commit(listener).map_err(ReloadError::InPart)?;
+            if let Err(error) = self.listeners.commit(listener) {
+                self.uncertain.borrow_mut().add(&plan.applied);
+                return Err(ReloadError::InPart(error));
+            }
             tokio::task::yield_now().await;
         }
         let mut routed = Vec::new();
@@ -229,6 +241,7 @@ impl Reloader {
         let stays = |name: &String| !applied.clusters.added.contains(name);
         self.leaving.borrow_mut().retain(stays);
         self.let_go(applied.clusters.removed.clone());
+        self.uncertain.take();
         *self.current.borrow_mut() = Current { compared: Arc::new(compared), resources: Arc::new(resources) };
         Ok(applied)
     }
