@@ -203,10 +203,15 @@ impl Router {
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
             let tunnel = stream.tunnel() != Tunnelling::No;
             let mut exchange = Exchange::new(link, request, guard, tunnel);
-            let polled = poll_fn(|cx| exchange.poll_head(cx)).await;
-            for status in exchange.interim() {
-                cluster.count_response(*status, stream.is_internal());
-            }
+            let polled = poll_fn(|cx| {
+                let polled = exchange.poll_head(cx);
+                if let Some(interim) = exchange.take_interim() {
+                    cluster.count_response(interim.status, stream.is_internal());
+                    stream.offer_interim(interim);
+                }
+                polled
+            });
+            let polled = polled.await;
             match polled {
                 Ok(head) => {
                     if let Some(attempt) = attempt {

@@ -22,7 +22,7 @@ pub mod websocket;
 
 pub use body::{Body, BodyError, BodyStream, Frame};
 pub use headers::Headers;
-pub use message::{LocalAnswer, Method, Request, Response, Scheme, Version};
+pub use message::{Interim, LocalAnswer, Method, Request, Response, Scheme, Version};
 pub use name::HeaderId;
 pub use stream::{ResponseFlags, StreamInfo, StreamTimer};
 pub use tunnel::{Tunnel, Tunnelling};

@@ -180,6 +180,12 @@ pub struct Response {
     pub local: Option<LocalAnswer>,
 }
 
+/// A response ahead of the final one: 1xx, but never 101.
+pub struct Interim {
+    pub status: u16,
+    pub headers: Headers,
+}
+
 /// An answer of the proxy's own, besides its status and text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalAnswer {

@@ -55,6 +55,15 @@ pub fn prepare_response(
     }
 }
 
+/// Makes the headers of a response ahead of the final one ready to be sent: hop-by-hop headers go, and what would frame a
+/// body that there is not.
+pub fn prepare_interim(headers: &mut Headers) {
+    for id in HOP_BY_HOP {
+        headers.remove(id);
+    }
+    headers.remove(HeaderId::CONTENT_LENGTH);
+}
+
 /// `x-envoy-upstream-service-time`: milliseconds from the end of the request to the head of the response. The router's,
 /// before response headers of the route are added; not to be called under `suppress_envoy_headers`.
 pub fn set_service_time(headers: &mut Headers, elapsed: Duration) {

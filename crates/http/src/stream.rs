@@ -18,7 +18,7 @@ use proxy_runtime::Deadlines;
 
 use crate::filter::{FilterIndex, FilterSet};
 use crate::headers::Headers;
-use crate::message::{Request, Version};
+use crate::message::{Interim, Request, Version};
 use crate::route::RouteEntry;
 use crate::tunnel::Tunnelling;
 
@@ -72,6 +72,8 @@ pub struct StreamInfo {
     internal: Cell<bool>,
     grpc: Cell<bool>,
     tunnel: Cell<Tunnelling>,
+    wants_interim: Cell<bool>,
+    interim: RefCell<Option<Box<Interim>>>,
     /// Its HTTP/1 connection ends with it.
     last: Cell<bool>,
     /// The request id to put into the response, where asked for.
@@ -129,6 +131,8 @@ impl StreamInfo {
             internal: Cell::new(false),
             grpc: Cell::new(false),
             tunnel: Cell::default(),
+            wants_interim: Cell::new(false),
+            interim: RefCell::default(),
             last: Cell::new(false),
             response_id: RefCell::new(None),
             needs,
@@ -346,6 +350,23 @@ impl StreamInfo {
         self.response_timeout.set(None);
         self.deadlines.clear(StreamTimer::Request as usize);
         self.deadlines.clear(StreamTimer::Response as usize);
+    }
+
+    /// Has the next response ahead of the final one passed on (`proxy_100_continue`).
+    pub fn want_interim(&self) {
+        self.wants_interim.set(true);
+    }
+
+    /// Such a response has come. Only the first one is passed on, as in Envoy, however many a host sends.
+    pub fn offer_interim(&self, interim: Interim) {
+        if self.wants_interim.replace(false) {
+            *self.interim.borrow_mut() = Some(Box::new(interim));
+        }
+    }
+
+    /// What is to be passed on now.
+    pub fn take_interim(&self) -> Option<Box<Interim>> {
+        self.interim.borrow_mut().take()
     }
 
     /// The request came from an internal address (`x-envoy-internal`).

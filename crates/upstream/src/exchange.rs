@@ -7,7 +7,7 @@ use proxy_config::settings::{Priority, UpstreamProtocol};
 use proxy_http::body::{Body, BodyError};
 use proxy_http::h1::head::{HeadError, ResponseHead};
 use proxy_http::tunnel::TunnelRequest;
-use proxy_http::{Request, Tunnel, Version};
+use proxy_http::{Headers, Interim, Request, Tunnel, Version};
 use proxy_net::AttemptGuard;
 
 use crate::breaker::Resource;
@@ -37,6 +37,42 @@ pub enum Exchange {
     Http1(h1::Exchange),
     Http2(h2::Exchange),
 }
+
+/// Responses ahead of the final one.
+#[derive(Default)]
+pub(crate) struct Interims {
+    count: u32,
+    first: Option<Interim>,
+}
+
+impl Interims {
+    /// Counts one and keeps the first.
+    ///
+    /// # Errors
+    /// When a host sends them without end.
+    pub(crate) fn push(
+        &mut self,
+        status: u16,
+        headers: impl FnOnce() -> Headers,
+    ) -> Result<(), ExchangeError> {
+        self.count += 1;
+        match self.count {
+            1 => self.first = Some(Interim { status, headers: headers() }),
+            MAX_INTERIMS.. => {
+                return Err(ExchangeError::Malformed(HeadError::Malformed("too many interim responses")));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Interim> {
+        self.first.take()
+    }
+}
+
+/// No host has that much to say before it answers.
+const MAX_INTERIMS: u32 = 100;
 
 /// Why an exchange gave no response.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +193,7 @@ impl Exchange {
         }
     }
 
-    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    /// Sends what it can and resolves with the head of the final response; of those ahead of it only the first is kept.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         match self {
             Exchange::Http1(exchange) => exchange.poll_head(cx),
@@ -165,12 +201,11 @@ impl Exchange {
         }
     }
 
-    /// The statuses of responses that were passed over on the way to the final one.
-    pub fn interim(&self) -> &[u16] {
+    /// The first response ahead of the final one, once it has come.
+    pub fn take_interim(&mut self) -> Option<Interim> {
         match self {
-            Exchange::Http1(exchange) => exchange.interim(),
-            // `h2` passes over them by itself.
-            Exchange::Http2(_) => &[],
+            Exchange::Http1(exchange) => exchange.take_interim(),
+            Exchange::Http2(exchange) => exchange.take_interim(),
         }
     }
 

@@ -20,14 +20,14 @@ use proxy_http::h1::outgoing::{Outgoing, SendError};
 use proxy_http::h1::write::{HeadStyle, write_request_head};
 use proxy_http::tunnel::{TunnelRequest, names_upgrade};
 use proxy_http::websocket;
-use proxy_http::{HeaderId, Headers, Method, Request, Tunnel, Version};
+use proxy_http::{HeaderId, Headers, Interim, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
 use proxy_net::{AttemptGuard, Io};
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};
-use crate::exchange::{ExchangeError, ResponseGuard};
+use crate::exchange::{ExchangeError, Interims, ResponseGuard};
 
 /// An open connection.
 pub struct Client {
@@ -105,8 +105,7 @@ pub struct Exchange {
     /// What is sent is no request, so no response is waited for.
     raw: bool,
     seen: usize,
-    /// Statuses of 1xx.
-    interim: Vec<u16>,
+    interims: Interims,
     limits: HeadLimits,
 }
 
@@ -171,7 +170,7 @@ impl Exchange {
             write_failed: false,
             attempt,
             seen: 0,
-            interim: Vec::new(),
+            interims: Interims::default(),
             limits,
         }
     }
@@ -187,12 +186,12 @@ impl Exchange {
         Some(Body::chained(taken, std::mem::replace(&mut self.body, Body::Empty)))
     }
 
-    /// See [`crate::exchange::Exchange::interim`].
-    pub fn interim(&self) -> &[u16] {
-        &self.interim
+    /// See [`crate::exchange::Exchange::take_interim`].
+    pub fn take_interim(&mut self) -> Option<Interim> {
+        self.interims.take()
     }
 
-    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    /// See [`crate::exchange::Exchange::poll_head`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         let _ = self.poll_send(cx)?;
         if self.raw {
@@ -214,7 +213,7 @@ impl Exchange {
                                 "101 unasked for",
                             ))));
                         }
-                        self.interim.push(head.status);
+                        self.interims.push(head.status, || head.headers)?;
                         continue;
                     }
                     Some(head) => return Poll::Ready(Ok(head)),

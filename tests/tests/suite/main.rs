@@ -20,6 +20,7 @@ mod http1_options;
 mod http2;
 mod http2_framing;
 mod http_filters;
+mod interim;
 mod leniency;
 mod limits;
 mod listeners;

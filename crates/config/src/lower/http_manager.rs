@@ -78,6 +78,7 @@ pub(super) fn lower(
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
+        proxy_interim: message.proxy_100_continue,
         local_replies: message
             .local_reply_config
             .as_ref()

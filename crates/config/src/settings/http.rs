@@ -64,6 +64,8 @@ pub struct HttpConnectionManager {
     /// `access_log`.
     pub access_logs: Arc<[AccessLog]>,
     pub access_log_options: AccessLogOptions,
+    /// `proxy_100_continue`: the first 1xx of a host is passed on, and the host tells the client to go on.
+    pub proxy_interim: bool,
     /// `local_reply_config`.
     pub local_replies: Option<LocalReplyConfig>,
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
-use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request};
+use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request, expects_continue};
 use proxy_http::h1::head::HeadError;
 use proxy_http::local_reply;
 use proxy_http::mutation::mutate_request;
 use proxy_http::reply::{LocalReply, is_grpc_call};
-use proxy_http::response_headers::{ResponseContext, prepare_response};
+use proxy_http::response_headers::{ResponseContext, prepare_interim, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
 use proxy_http::{
-    BodyError, HeaderId, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer, Tunnelling,
-    Version,
+    BodyError, HeaderId, Headers, Interim, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer,
+    Tunnelling, Version,
 };
 use proxy_runtime::{Snapshot, clock};
 use proxy_stats::GaugeGuard;
@@ -227,6 +227,32 @@ impl Manager {
         prepare_response(&mut response, &self.settings, &context);
         watch_trailers(stream, &mut response.body);
         response
+    }
+
+    /// Decides what goes to the client ahead of the final response: what a host sends, or our 100 to one that waits for it.
+    pub(super) fn prepare_interim(&self, stream: &StreamInfo, request: &mut Request) {
+        // Who speaks HTTP/1.0 knows no such answers (RFC 9110, sections 10.1.1 and 15.2).
+        let knows_interim = stream.version != Version::Http10;
+        if self.settings.proxy_interim && knows_interim {
+            stream.want_interim();
+        } else if expects_continue(request) {
+            request.headers.remove(HeaderId::EXPECT);
+            if knows_interim {
+                stream.want_interim();
+                stream.offer_interim(Interim { status: 100, headers: Headers::new() });
+            }
+        }
+    }
+
+    /// What is to be sent now ahead of the final response. It counts as sent.
+    pub(super) fn take_interim(&self, stream: &StreamInfo) -> Option<Box<Interim>> {
+        let mut interim = stream.take_interim()?;
+        prepare_interim(&mut interim.headers);
+        if let Some(id) = stream.response_id() {
+            interim.headers.set(HeaderId::X_REQUEST_ID, &id);
+        }
+        self.stats.count_response(interim.status);
+        Some(interim)
     }
 
     /// Puts the connection manager's limits on a new stream.

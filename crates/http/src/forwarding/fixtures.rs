@@ -13,6 +13,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         http1: Http1Options::default(),
         http2: Http2Options::default(),
         access_logs: Arc::default(),
+        proxy_interim: false,
         local_replies: None,
         access_log_options: AccessLogOptions::default(),
         routes: Arc::default(),

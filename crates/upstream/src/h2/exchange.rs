@@ -14,11 +14,11 @@ use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
 use proxy_http::h2::{BodyReceiver, BodySender, SendError};
 use proxy_http::tunnel::{TunnelRequest, set_upgrade};
-use proxy_http::{HeaderId, Headers, Request, Tunnel, Version, websocket};
+use proxy_http::{HeaderId, Headers, Interim, Request, Tunnel, Version, websocket};
 use proxy_net::AttemptGuard;
 
 use super::client::{Client, OpenStream, is_preface_error};
-use crate::exchange::{ExchangeError, ResponseGuard};
+use crate::exchange::{ExchangeError, Interims, ResponseGuard};
 
 /// One request and its response. Dropping it before the response has ended resets the stream.
 pub struct Exchange {
@@ -33,6 +33,7 @@ pub struct Exchange {
     protocol: Option<Box<[u8]>>,
     /// The client spoke HTTP/1.1 and waits for this.
     accept: Option<websocket::Accept>,
+    interims: Interims,
 }
 
 enum State {
@@ -79,7 +80,8 @@ impl Exchange {
             Ok(stream) => (State::Open(Box::new(stream)), true),
             Err(error) => (State::Failed(error), false),
         };
-        Exchange { state, body, maybe_processed, max_lines, attempt, tunnel, protocol, accept }
+        let interims = Interims::default();
+        Exchange { state, body, maybe_processed, max_lines, attempt, tunnel, protocol, accept, interims }
     }
 
     /// Whether the host may have acted on the request.
@@ -93,7 +95,12 @@ impl Exchange {
         never_opened.then(|| std::mem::replace(&mut self.body, Body::Empty))
     }
 
-    /// Sends what it can and resolves with the head of the final response; 1xx are passed over.
+    /// See [`crate::exchange::Exchange::take_interim`].
+    pub fn take_interim(&mut self) -> Option<Interim> {
+        self.interims.take()
+    }
+
+    /// See [`crate::exchange::Exchange::poll_head`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         let State::Open(stream) = &mut self.state else {
             let failed = std::mem::replace(&mut self.state, State::Over);
@@ -103,6 +110,10 @@ impl Exchange {
             }));
         };
         stream.poll_send(cx, &mut self.body, &self.attempt)?;
+        // What went wrong is told by the response itself.
+        while let Poll::Ready(Some(Ok(interim))) = stream.response.poll_informational(cx) {
+            self.interims.push(interim.status().as_u16(), || headers_from_map(interim.headers()))?;
+        }
         let response = match ready!(Pin::new(&mut stream.response).poll(cx)) {
             Ok(response) => response,
             Err(error) => {

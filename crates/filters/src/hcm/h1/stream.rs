@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use proxy_http::body::Body;
-use proxy_http::forwarding::{asks_for_tunnel, expects_continue};
+use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
 use proxy_http::h1::outgoing::{Outgoing, SendError};
@@ -63,13 +63,7 @@ pub(super) async fn serve_stream(
     manager.set_stream_timeouts(&stream, now);
     *downstream.decoder.borrow_mut() = BodyDecoder::new(framing);
     let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: framing == Framing::Chunked };
-    if expects_continue(&request) {
-        request.headers.remove(HeaderId::EXPECT);
-        // Who speaks HTTP/1.0 knows no such answer (RFC 9110, section 10.1.1).
-        if version == Version::Http11 {
-            send_continue(manager, downstream).await?;
-        }
-    }
+    manager.prepare_interim(&stream, &mut request);
     if framing == Framing::None && !arrival.tunnel {
         stream.request_completed(now);
     } else {
@@ -133,16 +127,46 @@ async fn await_response(
     arrival: Arrival,
 ) -> Outcome {
     let mut respond = pin!(manager.respond(stream, request, arrival));
+    let mut outcome = None;
+    let mut interim = None::<Box<Outgoing>>;
     poll_fn(|cx| {
-        if let Poll::Ready(response) = respond.as_mut().poll(cx) {
-            return Poll::Ready(match response {
+        if outcome.is_none()
+            && let Poll::Ready(response) = respond.as_mut().poll(cx)
+        {
+            outcome = Some(match response {
                 Ok(response) => Outcome::Response(response),
                 Err(_) if downstream.guard.is_closed_by_peer() => Outcome::Gone,
                 Err(_) => Outcome::Reset,
             });
         }
+        if let Some(next) = manager.take_interim(stream) {
+            let outgoing = interim.insert(Box::default());
+            outgoing.start(Framing::None, false, |out| {
+                write_response_head(next.status, &next.headers, manager.head_style(stream.version), out);
+            });
+        }
+        if let Some(outgoing) = &mut interim
+            && let Poll::Ready(sent) = downstream.poll_send(cx, outgoing, &mut Body::Empty, None)
+        {
+            downstream.count_sent(&manager.stats, outgoing.total());
+            interim = None;
+            if sent.is_err() {
+                downstream.guard.closed_by_peer();
+                return Poll::Ready(Outcome::Gone);
+            }
+        }
+        if interim.is_none()
+            && let Some(outcome) = outcome.take()
+        {
+            return Poll::Ready(outcome);
+        }
         while let Poll::Ready(index) = downstream.deadlines.poll_expired(cx) {
             match StreamTimer::from_index(index) {
+                Some(timer) if interim.is_some() => {
+                    // After half a head nothing else can be said.
+                    manager.note_timeout(stream, timer, true);
+                    return Poll::Ready(Outcome::Reset);
+                }
                 Some(timer) => return Poll::Ready(Outcome::TimedOut(timer)),
                 None => downstream.closing.set(true),
             }
@@ -154,15 +178,6 @@ async fn await_response(
         Poll::Pending
     })
     .await
-}
-
-async fn send_continue(manager: &Manager, downstream: &Downstream) -> Result<(), CloseReason> {
-    let mut outgoing = Outgoing::default();
-    outgoing.start(Framing::None, false, |out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-    manager.stats.count_response(100);
-    let sent = poll_fn(|cx| downstream.poll_send(cx, &mut outgoing, &mut Body::Empty, None)).await;
-    manager.stats.manager.downstream_cx_tx_bytes_total.add(outgoing.total());
-    sent.map_err(|_| CloseReason::DownstreamProtocol("closed before 100 Continue"))
 }
 
 /// Sends a response. Gives whether it went out whole.

@@ -17,8 +17,7 @@ use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{
-    HeaderId, Headers, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling,
-    Version,
+    Headers, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling, Version,
 };
 use proxy_runtime::clock;
 
@@ -164,19 +163,16 @@ async fn await_response(
     mut request: Request,
     client: &mut SendResponse<Queued>,
 ) -> Outcome {
-    if request.headers.value(HeaderId::EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue")) {
-        request.headers.remove(HeaderId::EXPECT);
-        let mut go_on = http::Response::new(());
-        *go_on.status_mut() = http::StatusCode::CONTINUE;
-        if client.send_informational(go_on).is_err() {
-            return Outcome::Gone;
-        }
-        shared.manager.stats.count_response(100);
-    }
+    shared.manager.prepare_interim(stream, &mut request);
     let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: false };
     let mut respond = pin!(shared.manager.respond(stream, request, arrival));
     poll_fn(|cx| {
-        if let Poll::Ready(response) = respond.as_mut().poll(cx) {
+        let polled = respond.as_mut().poll(cx);
+        if let Some(interim) = shared.manager.take_interim(stream) {
+            // That the client is gone shows below.
+            let _ = client.send_informational(response_to_http(interim.status, &interim.headers));
+        }
+        if let Poll::Ready(response) = polled {
             return Poll::Ready(match response {
                 Ok(response) => Outcome::Response(response),
                 // That the client has reset the stream may show in its body first.
