@@ -13,6 +13,7 @@ pub mod message;
 pub mod mutation;
 pub mod name;
 pub mod path;
+pub mod proxy_status;
 pub mod reply;
 pub mod response_headers;
 pub mod route;

@@ -27,6 +27,7 @@ mod listeners;
 mod local_replies;
 mod local_reply_config;
 mod network_filters;
+mod proxy_status;
 mod readme;
 mod reload;
 mod restart;

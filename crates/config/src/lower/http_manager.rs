@@ -10,7 +10,7 @@ use super::{
     Context, access_log, address, forwarding, header, http_filter, local_reply, protocol, route, value,
 };
 use crate::settings::{
-    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization,
+    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization, ProxyStatus,
     RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
 };
 use crate::{Code, Path};
@@ -78,6 +78,7 @@ pub(super) fn lower(
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
+        proxy_status: proxy_status(context, path, message),
         proxy_interim: message.proxy_100_continue,
         local_replies: message
             .local_reply_config
@@ -174,6 +175,34 @@ fn server_header(
         name => header::header_value(context, &path.field("server_name"), name),
     };
     ServerHeader { name, mode }
+}
+
+fn proxy_status(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &manager_v3::HttpConnectionManager,
+) -> Option<ProxyStatus> {
+    use manager_v3::http_connection_manager::proxy_status_config::ProxyName;
+    let status = message.proxy_status_config.as_ref()?;
+    let here = path.field("proxy_status_config");
+    let name = match &status.proxy_name {
+        None => server_header(context, path, message).name,
+        Some(ProxyName::LiteralProxyName(name)) => {
+            header::header_value(context, &here.field("literal_proxy_name"), name)
+        }
+        // Envoy does so also where it is false.
+        Some(ProxyName::UseNodeId(_)) => {
+            let id = context.node.id.clone();
+            header::header_value(context, &here.field("use_node_id"), &id)
+        }
+    };
+    Some(ProxyStatus {
+        name,
+        details: !status.remove_details,
+        termination_details: !status.remove_connection_termination_details,
+        response_flags: !status.remove_response_flags,
+        recommended_code: status.set_recommended_response_code,
+    })
 }
 
 fn normalization(

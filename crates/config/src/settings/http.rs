@@ -66,6 +66,8 @@ pub struct HttpConnectionManager {
     pub access_log_options: AccessLogOptions,
     /// `proxy_100_continue`: the first 1xx of a host is passed on, and the host tells the client to go on.
     pub proxy_interim: bool,
+    /// `proxy_status_config`.
+    pub proxy_status: Option<ProxyStatus>,
     /// `local_reply_config`.
     pub local_replies: Option<LocalReplyConfig>,
 }
@@ -77,6 +79,20 @@ pub struct UpgradeConfig {
     pub kind: Box<str>,
     /// Routes may say otherwise.
     pub enabled: bool,
+}
+
+/// `HttpConnectionManager.ProxyStatusConfig`: what `proxy-status` (RFC 9209) says of errors.
+#[derive(Debug)]
+pub struct ProxyStatus {
+    pub name: Bytes,
+    /// Not `remove_details`.
+    pub details: bool,
+    /// Not `remove_connection_termination_details`.
+    pub termination_details: bool,
+    /// Not `remove_response_flags`.
+    pub response_flags: bool,
+    /// `set_recommended_response_code`.
+    pub recommended_code: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -95,6 +95,7 @@ impl HttpConnectionManager {
             record: logged.record
                 || settings.routes.tells_of_record()
                 || filters.tells_of_record()
+                || settings.proxy_status.as_ref().is_some_and(|status| status.details)
                 || replies.is_some_and(LocalReplyConfig::tells_of_record),
             ..logged
         };

@@ -9,6 +9,7 @@ use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request, exp
 use proxy_http::h1::head::HeadError;
 use proxy_http::local_reply;
 use proxy_http::mutation::mutate_request;
+use proxy_http::proxy_status::append_proxy_status;
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_interim, prepare_response};
 use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
@@ -225,6 +226,11 @@ impl Manager {
             upgraded: response.tunnel.is_some() && response.status == 101,
         };
         prepare_response(&mut response, &self.settings, &context);
+        if let Some(settings) = &self.settings.proxy_status
+            && !stream.flags().is_empty()
+        {
+            append_proxy_status(&mut response, settings, &self.logs.format_context(stream));
+        }
         watch_trailers(stream, &mut response.body);
         response
     }

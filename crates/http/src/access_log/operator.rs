@@ -398,7 +398,7 @@ fn write_network(ip: IpAddr, bits: Option<u8>, out: &mut Vec<u8>) -> bool {
 }
 
 /// The details; for a failure to connect, with what the system said of it.
-fn write_details(context: &FormatContext<'_>, out: &mut Vec<u8>) -> bool {
+pub fn write_details(context: &FormatContext<'_>, out: &mut Vec<u8>) -> bool {
     let record = context.record;
     let details = record.details();
     if record.flags().intersects(ResponseFlags::UPSTREAM_CONNECTION_FAILURE)

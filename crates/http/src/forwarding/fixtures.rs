@@ -14,6 +14,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         http2: Http2Options::default(),
         access_logs: Arc::default(),
         proxy_interim: false,
+        proxy_status: None,
         local_replies: None,
         access_log_options: AccessLogOptions::default(),
         routes: Arc::default(),
