@@ -381,6 +381,7 @@ fn a_stream_that_comes_with_the_answer_to_the_last_ping_is_served() {
             _ => {}
         }
     }
+    answered.sort_unstable();
     assert_eq!((answered, goaways), (vec![1, 3], 2));
     assert_eq!(backend.requests().len(), 2);
 }

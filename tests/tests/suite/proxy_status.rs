@@ -3,7 +3,7 @@
 use proxy_tests::{Backend, Bootstrap, Message, Proxy, unused_address};
 
 /// Routes to a host that refuses connections, to one that breaks off, to one that answers, and one that answers by itself.
-fn proxy(config: &str) -> Proxy {
+fn proxy(config: &str) -> (Proxy, [Backend; 2]) {
     let broken = Backend::raw(|wire, _| drop(wire.head()));
     let own = Backend::answering(
         "HTTP/1.1 502 Bad Gateway\r\nproxy-status: other; error=x\r\ncontent-length: 0\r\n\r\n",
@@ -21,10 +21,7 @@ fn proxy(config: &str) -> Proxy {
         .cluster("own", own.address())
         .routes(&routes)
         .with("node: {id: node-7, cluster: c}");
-    let proxy = Proxy::start(&bootstrap.filter_with(&format!("proxy_status_config: {config}")));
-    // They serve as long as the test's threads live.
-    std::mem::forget((broken, own));
-    proxy
+    (Proxy::start(&bootstrap.filter_with(&format!("proxy_status_config: {config}"))), [broken, own])
 }
 
 fn told(response: &Message) -> (u16, Option<&str>) {
@@ -33,7 +30,7 @@ fn told(response: &Message) -> (u16, Option<&str>) {
 
 #[test]
 fn errors_have_names_details_and_flags() {
-    let proxy = proxy("{}");
+    let (proxy, _backends) = proxy("{}");
     let unrouted = "envoy; error=destination_not_found; details=\"route_not_found; NR\"";
     assert_eq!(told(&proxy.get("/unrouted")), (404, Some(unrouted)));
     let broken = "envoy; error=connection_terminated; \
@@ -51,16 +48,16 @@ fn errors_have_names_details_and_flags() {
 
 #[test]
 fn parts_can_be_left_out_and_the_name_chosen() {
-    let bare = proxy("{remove_details: true, literal_proxy_name: edge}");
+    let (bare, _backends) = proxy("{remove_details: true, literal_proxy_name: edge}");
     assert_eq!(told(&bare.get("/unrouted")), (404, Some("edge; error=destination_not_found")));
-    let plain = proxy("{remove_response_flags: true, use_node_id: true}");
+    let (plain, _backends) = proxy("{remove_response_flags: true, use_node_id: true}");
     let expected = "node-7; error=destination_not_found; details=\"route_not_found\"";
     assert_eq!(told(&plain.get("/unrouted")), (404, Some(expected)));
 }
 
 #[test]
 fn the_recommended_status_replaces_others() {
-    let proxy = proxy("{remove_details: true, set_recommended_response_code: true}");
+    let (proxy, _backends) = proxy("{remove_details: true, set_recommended_response_code: true}");
     assert_eq!(told(&proxy.get("/unrouted")), (500, Some("envoy; error=destination_not_found")));
     assert_eq!(told(&proxy.get("/refused")), (502, Some("envoy; error=connection_refused")));
     assert_eq!(told(&proxy.get("/direct")), (404, None));
