@@ -126,6 +126,7 @@ codes! {
     ZERO_WEIGHT = "zero-weight": "A cluster with weight 0 gets no requests.";
     UNUSED_CLUSTER = "unused-cluster": "Nothing in this file refers to the cluster. It is resolved and kept all the same.";
     EMPTY_CLUSTER = "empty-cluster": "The cluster has no endpoints, so that every request to it is answered with 503.";
+    REPEATED_NAME = "repeated-name": "Two virtual hosts of one route configuration, or two filter chains of one listener, have the same name: allowed, but stats and logs do not tell them apart.";
     DUPLICATE_HOST = "duplicate-host": "An endpoint stands twice in one cluster. It gets twice its share; load_balancing_weight says so openly.";
     ENDPOINT_PORT = "endpoint-port": "Nobody can connect to port 0.";
     PROXY_LOOP = "proxy-loop": "An endpoint is the address of a listener of this file: requests would go round until something breaks.";

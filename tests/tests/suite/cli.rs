@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 
 use proxy_tests::{
-    Backend, BaseId, Bootstrap, EchoBackend, Wire, eventually, only_proxyd, proxyctl, proxyd, unused_address,
+    Backend, BaseId, Bootstrap, EchoBackend, Proxy, Wire, eventually, only_proxyd, proxyctl, proxyd,
+    unused_address,
 };
 use tempfile::TempDir;
 
@@ -190,6 +191,33 @@ fn validate_config_exits_0_1_or_2() {
     let output = run(proxyctl(), &["validate", "config", &bad]);
     let text = format!("{}{}", stdout(&output), String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("bad.yaml:3:") && text.contains("bad.yaml:4:"), "all errors at once: {text}");
+}
+
+#[test]
+fn values_come_from_the_environment_where_asked_for() {
+    only_proxyd!("Envoy has no such thing");
+    let backend = Backend::saying("");
+    let text = |body: &str| {
+        let route = format!(
+            "[{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: '{body}'}}}}}}]"
+        );
+        Bootstrap::http(backend.address()).routes(&route)
+    };
+    // A variable that every test has, and one that none has.
+    let bootstrap = text("${PATH}|${NO_SUCH_VARIABLE_7:-otherwise}|$${PATH}");
+    let plain = Proxy::start(&bootstrap);
+    assert!(plain.get("/").text().starts_with("${PATH}|"), "{}", plain.get("/").text());
+    let filled = Proxy::start_with(&bootstrap, &["--env-substitution"]);
+    let path = std::env::var("PATH").unwrap();
+    assert_eq!(filled.get("/").text(), format!("{path}|otherwise|${{PATH}}"));
+    // What is missing is an error with its place, before anything serves.
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("missing.yaml");
+    fs::write(&file, "node:\n  id: ${NO_SUCH_VARIABLE_7}\n").unwrap();
+    let output = run(proxyd(), &["run", "--env-substitution", "-c", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("missing.yaml:2:7: error[unset-variable]"), "{said}");
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn ip_and_port(address: Option<&Address>) -> Option<(IpAddr, u32)> {
 
 fn listener(file: &mut File<'_>, path: &Path<'_>, message: &Listener) {
     let chains = path.field("filter_chains");
+    repeated_names(file, &chains, "filter_chains", message.filter_chains.iter().map(|c| c.name.as_str()));
     let mut managers = 0;
     for (index, chain) in message.filter_chains.iter().enumerate() {
         managers += filter_chain(file, &chains.index(index), chain);
@@ -117,6 +118,23 @@ fn listener(file: &mut File<'_>, path: &Path<'_>, message: &Listener) {
         let text =
             "per_connection_buffer_limit_bytes is not set on a listener for clients that nobody trusts";
         file.warn(path, Code::EDGE_BUFFER, text);
+    }
+}
+
+/// Names of things that are told apart by their names, though nothing fails where they are not.
+fn repeated_names<'n>(
+    file: &mut File<'_>,
+    path: &Path<'_>,
+    list: &str,
+    names: impl Iterator<Item = &'n str>,
+) {
+    let mut seen = HashMap::new();
+    for (index, name) in names.enumerate().filter(|(_, name)| !name.is_empty()) {
+        let first = *seen.entry(name).or_insert(index);
+        if first != index {
+            let text = format_args!("{list}[{first}] is named {name:?} as well");
+            file.warn(&path.index(index).field("name"), Code::REPEATED_NAME, text);
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) fn configuration(
 ) {
     per_filter(file, path, manager, &message.typed_per_filter_config);
     let hosts = path.field("virtual_hosts");
+    let names = message.virtual_hosts.iter().map(|host| host.name.as_str());
+    super::repeated_names(file, &hosts, "virtual_hosts", names);
     for (index, host) in message.virtual_hosts.iter().enumerate() {
         virtual_host(file, &hosts.index(index), manager, host);
     }
