@@ -29,7 +29,9 @@ pub use declared::Declared;
 pub use deltas::{Delta, Deltas, FlushMark};
 pub use error::{LineageWarning, ReadError, StatsError};
 pub use histogram::{Bucket, Distribution, HistogramValue, Interval, Merge};
-pub use lineage::{Lineage, LineageOptions, LineagePath, LineageReader, find_lineages};
+pub use lineage::{
+    Catalog, Lineage, LineageOptions, LineagePath, LineageReader, StatId, Watch, WatchedMember, find_lineages,
+};
 pub use matcher::StatsMatcher;
 pub use metric::{
     Counter, Gauge, GaugeGuard, GaugeShare, Histogram, ImportMode, Metric, MetricKind, TextReadout, Value,

@@ -80,7 +80,7 @@ enum FoundValue {
 
 /// Names read before; good for as long as the writer takes nothing away.
 #[derive(Default)]
-struct Names {
+pub(crate) struct Names {
     sequence: u64,
     suffixes: HashMap<u32, Box<str>>,
     scope: Option<(u32, String, u32)>,
@@ -311,7 +311,12 @@ impl Reader {
         Ok(())
     }
 
-    fn push_prefix(&self, names: &mut Names, scope: u32, text: &mut String) -> Result<u32, ReadError> {
+    pub(crate) fn push_prefix(
+        &self,
+        names: &mut Names,
+        scope: u32,
+        text: &mut String,
+    ) -> Result<u32, ReadError> {
         if let Some((_, prefix, generation)) = names.scope.as_ref().filter(|(known, ..)| *known == scope) {
             text.push_str(prefix);
             return Ok(*generation);
@@ -325,14 +330,17 @@ impl Reader {
         Ok(generation)
     }
 
-    fn push_suffix(&self, names: &mut Names, suffix: u32, text: &mut String) -> Result<(), ReadError> {
+    pub(crate) fn push_suffix(
+        &self,
+        names: &mut Names,
+        suffix: u32,
+        text: &mut String,
+    ) -> Result<(), ReadError> {
         if let Some(known) = names.suffixes.get(&suffix) {
             text.push_str(known);
             return Ok(());
         }
-        let mut record = Vec::new();
-        self.read(Area::Suffixes, u64::from(suffix), 1, &mut record)?;
-        let found = self.string(half_word(&record, 0), half_word(&record, 1))?;
+        let found = self.suffix(suffix)?;
         text.push_str(&found);
         // Long names are not worth keeping: with them the cache would have no bound in bytes.
         if found.len() <= CACHED_BYTES {
@@ -341,13 +349,37 @@ impl Reader {
         Ok(())
     }
 
-    fn string(&self, offset: u32, length: u32) -> Result<String, ReadError> {
+    pub(crate) fn string(&self, offset: u32, length: u32) -> Result<String, ReadError> {
         let bytes = self.bytes(offset, length)?;
         String::from_utf8(bytes).map_err(|_| ReadError::Corrupt("a name is not UTF-8"))
     }
 
-    fn distribution(&self, offset: u32, length: u32) -> Result<Distribution, ReadError> {
+    pub(crate) fn distribution(&self, offset: u32, length: u32) -> Result<Distribution, ReadError> {
         Distribution::decode(&self.bytes(offset, length)?).ok_or(ReadError::Corrupt("a histogram is none"))
+    }
+
+    /// The text of a suffix.
+    pub(crate) fn suffix(&self, suffix: u32) -> Result<String, ReadError> {
+        let mut record = Vec::new();
+        self.read(Area::Suffixes, u64::from(suffix), 1, &mut record)?;
+        self.string(half_word(&record, 0), half_word(&record, 1))
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn threads(&self) -> u32 {
+        self.threads
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// How many elements an area can hold.
+    pub(crate) fn capacity(&self, area: Area) -> u64 {
+        self.areas[area as usize].1
     }
 
     fn bytes(&self, offset: u32, length: u32) -> Result<Vec<u8>, ReadError> {
@@ -360,7 +392,13 @@ impl Reader {
     }
 
     /// Fills `into` with `count` elements of an area, which must lie in it.
-    fn read(&self, area: Area, first: u64, count: u64, into: &mut Vec<u8>) -> Result<(), ReadError> {
+    pub(crate) fn read(
+        &self,
+        area: Area,
+        first: u64,
+        count: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
         let (offset, capacity) = self.areas[area as usize];
         if first.checked_add(count).is_none_or(|end| end > capacity) {
             return Err(ReadError::Corrupt("a reference leaves its area"));
@@ -371,7 +409,7 @@ impl Reader {
         self.file.read_exact_at(into, at).map_err(short(ReadError::Corrupt("the file has shrunk")))
     }
 
-    fn mark(&self, index: usize, capacity: u64) -> Result<u64, ReadError> {
+    pub(crate) fn mark(&self, index: usize, capacity: u64) -> Result<u64, ReadError> {
         let used = self.header_word(index)?;
         if used > capacity {
             return Err(ReadError::Corrupt("more in use than there is"));
@@ -379,7 +417,7 @@ impl Reader {
         Ok(used)
     }
 
-    fn header_word(&self, index: usize) -> Result<u64, ReadError> {
+    pub(crate) fn header_word(&self, index: usize) -> Result<u64, ReadError> {
         let mut bytes = [0; 8];
         let end = short(ReadError::Corrupt("the file has shrunk"));
         self.file.read_exact_at(&mut bytes, index as u64 * 8).map_err(end)?;
@@ -391,7 +429,7 @@ fn short(meaning: ReadError) -> impl FnOnce(io::Error) -> ReadError {
     |error| if error.kind() == io::ErrorKind::UnexpectedEof { meaning } else { ReadError::Io(error) }
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     bytes.as_chunks().0.iter().map(|bytes| u64::from_ne_bytes(*bytes))
 }
 
@@ -400,16 +438,16 @@ pub(crate) fn word_at(bytes: &[u8], index: usize) -> u64 {
     bytes.as_chunks().0.get(index).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
-fn half_word(bytes: &[u8], index: usize) -> u32 {
+pub(crate) fn half_word(bytes: &[u8], index: usize) -> u32 {
     bytes.as_chunks().0.get(index).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// Low, then high.
-fn halves(word: u64) -> (u32, u32) {
+pub(crate) fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
-const SLICE_SLOTS: u32 = 1024;
-const ATTEMPTS: u32 = 64;
+pub(crate) const SLICE_SLOTS: u32 = 1024;
+pub(crate) const ATTEMPTS: u32 = 64;
 const CACHED_NAMES: usize = 16 * 1024;
 const CACHED_BYTES: usize = 256;

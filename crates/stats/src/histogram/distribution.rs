@@ -84,6 +84,25 @@ impl Distribution {
         other.buckets.iter().for_each(|(bucket, count)| self.add(*bucket, *count));
     }
 
+    /// What was recorded since it was `earlier`; all of it if something has gone since, as after a reset.
+    #[must_use]
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let mut before = earlier.buckets.iter().peekable();
+        let mut buckets = Vec::new();
+        for (bucket, count) in &self.buckets {
+            let known = before.next_if(|(index, _)| index <= bucket);
+            let known = match known {
+                Some((index, known)) if index == bucket && known <= count => *known,
+                Some(_) => return self.clone(),
+                None => 0,
+            };
+            if *count > known {
+                buckets.push((*bucket, count - known));
+            }
+        }
+        if before.next().is_some() { self.clone() } else { Distribution { buckets } }
+    }
+
     pub(crate) fn add(&mut self, bucket: BucketIndex, count: u64) {
         match self.buckets.binary_search_by_key(&bucket, |(index, _)| *index) {
             Ok(at) => self.buckets[at].1 = self.buckets[at].1.wrapping_add(count),

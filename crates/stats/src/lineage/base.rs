@@ -154,6 +154,15 @@ impl Base {
         Ok(())
     }
 
+    /// What marks say now: whether counters were reset, and which entries were dropped.
+    pub(super) fn marks(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 8 + mark_words(self.entries) as usize * 8];
+        let (reset, entries) = bytes.split_at_mut(8);
+        self.file.read_exact_at(reset, word::RESET as u64 * 8)?;
+        self.file.read_exact_at(entries, marks_offset(self.absorbed))?;
+        Ok(bytes)
+    }
+
     pub(super) fn totals(&self) -> Result<Totals, ReadError> {
         let mut totals = Totals::default();
         totals.reserve(self.len());

@@ -11,6 +11,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod watch;
 mod words;
 
 use std::io;
@@ -21,6 +22,7 @@ pub(crate) use base::Marks;
 pub use files::{LineagePath, find_lineages};
 pub use reader::LineageReader;
 pub(crate) use totals::{Place, Total, Totals};
+pub use watch::{Catalog, StatId, Watch, WatchedMember};
 
 use self::control::{Changing, Control, Lead};
 use self::fold::{Fold, Members, Past};

@@ -220,7 +220,7 @@ fn distribution(total: &Total) -> Option<&Distribution> {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     // Not blocking: somebody may have put a FIFO there.
     OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits()).open(path)
 }

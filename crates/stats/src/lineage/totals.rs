@@ -213,7 +213,7 @@ fn text<'a>(names: &'a str, entry: &Entry) -> &'a str {
 }
 
 /// The gauge of open connections, and what Envoy calls those of the parent in a hot restart.
-const CONNECTIONS: (&str, &str) = ("server.total_connections", "server.parent_connections");
+pub(super) const CONNECTIONS: (&str, &str) = ("server.total_connections", "server.parent_connections");
 const USUAL_NAME: usize = 48;
 /// Places of names have 32 bits; no process has as many.
 const MAX_BYTES: usize = 1 << 30;
