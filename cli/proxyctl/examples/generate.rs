@@ -20,6 +20,9 @@ mod proxyd;
 #[allow(dead_code, reason = "only its definition is used here")]
 #[path = "../../proxytop/src/arguments.rs"]
 mod proxytop;
+#[allow(dead_code, reason = "only its manual is used here")]
+#[path = "../../proxytop/src/columns.rs"]
+mod proxytop_columns;
 
 fn main() -> io::Result<ExitCode> {
     let root = root();
@@ -51,9 +54,9 @@ fn root() -> PathBuf {
 /// Every file, by its path in the workspace.
 fn generated() -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
-    for command in
-        [proxyd::Arguments::command(), proxyctl::Arguments::command(), proxytop::Arguments::command()]
-    {
+    // The page explains every column.
+    let proxytop = proxytop::Arguments::command().after_long_help(proxytop_columns::manual());
+    for command in [proxyd::Arguments::command(), proxyctl::Arguments::command(), proxytop] {
         let program = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut text = Vec::new();

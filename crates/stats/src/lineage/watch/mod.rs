@@ -244,17 +244,22 @@ impl Watch {
         sum
     }
 
-    /// Calls `visit` with the sum of each histogram that holds something.
-    pub fn for_each_histogram(&self, mut visit: impl FnMut(StatId, &Distribution)) {
+    /// Calls `visit` with the sum of each histogram that is `wanted` and holds something.
+    pub fn for_each_histogram(
+        &self,
+        wanted: impl Fn(StatId) -> bool,
+        mut visit: impl FnMut(StatId, &Distribution),
+    ) {
         let mut sums: HashMap<StatId, Distribution> = HashMap::new();
         for member in &self.members {
-            for (slot, id) in member.ids.iter().enumerate().filter(|(_, id)| **id != NONE) {
-                if let Some(found) = member.distribution(slot as u32).filter(|found| !found.is_empty()) {
-                    sums.entry(StatId(*id)).or_default().merge(found);
+            for (slot, id) in member.histograms().filter(|(_, id)| wanted(*id)) {
+                if let Some(found) = member.distribution(slot).filter(|found| !found.is_empty()) {
+                    sums.entry(id).or_default().merge(found);
                 }
             }
         }
-        for (id, distribution) in self.base.iter().flat_map(|base| &base.distributions) {
+        let of_base = self.base.iter().flat_map(|base| &base.distributions);
+        for (id, distribution) in of_base.filter(|(id, _)| wanted(**id)) {
             sums.entry(*id).or_default().merge(distribution);
         }
         sums.iter()

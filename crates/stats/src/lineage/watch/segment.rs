@@ -293,6 +293,11 @@ impl WatchedSegment {
         })
     }
 
+    /// Those that hold something, by slot.
+    pub(super) fn histograms(&self) -> impl Iterator<Item = (u32, StatId)> {
+        self.distributions.keys().map(|slot| (*slot, StatId(self.ids[*slot as usize])))
+    }
+
     pub(super) fn slot(&self, id: StatId) -> Option<u32> {
         self.ids.iter().position(|found| *found == id.0).map(|slot| slot as u32)
     }

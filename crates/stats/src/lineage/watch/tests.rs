@@ -138,7 +138,10 @@ fn run(steps: Vec<Step>) {
                 watch.look().unwrap();
                 assert_eq!(of_watch(&watch), of_reader(&path));
                 let mut histograms = BTreeMap::new();
-                watch.for_each_histogram(|id, sum| assert_eq!(histograms.insert(id, sum.count()), None));
+                watch.for_each_histogram(
+                    |_| true,
+                    |id, sum| assert_eq!(histograms.insert(id, sum.count()), None),
+                );
                 for (id, count) in &histograms {
                     assert_eq!(watch.values()[id.0 as usize], *count);
                     assert_eq!(watch.histogram(*id).count(), *count);

@@ -1,0 +1,165 @@
+//! Rows in columns. Columns that there is no room for are left out from the least important on, never cut.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::style::{Look, cut, cut_end};
+use crate::app::App;
+use crate::columns::{Column, Pane};
+use crate::table::Mood;
+
+/// A column with its place: number, first cell, width.
+type Placed = (usize, u16, u16);
+
+/// Columns that fit, in order. What is left over goes to text: to the name, or to all texts of a pane of texts.
+fn place(pane: Pane, width: u16) -> Vec<Placed> {
+    let columns = pane.columns();
+    let mut ranks: Vec<usize> = (0..columns.len()).collect();
+    ranks.sort_by_key(|column| (columns[*column].rank, *column));
+    let (mut chosen, mut used) = (Vec::new(), 0);
+    for column in ranks {
+        let needed = columns[column].width + u16::from(!chosen.is_empty()) * GAP;
+        if used + needed > width {
+            break;
+        }
+        used += needed;
+        chosen.push(column);
+    }
+    chosen.sort_unstable();
+    let texts: Vec<usize> = match pane {
+        Pane::Routes => chosen.iter().copied().filter(|column| !columns[*column].right).collect(),
+        Pane::Events => vec![2],
+        _ => vec![0],
+    };
+    let spare = width - used;
+    let share = spare / texts.len().max(1) as u16;
+    let most = if matches!(pane, Pane::Routes | Pane::Events | Pane::AccessLog | Pane::Stats) {
+        u16::MAX
+    } else {
+        WIDEST_NAME
+    };
+    let mut at = 0;
+    chosen
+        .into_iter()
+        .map(|column| {
+            let wider = if texts.contains(&column) { share } else { 0 };
+            let own = columns[column].width;
+            let width = (own + wider).min(most.max(own));
+            let begin = at;
+            at += width + GAP;
+            (column, begin, width)
+        })
+        .collect()
+}
+
+/// The column whose head is there.
+pub(super) fn column_at(app: &App, x: u16) -> Option<usize> {
+    let placed = place(app.pane, app.size.0).into_iter();
+    placed
+        .filter(|(_, begin, width)| (*begin..begin + width + GAP).contains(&x))
+        .map(|(column, ..)| column)
+        .next()
+}
+
+pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
+    let placed = place(app.pane, area.width);
+    head(app, &placed, look, area, buffer);
+    if app.order.is_empty() {
+        let filtered = !app.table.rows.is_empty() && !app.view().filter.is_empty();
+        let said = match filtered {
+            true => "nothing matches the filter",
+            false if app.now.at_ms == 0 => "waiting for the first look",
+            false => &app.table.empty,
+        };
+        buffer.set_stringn(area.x, area.y + 1, said, area.width.into(), look.quiet());
+        return;
+    }
+    let position = app.position();
+    for line in 0..area.height.saturating_sub(1) {
+        let at = position.offset + usize::from(line);
+        let Some(row) = app.row(at) else { break };
+        let y = area.y + 1 + line;
+        let chosen = at == position.row && !position.key.is_empty();
+        let pinned = app.pinned.contains(&row.key);
+        for (column, begin, width) in &placed {
+            let cell = &row.cells[*column];
+            let style = match cell.mood() {
+                _ if chosen => look.chosen(),
+                Mood::Plain if pinned && *column == 0 => look.strong(),
+                mood => look.of(mood),
+            };
+            write(
+                &app.pane.columns()[*column],
+                &cell.text(),
+                (area.x + begin, y, *width),
+                look,
+                |x, text| {
+                    buffer.set_stringn(x, y, text, usize::from(*width), style);
+                },
+            );
+        }
+        if chosen {
+            buffer.set_style(Rect { x: area.x, y, width: area.width, height: 1 }, look.chosen());
+        }
+    }
+}
+
+fn head(app: &App, placed: &[Placed], look: Look, area: Rect, buffer: &mut Buffer) {
+    let view = app.view();
+    for (column, begin, width) in placed {
+        let known = &app.pane.columns()[*column];
+        let head = match (app.pane, column) {
+            (Pane::Hosts, 0) => format!("HOST of {}", app.cluster),
+            _ => known.head.to_owned(),
+        };
+        let sorted = view.sort == Some(*column);
+        let arrow = look.arrow(view.descending);
+        let style = if sorted { look.strong() } else { look.quiet() };
+        // The arrow of a full column stands in the gap before it.
+        let (text, x) = match (sorted, known.right) {
+            (true, true) => (format!("{arrow}{head}"), area.x + begin + width - head.len() as u16 - 1),
+            (false, true) => (head.clone(), area.x + begin + width - head.len() as u16),
+            (true, false) => {
+                (format!("{}{arrow}", cut(&head, usize::from(*width) - 1, look)), area.x + begin)
+            }
+            (false, false) => (cut(&head, usize::from(*width), look), area.x + begin),
+        };
+        buffer.set_stringn(x, area.y, text, usize::from(*width) + 1, style);
+    }
+}
+
+fn write(
+    column: &Column,
+    text: &str,
+    (x, _, width): (u16, u16, u16),
+    look: Look,
+    put: impl FnOnce(u16, String),
+) {
+    // A line of a log is read from its beginning.
+    let text =
+        if column.key == "line" { cut_end(text, width.into(), look) } else { cut(text, width.into(), look) };
+    let length = text.chars().count() as u16;
+    put(if column.right { x + width - length.min(width) } else { x }, text);
+}
+
+/// How much there is that is not on the screen.
+pub(super) fn summary(app: &App, width: u16) -> String {
+    let (rows, position) = (app.order.len(), app.position());
+    let mut parts = Vec::new();
+    let filter = app.view().filter;
+    if !filter.is_empty() {
+        parts.push(format!("/{filter}"));
+    }
+    let hidden = app.pane.columns().len() - place(app.pane, width).len();
+    if hidden > 0 {
+        parts.push(format!("+{hidden} columns"));
+    }
+    if rows > 0 {
+        let last = (position.offset + app.page()).min(rows);
+        parts.push(format!("{}-{last} of {rows}", position.offset + 1));
+    }
+    parts.join("  ")
+}
+
+const GAP: u16 = 1;
+const WIDEST_NAME: u16 = 60;

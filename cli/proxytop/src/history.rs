@@ -1,0 +1,279 @@
+//! What looks have shown over time: figures for the lines of the overview, and events. Both bounded.
+
+use std::collections::VecDeque;
+
+use crate::panes::overview::Sums;
+use crate::rates::risen;
+use crate::snapshot::{Snapshot, Standing};
+use crate::subjects::{Cluster, Subjects};
+use crate::table::Mood;
+
+/// Something that has changed from one look to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) at_ms: u64,
+    pub(crate) what: &'static str,
+    pub(crate) mood: Mood,
+    pub(crate) text: String,
+}
+
+/// Sums of the last looks, the newest last.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) sums: VecDeque<Sums>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl History {
+    pub(crate) fn add(&mut self, sums: Sums) {
+        if self.sums.len() == MOST_SUMS {
+            self.sums.pop_front();
+        }
+        self.sums.push_back(sums);
+    }
+
+    pub(crate) fn tell(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.events.extend(events);
+        let surplus = self.events.len().saturating_sub(MOST_EVENTS);
+        self.events.drain(..surplus);
+    }
+}
+
+/// What has changed.
+pub(crate) fn compare(before: &Snapshot, now: &Snapshot, subjects: &Subjects) -> Vec<Event> {
+    let mut told = Told { at_ms: now.at_ms, events: Vec::new() };
+    told.standing(before, now);
+    told.generations(before, now);
+    told.counters(before, now);
+    told.clusters(before, now, subjects);
+    let more = told.events.len().saturating_sub(MOST_AT_ONCE);
+    told.events.truncate(MOST_AT_ONCE);
+    if more > 0 {
+        told.add("source", Mood::Plain, format!("and {more} more at the same time"));
+    }
+    told.events
+}
+
+struct Told {
+    at_ms: u64,
+    events: Vec<Event>,
+}
+
+impl Told {
+    fn add(&mut self, what: &'static str, mood: Mood, text: String) {
+        self.events.push(Event { at_ms: self.at_ms, what, mood, text });
+    }
+
+    fn standing(&mut self, before: &Snapshot, now: &Snapshot) {
+        if before.standing != now.standing && before.standing != Standing::Unknown {
+            let (mood, text) = match now.standing {
+                Standing::Live => (Mood::Good, "it serves"),
+                Standing::Draining => (Mood::Warning, "it drains"),
+                Standing::Starting => (Mood::Plain, "it starts"),
+                Standing::Dead => (Mood::Bad, "its last process was killed; this is what it left"),
+                Standing::Gone => {
+                    (Mood::Bad, "it has ended or cannot be reached; this is what was seen last")
+                }
+                Standing::Unknown => (Mood::Plain, "nothing is known of it"),
+            };
+            let what = if now.standing == Standing::Draining { "drain" } else { "state" };
+            self.add(what, mood, text.to_owned());
+        }
+        if before.trouble != now.trouble {
+            match &now.trouble {
+                Some(trouble) => self.add("source", Mood::Warning, trouble.clone()),
+                None => self.add("source", Mood::Plain, "looks succeed again".to_owned()),
+            }
+        }
+    }
+
+    fn generations(&mut self, before: &Snapshot, now: &Snapshot) {
+        for generation in &now.generations {
+            let number = generation.number;
+            let earlier = before.generations.iter().find(|other| other.number == number);
+            match earlier {
+                None if !before.generations.is_empty() => {
+                    self.add("generation", Mood::Plain, format!("generation {number} has started"));
+                }
+                Some(earlier) if earlier.lives && !generation.lives => {
+                    self.add("generation", Mood::Bad, format!("generation {number} was killed"));
+                }
+                _ => {}
+            }
+            if generation.leads && earlier.is_some_and(|earlier| !earlier.leads) {
+                self.add("generation", Mood::Good, format!("generation {number} leads"));
+            }
+        }
+        for generation in before.generations.iter().filter(|generation| generation.lives) {
+            if !now.generations.iter().any(|other| other.number == generation.number) {
+                self.add("generation", Mood::Plain, format!("generation {} has ended", generation.number));
+            }
+        }
+    }
+
+    fn counters(&mut self, before: &Snapshot, now: &Snapshot) {
+        if !before.same_processes(now) {
+            return;
+        }
+        let rises = [
+            ("config_reload.success", "reload", Mood::Good, "the configuration was read again"),
+            (
+                "config_reload.failure",
+                "reload",
+                Mood::Bad,
+                "the configuration was refused; nothing has changed",
+            ),
+            ("cluster_manager.cluster_added", "cluster", Mood::Plain, "clusters added"),
+            ("cluster_manager.cluster_modified", "cluster", Mood::Plain, "clusters changed"),
+            ("cluster_manager.cluster_removed", "cluster", Mood::Plain, "clusters removed"),
+            ("listener_manager.listener_added", "listener", Mood::Plain, "listeners added"),
+            ("listener_manager.listener_modified", "listener", Mood::Plain, "listeners changed"),
+            ("listener_manager.listener_removed", "listener", Mood::Plain, "listeners removed"),
+            (
+                "listener_manager.listener_create_failure",
+                "listener",
+                Mood::Bad,
+                "listeners could not be made",
+            ),
+        ];
+        for (name, what, mood, text) in rises {
+            let Some(id) = now.catalog.find(name) else { continue };
+            if let (Some(earlier), Some(later)) = (before.value(id), now.value(id))
+                && later > earlier
+            {
+                let count = risen(earlier, later);
+                self.add(what, mood, format!("{text} ({count})"));
+            }
+        }
+        // All at once, and never by itself.
+        let fell = |name: &str| before.named(name) > now.named(name);
+        if fell("listener_manager.listener_create_success") || fell("cluster_manager.cluster_added") {
+            self.add("reset", Mood::Plain, "counters were reset to zero".to_owned());
+        }
+    }
+
+    fn clusters(&mut self, before: &Snapshot, now: &Snapshot, subjects: &Subjects) {
+        for cluster in &subjects.clusters {
+            let change = |stat: Cluster| {
+                let id = cluster.id(stat)?;
+                let (earlier, later) = (before.value(id)?, now.value(id)?);
+                (earlier != later).then_some((earlier, later))
+            };
+            let name = &cluster.name;
+            if let Some((earlier, later)) = change(Cluster::Healthy) {
+                let all = cluster.value(now, Cluster::Members);
+                let mood = if later < earlier { Mood::Bad } else { Mood::Good };
+                self.add(
+                    "health",
+                    mood,
+                    format!("{name}: {later} of {all} hosts are healthy (before: {earlier})"),
+                );
+            }
+            for (stat, what) in [
+                (Cluster::BreakerCx, "connections"),
+                (Cluster::BreakerPending, "pending requests"),
+                (Cluster::BreakerRq, "requests"),
+                (Cluster::BreakerRetry, "retries"),
+                (Cluster::HighCx, "connections of high priority"),
+                (Cluster::HighPending, "pending requests of high priority"),
+                (Cluster::HighRq, "requests of high priority"),
+                (Cluster::HighRetry, "retries of high priority"),
+            ] {
+                match change(stat) {
+                    Some((0, _)) => {
+                        self.add("breaker", Mood::Bad, format!("{name}: the limit of {what} is reached"));
+                    }
+                    Some((_, 0)) => {
+                        self.add("breaker", Mood::Good, format!("{name}: within the limit of {what} again"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// As many as the widest screen shows.
+const MOST_SUMS: usize = 600;
+const MOST_EVENTS: usize = 2000;
+const MOST_AT_ONCE: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proxy_stats::{Catalog, ImportMode, MetricKind};
+
+    use super::*;
+    use crate::snapshot::Generation;
+
+    fn look(values: &[(&str, u64)], generations: &[(u64, bool, bool)]) -> Snapshot {
+        let mut catalog = Catalog::default();
+        for (name, _) in values {
+            catalog.intern(name, MetricKind::Gauge(ImportMode::Accumulate)).unwrap();
+        }
+        let generation = |(number, lives, leads): &(u64, bool, bool)| Generation {
+            number: *number,
+            lives: *lives,
+            leads: *leads,
+            ..Generation::default()
+        };
+        Snapshot {
+            catalog: Arc::new(catalog),
+            values: values.iter().map(|(_, value)| *value).collect(),
+            generations: generations.iter().map(generation).collect(),
+            standing: Standing::Live,
+            ..Snapshot::default()
+        }
+    }
+
+    fn told(before: &Snapshot, now: &Snapshot) -> Vec<String> {
+        let events = compare(before, now, &Subjects::of(&now.catalog));
+        events.into_iter().map(|event| format!("{}: {}", event.what, event.text)).collect()
+    }
+
+    #[test]
+    fn a_hot_restart_is_told_step_by_step() {
+        let alone = look(&[], &[(1, true, true)]);
+        let both = look(&[], &[(1, true, true), (2, true, false)]);
+        let over = look(&[], &[(1, true, false), (2, true, true)]);
+        let end = look(&[], &[(2, true, true)]);
+        assert_eq!(told(&alone, &both), ["generation: generation 2 has started"]);
+        assert_eq!(told(&both, &over), ["generation: generation 2 leads"]);
+        assert_eq!(told(&over, &end), ["generation: generation 1 has ended"]);
+        assert_eq!(told(&alone, &look(&[], &[(1, false, false)])), ["generation: generation 1 was killed"]);
+        assert_eq!(told(&alone, &alone), [""; 0]);
+    }
+
+    #[test]
+    fn health_and_breakers_are_told_by_cluster() {
+        let names = ["membership_total", "membership_healthy", "circuit_breakers.default.rq_open"];
+        let names = names.map(|name| format!("cluster.a.{name}"));
+        let with = |values: [u64; 3]| {
+            let values: Vec<_> = names.iter().map(|name| &**name).zip(values).collect();
+            look(&values, &[(1, true, true)])
+        };
+        assert_eq!(
+            told(&with([2, 2, 0]), &with([2, 1, 1])),
+            [
+                "health: a: 1 of 2 hosts are healthy (before: 2)",
+                "breaker: a: the limit of requests is reached"
+            ]
+        );
+    }
+
+    #[test]
+    fn reloads_are_told_and_resets_too() {
+        let look = |reload, clusters| {
+            look(
+                &[("config_reload.failure", reload), ("cluster_manager.cluster_added", clusters)],
+                &[(1, true, true)],
+            )
+        };
+        assert_eq!(
+            told(&look(0, 3), &look(1, 3)),
+            ["reload: the configuration was refused; nothing has changed (1)"]
+        );
+        assert_eq!(told(&look(1, 3), &look(0, 0)), ["reset: counters were reset to zero"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! The loop of the screen: wait for something, let the app know, do what it asks for, draw.
+
+use std::sync::mpsc::{self, Receiver};
+
+use crate::app::{App, Effect, Mode};
+use crate::collect::{self, Collectors, Event, fetch};
+use crate::draw::Look;
+use crate::terminal::{Screen, block_signals};
+use nix::sys::signal::Signal;
+
+/// What the loop is to do beside drawing.
+pub(crate) trait World {
+    /// Somebody chose one of several instances.
+    fn choose(
+        &mut self,
+        at: usize,
+        app: &App,
+        events: &mpsc::SyncSender<Event>,
+    ) -> anyhow::Result<Option<Collectors>>;
+    /// A look to be recorded.
+    fn record(&mut self, app: &App) -> anyhow::Result<()>;
+    /// Another place in recorded time.
+    fn seek(&mut self, at: usize, app: &mut App);
+}
+
+/// Runs until somebody quits; the signal that ended it, if one did.
+pub(crate) fn run(app: &mut App, look: Look, world: &mut dyn World) -> anyhow::Result<Option<Signal>> {
+    let signals = block_signals()?;
+    let (sender, events) = mpsc::sync_channel(256);
+    let mut screen = Screen::take()?;
+    collect::wait_for_signals(signals, sender.clone())?;
+    collect::read_terminal(sender.clone())?;
+    let (columns, lines) = screen.size()?;
+    app.resize(columns, lines);
+    let mut collectors = None;
+    if app.replay.is_some() {
+        world.seek(0, app);
+    } else if app.instances.len() > 1 {
+        app.mode = Mode::Instances(0);
+    } else {
+        collectors = world.choose(0, app, &sender)?;
+    }
+    loop {
+        screen.draw(app, look)?;
+        match next(app, &events, collectors.as_ref(), world)? {
+            None => {}
+            Some(Wish::Signal(Signal::SIGTSTP) | Wish::Effect(Effect::Suspend)) => screen.suspend()?,
+            Some(Wish::Signal(signal)) => return Ok(Some(signal)),
+            Some(Wish::Effect(effect)) => match effect {
+                Effect::Quit => return Ok(None),
+                Effect::Suspend => {}
+                Effect::Redraw => screen.clear()?,
+                Effect::Interval(interval) => {
+                    collectors.as_ref().inspect(|collectors| collectors.set_interval(interval));
+                }
+                Effect::Act(action) => {
+                    if !collectors.as_ref().is_some_and(|collectors| collectors.act(action)) {
+                        app.told("not done: the proxy is still being asked for something else".to_owned());
+                    }
+                }
+                Effect::Choose(at) => {
+                    app.begin_anew();
+                    collectors = world.choose(at, app, &sender)?;
+                }
+                Effect::Seek(at) => world.seek(at, app),
+            },
+        }
+        collectors.as_ref().inspect(|collectors| collectors.want(app.wanted()));
+    }
+}
+
+enum Wish {
+    Effect(Effect),
+    Signal(Signal),
+}
+
+/// Waits, then takes all there is, so that a burst of keys is drawn once.
+fn next(
+    app: &mut App,
+    events: &Receiver<Event>,
+    collectors: Option<&Collectors>,
+    world: &mut dyn World,
+) -> anyhow::Result<Option<Wish>> {
+    let mut event = Some(events.recv()?);
+    while let Some(happened) = event {
+        let wish = match happened {
+            Event::Terminal(event) => terminal_event(app, event).map(Wish::Effect),
+            Event::Closed => Some(Wish::Effect(Effect::Quit)),
+            Event::Signal(signal) => Some(Wish::Signal(signal)),
+            Event::Told(text) => {
+                app.told(text);
+                None
+            }
+            Event::Found => None,
+        };
+        if wish.is_some() {
+            return Ok(wish);
+        }
+        event = events.try_recv().ok();
+    }
+    if let Some(collectors) = collectors {
+        if let Some(asked) = fetch(&collectors.asked) {
+            app.hear(asked);
+        }
+        if let Some((lines, state)) = fetch(&collectors.lines) {
+            app.follow(lines, state);
+        }
+        if let Some(found) = fetch(&collectors.looks) {
+            app.see(found);
+            world.record(app)?;
+        }
+    }
+    Ok(None)
+}
+
+fn terminal_event(app: &mut App, event: crossterm::event::Event) -> Option<Effect> {
+    use crossterm::event::{Event, KeyEventKind};
+    match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => app.press(key),
+        Event::Mouse(mouse) => app.point(mouse),
+        Event::Resize(columns, lines) => {
+            app.resize(columns, lines);
+            None
+        }
+        _ => None,
+    }
+}

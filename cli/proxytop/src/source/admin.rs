@@ -1,0 +1,165 @@
+//! Looks at an admin port: of a proxyd on another host, or of an Envoy. Both answer `/stats?format=json` alike.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use proxy_stats::{Catalog, ImportMode, MetricKind, StatId, Watch};
+use serde_json::Value;
+
+use super::Source;
+use super::ask::Admin;
+use crate::snapshot::{Points, Quantiles, Snapshot, Standing};
+
+/// The stats of an admin port.
+pub(crate) struct AdminPort {
+    admin: Admin,
+    origin: String,
+    catalog: Arc<Catalog>,
+    last: Snapshot,
+}
+
+impl AdminPort {
+    pub(crate) fn new(url: &str) -> anyhow::Result<AdminPort> {
+        let origin = url.trim_end_matches('/').to_owned();
+        let last = Snapshot { origin: origin.clone(), ..Snapshot::default() };
+        Ok(AdminPort { admin: Admin::port(url)?, origin, catalog: Arc::default(), last })
+    }
+
+    fn read(&mut self, at_ms: u64) -> anyhow::Result<Snapshot> {
+        let numbers = self.json("/stats?format=json&type=Counters")?;
+        let gauges = self.json("/stats?format=json&type=Gauges")?;
+        let others = self.json("/stats?format=json&type=Histograms")?;
+        let mut reading = Reading { catalog: Arc::clone(&self.catalog), ..Reading::default() };
+        reading.add_numbers(&numbers, MetricKind::Counter);
+        reading.add_numbers(&gauges, MetricKind::Gauge(ImportMode::Accumulate));
+        reading.add_histograms(&others);
+        self.catalog = reading.catalog;
+        reading.values.resize(self.catalog.len(), Watch::ABSENT);
+        let mut snapshot = Snapshot {
+            at_ms,
+            origin: self.origin.clone(),
+            catalog: Arc::clone(&self.catalog),
+            values: reading.values,
+            quantiles: Arc::new(reading.quantiles),
+            ..Snapshot::default()
+        };
+        snapshot.standing = match snapshot.named("server.state") {
+            0 => Standing::Live,
+            1 => Standing::Draining,
+            _ => Standing::Starting,
+        };
+        Ok(snapshot)
+    }
+
+    fn json(&self, target: &str) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.admin.get(target)?)
+            .with_context(|| format!("{target} is not answered in JSON"))
+    }
+}
+
+impl Source for AdminPort {
+    fn look(&mut self, at_ms: u64) -> Snapshot {
+        match self.read(at_ms) {
+            Ok(snapshot) => self.last = snapshot,
+            Err(error) => {
+                self.last.standing = Standing::Gone;
+                self.last.trouble = Some(format!("{error:#}"));
+            }
+        }
+        self.last.clone()
+    }
+}
+
+#[derive(Default)]
+struct Reading {
+    catalog: Arc<Catalog>,
+    values: Vec<u64>,
+    quantiles: HashMap<StatId, Quantiles>,
+}
+
+impl Reading {
+    fn set(&mut self, name: &str, kind: MetricKind, value: u64) -> Option<StatId> {
+        let known = self.catalog.find(name).filter(|id| self.catalog.kind(*id) == Some(kind));
+        let id = match known {
+            Some(id) => id,
+            None => Arc::make_mut(&mut self.catalog).intern(name, kind)?,
+        };
+        let at = id.0 as usize;
+        if self.values.len() <= at {
+            self.values.resize(at + 1, Watch::ABSENT);
+        }
+        self.values[at] = value;
+        Some(id)
+    }
+
+    fn add_numbers(&mut self, stats: &Value, kind: MetricKind) {
+        for stat in stats["stats"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(value)) = (stat["name"].as_str(), stat["value"].as_u64()) {
+                self.set(name, kind, value);
+            }
+        }
+    }
+
+    /// Only quantiles are told, of the last flush and of all.
+    fn add_histograms(&mut self, stats: &Value) {
+        let holders = stats["stats"].as_array().into_iter().flatten();
+        for histograms in holders.map(|stat| &stat["histograms"]) {
+            let supported: Vec<f64> = histograms["supported_quantiles"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_f64)
+                .collect();
+            for histogram in histograms["computed_quantiles"].as_array().into_iter().flatten() {
+                let values: Vec<&Value> = histogram["values"].as_array().into_iter().flatten().collect();
+                let points = |which: &str| {
+                    let at = |percentile: f64| -> Option<f64> {
+                        let place = supported.iter().position(|known| (known - percentile).abs() < 1e-6)?;
+                        values.get(place)?[which].as_f64()
+                    };
+                    Some(Points { p50: at(50.0)?, p90: at(90.0)?, p99: at(99.0)?, max: at(100.0)? })
+                };
+                let (Some(name), Some(cumulative)) = (histogram["name"].as_str(), points("cumulative"))
+                else {
+                    continue;
+                };
+                // How many values there are is not told.
+                if let Some(id) = self.set(name, MetricKind::Histogram, Watch::ABSENT) {
+                    self.quantiles.insert(id, Quantiles { cumulative, recent: points("interval") });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_become_numbers() {
+        let mut reading = Reading::default();
+        reading.add_numbers(
+            &json!({ "stats": [{ "name": "a", "value": 3 }, { "name": "t", "value": "text" }] }),
+            MetricKind::Counter,
+        );
+        reading.add_histograms(&json!({ "stats": [{ "histograms": {
+            "supported_quantiles": [0.0, 50.0, 90.0, 99.0, 100.0],
+            "computed_quantiles": [
+                { "name": "h", "values": [
+                    { "interval": null, "cumulative": 1.0 }, { "interval": null, "cumulative": 2.0 },
+                    { "interval": null, "cumulative": 3.0 }, { "interval": null, "cumulative": 4.0 },
+                    { "interval": null, "cumulative": 5.0 } ] },
+                { "name": "never", "values": [] },
+            ] } }] }));
+        let id = reading.catalog.find("h").unwrap();
+        assert_eq!(reading.values[0], 3);
+        let expected = Points { p50: 2.0, p90: 3.0, p99: 4.0, max: 5.0 };
+        assert_eq!(reading.quantiles[&id], Quantiles { cumulative: expected, recent: None });
+        assert_eq!(reading.catalog.find("never"), None);
+        reading.add_histograms(&json!({ "stats": 7 }));
+    }
+}

@@ -1,0 +1,180 @@
+//! Looks at counters in shared memory. The daemon is asked nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use proxy_stats::{ReadError, StatId, Watch, WatchedMember};
+
+use super::Source;
+use super::instances::Place;
+use super::process::{lock_holders, threads, usage};
+use super::quantiles::Recent;
+use crate::snapshot::{Generation, Snapshot, Standing, Thread};
+use crate::subjects::{Manager, Subjects};
+
+/// The counters of one base-id.
+pub(crate) struct SharedMemory {
+    watch: Watch,
+    origin: String,
+    recent: Recent,
+    ids: Ids,
+    /// Pids by generation.
+    pids: HashMap<u64, u32>,
+    last: Snapshot,
+}
+
+/// Stats that are read by process or thread.
+#[derive(Default)]
+struct Ids {
+    /// The catalog has had so many names.
+    names: usize,
+    connections: Vec<StatId>,
+    connections_total: Vec<StatId>,
+    requests_active: Vec<StatId>,
+    requests_total: Vec<StatId>,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(place: &Place) -> SharedMemory {
+        SharedMemory {
+            watch: Watch::new(place.path.clone()),
+            origin: format!("base-id {}", place.base_id),
+            recent: Recent::default(),
+            ids: Ids::default(),
+            pids: HashMap::new(),
+            last: Snapshot { origin: format!("base-id {}", place.base_id), ..Snapshot::default() },
+        }
+    }
+
+    fn read(&mut self, at_ms: u64) -> Result<Snapshot, ReadError> {
+        self.watch.look()?;
+        let catalog = Arc::clone(self.watch.catalog());
+        self.ids.follow(&self.watch);
+        self.find_pids();
+        let generations = self.watch.members().map(|member| self.generation(member)).collect();
+        let mut snapshot = Snapshot {
+            at_ms,
+            origin: self.origin.clone(),
+            quantiles: self.recent.follow(&self.watch, at_ms),
+            values: self.watch.values().to_vec(),
+            catalog,
+            generations,
+            ..Snapshot::default()
+        };
+        let leader = self.watch.members().find(WatchedMember::leads);
+        snapshot.standing = match (leader, snapshot.named("server.state")) {
+            (None, _) if !snapshot.generations.iter().any(|generation| generation.lives) => Standing::Dead,
+            (_, 1) => Standing::Draining,
+            (_, 2 | 3) => Standing::Starting,
+            _ => Standing::Live,
+        };
+        if let Some(leader) = leader {
+            snapshot.threads = self.threads(leader)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Asks the kernel only when there is a process whose pid is not known.
+    fn find_pids(&mut self) {
+        let Self { watch, pids, .. } = self;
+        pids.retain(|number, _| {
+            watch.members().any(|member| member.generation() == *number && member.lives())
+        });
+        if watch.members().any(|member| member.lives() && !pids.contains_key(&member.generation())) {
+            let holders = lock_holders();
+            for member in watch.members().filter(WatchedMember::lives) {
+                let pid = member.inode().ok().and_then(|inode| holders.get(&inode)).copied().unwrap_or(0);
+                pids.insert(member.generation(), pid);
+            }
+        }
+    }
+
+    fn generation(&self, member: WatchedMember<'_>) -> Generation {
+        let named =
+            |name: &str| self.watch.catalog().find(name).and_then(|id| member.number(id)).unwrap_or(0);
+        let lives = member.lives();
+        let pid = self.pids.get(&member.generation()).copied().unwrap_or(0);
+        let used = if pid == 0 { None } else { usage(pid) };
+        let held = |ids: &[StatId]| if lives { member.sum(ids) } else { 0 };
+        Generation {
+            number: member.generation(),
+            lives,
+            leads: member.leads(),
+            pid,
+            connections: held(&self.ids.connections),
+            connections_total: member.sum(&self.ids.connections_total),
+            requests_active: held(&self.ids.requests_active),
+            requests_total: member.sum(&self.ids.requests_total),
+            uptime: named("server.uptime"),
+            cpu_ms: used.map(|(cpu, _)| cpu),
+            resident_bytes: used.map_or(0, |(_, resident)| resident),
+        }
+    }
+
+    fn threads(&self, leader: WatchedMember<'_>) -> Result<Vec<Thread>, ReadError> {
+        let pid = self.pids.get(&leader.generation()).copied().unwrap_or(0);
+        let cpu = if pid == 0 { HashMap::new() } else { threads(pid) };
+        let by_thread = |ids: &[StatId]| leader.sum_by_thread(ids);
+        let (connections, total) =
+            (by_thread(&self.ids.connections)?, by_thread(&self.ids.connections_total)?);
+        let (active, requests) =
+            (by_thread(&self.ids.requests_active)?, by_thread(&self.ids.requests_total)?);
+        let thread = |index: usize| {
+            let name = index.checked_sub(1).map_or("main".to_owned(), |worker| format!("worker_{worker}"));
+            let cpu_ms = cpu.get(&name).copied();
+            Thread {
+                name,
+                connections: connections[index],
+                connections_total: total[index],
+                requests_active: active[index],
+                requests_total: requests[index],
+                cpu_ms,
+            }
+        };
+        Ok((0..connections.len()).map(thread).collect())
+    }
+}
+
+impl Source for SharedMemory {
+    fn look(&mut self, at_ms: u64) -> Snapshot {
+        match self.read(at_ms) {
+            Ok(snapshot) => self.last = snapshot,
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.last.standing = Standing::Gone;
+                self.last.generations.clear();
+                self.last.threads.clear();
+            }
+            // It is being changed, or is of another version: what was seen last stays, and time shows it.
+            Err(error) => self.last.trouble = Some(error.to_string()),
+        }
+        self.last.clone()
+    }
+}
+
+impl Ids {
+    fn follow(&mut self, watch: &Watch) {
+        let catalog = watch.catalog();
+        if self.names == catalog.len() {
+            return;
+        }
+        let subjects = Subjects::of(catalog);
+        let of_managers = |stat: Manager| -> Vec<StatId> {
+            let mut ids: Vec<_> = subjects.managers.iter().filter_map(|manager| manager.id(stat)).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let of_workers = |ids: fn(&crate::subjects::Worker) -> &Vec<StatId>| -> Vec<StatId> {
+            let mut ids: Vec<_> = subjects.workers.iter().flat_map(ids).copied().collect();
+            ids.sort_unstable();
+            ids
+        };
+        *self = Ids {
+            names: catalog.len(),
+            connections: of_workers(|worker| &worker.active),
+            connections_total: of_workers(|worker| &worker.total),
+            requests_active: of_managers(Manager::Active),
+            requests_total: of_managers(Manager::Requests),
+        };
+    }
+}
