@@ -39,7 +39,7 @@ pub use config::{
 pub use generations::{Generations, Living};
 pub use lineage::{Lineage, Member, Start};
 pub use message::{Headers, Message};
-pub use program::{BaseId, Program, on_envoy, proxyctl, proxyd, workspace_root};
+pub use program::{BaseId, Program, on_envoy, proxyctl, proxyd, proxytop, workspace_root};
 pub use proxy::{Proxy, Signal};
 pub use service::{Generation, Service};
 pub use stats_receiver::{StatLine, StatsReceiver};

@@ -112,6 +112,12 @@ pub fn proxyctl() -> PathBuf {
     built().join("proxyctl")
 }
 
+/// The terminal view, built from this workspace.
+#[must_use]
+pub fn proxytop() -> PathBuf {
+    built().join("proxytop")
+}
+
 /// Builds the programs once, in the profile and target directory of the running test, and returns where they lie.
 /// All workspace members take part, and an example too, which brings in what unit tests depend on: so features come
 /// out as in `cargo test --workspace`, and nothing is compiled twice.

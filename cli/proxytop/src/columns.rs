@@ -144,7 +144,7 @@ macro_rules! columns {
 }
 
 const OVERVIEW: &[Column] = columns! {
-    "HTTP" "name" 14 0 left "stat_prefix of the connection manager";
+    "HTTP" "name" 18 0 left "stat_prefix of the connection manager";
     "RQ/s" "requests_per_second" 6 0 right "requests a second";
     "ACTIVE" "requests_active" 6 1 right "requests under way";
     "CX" "connections" 6 1 right "connections that are open";
@@ -161,7 +161,7 @@ const OVERVIEW: &[Column] = columns! {
 };
 
 const CLUSTERS: &[Column] = columns! {
-    "CLUSTER" "name" 14 0 left "name of the cluster";
+    "CLUSTER" "name" 24 0 left "name of the cluster";
     "HEALTHY" "healthy_hosts" 9 0 right "hosts that are healthy, of all hosts";
     "RQ/s" "requests_per_second" 6 0 right "requests a second";
     "ACTIVE" "requests_active" 6 2 right "requests under way";
@@ -212,9 +212,9 @@ const WORKERS: &[Column] = columns! {
 
 const GENERATIONS: &[Column] = columns! {
     "GEN" "name" 5 0 left "number of the process, never used again";
-    "STATE" "state" 8 0 left "leads, drains, or dead: killed, and its counters still count";
+    "STATE" "state" 8 0 left "starts, leads, drains; ended or killed: its counters still count";
     "PID" "pid" 8 1 right "process id, as this machine has it";
-    "AGE" "uptime_seconds" 7 0 right "time since its start, as of its last flush";
+    "AGE" "age_seconds" 7 0 right "time since its start, from /proc";
     "CX" "connections" 6 0 right "connections that it holds";
     "CX +-/s" "connections_change_per_second" 8 0 right "by how much that changes a second: moved, closed or opened";
     "CX/s" "connections_per_second" 6 1 right "connections accepted or taken over, a second";

@@ -88,25 +88,29 @@ impl Told {
     }
 
     fn generations(&mut self, before: &Snapshot, now: &Snapshot) {
+        let led = now.generations.iter().any(|generation| generation.leads);
+        let mut ended = Vec::new();
         for generation in &now.generations {
             let number = generation.number;
             let earlier = before.generations.iter().find(|other| other.number == number);
-            match earlier {
-                None if !before.generations.is_empty() => {
-                    self.add("generation", Mood::Plain, format!("generation {number} has started"));
-                }
-                Some(earlier) if earlier.lives && !generation.lives => {
-                    self.add("generation", Mood::Bad, format!("generation {number} was killed"));
-                }
-                _ => {}
+            if earlier.is_none() && !before.generations.is_empty() {
+                self.add("generation", Mood::Plain, format!("generation {number} has started"));
             }
             if generation.leads && earlier.is_some_and(|earlier| !earlier.leads) {
                 self.add("generation", Mood::Good, format!("generation {number} leads"));
             }
+            if earlier.is_some_and(|earlier| earlier.lives) && !generation.lives {
+                ended.push(number);
+            }
         }
-        for generation in before.generations.iter().filter(|generation| generation.lives) {
-            if !now.generations.iter().any(|other| other.number == generation.number) {
-                self.add("generation", Mood::Plain, format!("generation {} has ended", generation.number));
+        let gone = |number: u64| !now.generations.iter().any(|other| other.number == number);
+        let lived = before.generations.iter().filter(|generation| generation.lives);
+        ended.extend(lived.map(|generation| generation.number).filter(|number| gone(*number)));
+        for number in ended {
+            // Of one that is not missed it cannot be told.
+            match led || gone(number) {
+                true => self.add("generation", Mood::Plain, format!("generation {number} has ended")),
+                false => self.add("generation", Mood::Bad, format!("generation {number} was killed")),
             }
         }
     }

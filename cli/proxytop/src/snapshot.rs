@@ -78,8 +78,8 @@ pub(crate) struct Generation {
     pub(crate) connections_total: u64,
     pub(crate) requests_active: u64,
     pub(crate) requests_total: u64,
-    /// Seconds.
-    pub(crate) uptime: u64,
+    /// Of the process in seconds; none where /proc does not tell.
+    pub(crate) age: Option<u64>,
     /// CPU time so far in milliseconds; none where /proc does not tell.
     pub(crate) cpu_ms: Option<u64>,
     pub(crate) resident_bytes: u64,

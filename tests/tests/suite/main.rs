@@ -28,6 +28,7 @@ mod local_replies;
 mod local_reply_config;
 mod network_filters;
 mod proxy_status;
+mod proxytop;
 mod readme;
 mod reload;
 mod restart;

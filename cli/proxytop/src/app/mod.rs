@@ -5,6 +5,8 @@ mod actions;
 mod keys;
 mod looks;
 #[cfg(test)]
+mod sample;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};

@@ -154,36 +154,40 @@ fn tabs(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
 }
 
 fn bottom(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
-    let view = app.view();
     let width = usize::from(area.width);
-    let (text, style) = match &app.mode {
-        Mode::Filter => (format!("/{}_  enter keeps it, esc drops it", view.filter), look.strong()),
-        _ if !app.message.is_empty() => (app.message.clone(), look.strong()),
-        _ => (hints(app), look.quiet()),
-    };
     let right = table::summary(app, area.width);
     let room = width.saturating_sub(right.chars().count() + 2);
-    let shown = if text.chars().count() > width { style::cut(&text, width, look) } else { text };
-    if shown.chars().count() > room && (!app.message.is_empty() || app.mode == Mode::Filter) {
-        buffer.set_stringn(area.x, area.y, shown, width, style);
+    let (text, style) = match &app.mode {
+        Mode::Filter => (format!("/{}_  enter keeps it, esc drops it", app.view().filter), look.strong()),
+        _ if !app.message.is_empty() => (app.message.clone(), look.strong()),
+        _ => match table::cut_name(app, area.width) {
+            Some(name) => (name, look.strong()),
+            None => (hints(app, room), look.quiet()),
+        },
+    };
+    if text.chars().count() > room {
+        buffer.set_stringn(area.x, area.y, style::cut(&text, width, look), width, style);
         return;
     }
-    buffer.set_stringn(area.x, area.y, shown, room, style);
+    buffer.set_stringn(area.x, area.y, style::cut(&text, room, look), room, style);
     let begin = area.x + area.width.saturating_sub(right.chars().count() as u16);
     buffer.set_stringn(begin, area.y, right, width, look.quiet());
 }
 
-fn hints(app: &App) -> String {
-    let mut hints = vec!["? help", "/ filter", "<> sort"];
+fn hints(app: &App, room: usize) -> String {
+    let mut hints = vec!["? help", "q quit", "/ filter", "<> sort"];
     match app.pane {
         Pane::Clusters => hints.push("enter hosts"),
         Pane::Hosts => hints.push("esc back"),
         Pane::Stats => hints.extend(["p pin", "u used"]),
-        Pane::AccessLog => hints[2] = "<> along",
+        Pane::AccessLog => hints[3] = "<> along",
         _ => {}
     }
     hints.push(if app.replay.is_some() { "[ ] time" } else { "space pause" });
-    hints.push("q quit");
+    // Whole ones only.
+    while hints.join("  ").len() > room && !hints.is_empty() {
+        hints.pop();
+    }
     hints.join("  ")
 }
 

@@ -33,8 +33,8 @@ pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
     let time = |value: Option<f64>| value.map_or("-".to_owned(), |value| units::time(value * 1000.0));
     line.write(&[
         ("Latency", &format!("p50 {}", time(sums.p50)), look.strong()),
-        ("p90", &time(sums.p90), look.strong()),
-        ("p99", &time(sums.p99), look.strong()),
+        ("", &format!("p90 {}", time(sums.p90)), look.strong()),
+        ("", &format!("p99 {}", time(sums.p99)), look.strong()),
     ]);
     line.y += 1;
     let sums = || app.history.sums.iter();
@@ -63,8 +63,8 @@ impl Line<'_> {
     /// Names and values at places that never move.
     fn write(&mut self, parts: &[(&str, &str, Style)]) {
         for (part, (name, value, style)) in parts.iter().enumerate() {
-            let x = [0, 23, 40, 62][part.min(3)];
-            let name_width = [12, 7, 12, 5][part.min(3)];
+            let x = [0, 28, 44, 64][part.min(3)];
+            let name_width = if name.is_empty() { 0 } else { [12, 7, 12, 4][part.min(3)] };
             self.put(x, name, self.look.quiet());
             self.put(x + name_width, value, *style);
         }
@@ -81,7 +81,7 @@ impl Line<'_> {
                 _ => self.look.quiet(),
             };
             let value = if known { format!("{}/s", units::number(*rate)) } else { "-".to_owned() };
-            self.put(12 + (class as u16 - 1) * 16, &format!("{}xx {value}", class + 1), style);
+            self.put([12, 28, 44, 60][class - 1], &format!("{}xx {value}", class + 1), style);
         }
         self.y += 1;
     }

@@ -31,7 +31,9 @@ fn place(pane: Pane, width: u16) -> Vec<Placed> {
         Pane::Events => vec![2],
         _ => vec![0],
     };
-    let spare = width - used;
+    // Names of these are short.
+    let short = matches!(pane, Pane::Workers | Pane::Generations);
+    let spare = if short { (width - used).min(6) } else { width - used };
     let share = spare / texts.len().max(1) as u16;
     let most = if matches!(pane, Pane::Routes | Pane::Events | Pane::AccessLog | Pane::Stats) {
         u16::MAX
@@ -140,6 +142,15 @@ fn write(
         if column.key == "line" { cut_end(text, width.into(), look) } else { cut(text, width.into(), look) };
     let length = text.chars().count() as u16;
     put(if column.right { x + width - length.min(width) } else { x }, text);
+}
+
+/// The name of the chosen row, if it is cut.
+pub(super) fn cut_name(app: &App, width: u16) -> Option<String> {
+    let position = app.position();
+    let (_, _, room) = place(app.pane, width).into_iter().find(|(column, ..)| *column == 0)?;
+    let row = app.row(position.row).filter(|_| !position.key.is_empty())?;
+    let name = row.cells[0].text();
+    (app.pane != Pane::AccessLog && name.chars().count() > usize::from(room)).then_some(name)
 }
 
 /// How much there is that is not on the screen.

@@ -26,7 +26,7 @@ fn row(facts: &Facts<'_>, generation: &Generation) -> Row {
             Cell::Text(generation.number.to_string()),
             state(facts, generation),
             if generation.pid == 0 { Cell::None } else { Cell::Text(generation.pid.to_string()) },
-            if_alive(Cell::Age(generation.uptime)),
+            if_alive(generation.age.map_or(Cell::None, Cell::Age)),
             if_alive(Cell::Count(generation.connections)),
             if_alive(change.map_or(Cell::None, Cell::Change)),
             if_alive(Cell::rate(rate(|generation| generation.connections_total))),
@@ -46,7 +46,9 @@ fn row(facts: &Facts<'_>, generation: &Generation) -> Row {
 fn state(facts: &Facts<'_>, generation: &Generation) -> Cell {
     let leader = facts.now().generations.iter().find(|generation| generation.leads);
     match leader {
-        _ if !generation.lives => Cell::State("dead", Mood::Bad),
+        // Whoever handed over in good order, or died after that, is not missed.
+        Some(_) if !generation.lives => Cell::State("ended", Mood::Quiet),
+        None if !generation.lives => Cell::State("killed", Mood::Bad),
         _ if generation.leads => Cell::State("leads", Mood::Good),
         Some(leader) if generation.number > leader.number => Cell::State("starts", Mood::Warning),
         _ => Cell::State("drains", Mood::Warning),

@@ -3,6 +3,15 @@
 use std::collections::HashMap;
 use std::fs;
 
+/// Of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Usage {
+    pub(crate) cpu_ms: u64,
+    pub(crate) resident_bytes: u64,
+    /// Seconds.
+    pub(crate) age: u64,
+}
+
 /// Pids by number of the file that they hold a lock on. Containers with PID namespaces of their own have none here.
 pub(crate) fn lock_holders() -> HashMap<u64, u32> {
     holders(&fs::read_to_string("/proc/locks").unwrap_or_default())
@@ -18,12 +27,19 @@ fn holders(locks: &str) -> HashMap<u64, u32> {
     locks.lines().filter_map(holder).collect()
 }
 
-/// CPU time of a process in milliseconds, and its resident bytes.
-pub(crate) fn usage(pid: u32) -> Option<(u64, u64)> {
-    let cpu = cpu_ms(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+/// What a process has used, and for how long it has lived.
+pub(crate) fn usage(pid: u32) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
-    Some((cpu, resident * PAGE_BYTES))
+    let up = fs::read_to_string("/proc/uptime").ok()?;
+    let up: f64 = up.split_whitespace().next()?.parse().ok()?;
+    let begun = fields(&stat)?.nth(19)?.parse::<u64>().ok()? * MILLISECONDS_PER_TICK / 1000;
+    Some(Usage {
+        cpu_ms: cpu_ms(&stat)?,
+        resident_bytes: resident * PAGE_BYTES,
+        age: (up as u64).saturating_sub(begun),
+    })
 }
 
 /// CPU time in milliseconds of the threads of a process that serve: main and workers, by name.
@@ -44,11 +60,16 @@ pub(crate) fn threads(pid: u32) -> HashMap<String, u64> {
     found
 }
 
-/// User and system time of a `stat` file. The name in it may hold anything, also parentheses.
+/// User and system time of a `stat` file.
 fn cpu_ms(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut fields = fields(stat)?.skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some((user + system) * MILLISECONDS_PER_TICK)
+}
+
+/// Those after the name, which may hold anything, also parentheses.
+fn fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 /// USER_HZ is 100 on x86-64 and aarch64.
@@ -74,6 +95,9 @@ mod tests {
         assert_eq!(cpu_ms(stat), Some(460));
         assert_eq!(cpu_ms("7 (a"), None);
         let own = std::process::id();
-        assert!(usage(own).is_some_and(|(_, resident)| resident > 0) && threads(own).contains_key("main"));
+        assert!(
+            usage(own).is_some_and(|used| used.resident_bytes > 0 && used.age < 3600)
+                && threads(own).contains_key("main")
+        );
     }
 }

@@ -91,8 +91,6 @@ impl SharedMemory {
     }
 
     fn generation(&self, member: WatchedMember<'_>) -> Generation {
-        let named =
-            |name: &str| self.watch.catalog().find(name).and_then(|id| member.number(id)).unwrap_or(0);
         let lives = member.lives();
         let pid = self.pids.get(&member.generation()).copied().unwrap_or(0);
         let used = if pid == 0 { None } else { usage(pid) };
@@ -106,9 +104,9 @@ impl SharedMemory {
             connections_total: member.sum(&self.ids.connections_total),
             requests_active: held(&self.ids.requests_active),
             requests_total: member.sum(&self.ids.requests_total),
-            uptime: named("server.uptime"),
-            cpu_ms: used.map(|(cpu, _)| cpu),
-            resident_bytes: used.map_or(0, |(_, resident)| resident),
+            age: used.as_ref().map(|used| used.age),
+            cpu_ms: used.as_ref().map(|used| used.cpu_ms),
+            resident_bytes: used.map_or(0, |used| used.resident_bytes),
         }
     }
 
