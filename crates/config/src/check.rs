@@ -9,6 +9,7 @@ use crate::codes::Code;
 use crate::constraint::{Constraint, Rule};
 use crate::extension::{self, TypedStruct};
 use crate::finding::{Findings, Path, Severity};
+use crate::hint;
 use crate::rules::{self, Shown};
 use crate::schema::{self, Field, FieldKind, Form, Message, Shape};
 use crate::supported::FieldSupport;
@@ -76,7 +77,9 @@ impl Checker<'_> {
             let supported = count == 0 || !wanted || self.supported(message, field, values, &here);
             // What is refused anyway need not be replaced.
             if field.deprecated && count > 0 && wanted && supported && self.options.lint.is_some() {
-                let text = format_args!("`{}` of {} is deprecated", field.name, message.name);
+                let instead = hint::replacement(message, &field.name);
+                let instead = instead.map_or(String::new(), |instead| format!(": use {instead}"));
+                let text = format_args!("`{}` of {} is deprecated{instead}", field.name, message.name);
                 self.findings.add_at_key(Severity::Warning, &here, Code::DEPRECATED, text);
             }
             let constraint = field.constraint.as_ref().filter(|_| !message.unchecked);

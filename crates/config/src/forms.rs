@@ -20,7 +20,15 @@ pub(crate) fn read(reader: &mut Reader<'_>, node: Node<'_>, message: &'static Me
             let number = matches!(Scalar::of(node), Scalar::Integer(_) | Scalar::Number(_));
             match duration_meant(node.text()).filter(|_| number || duration(node.text()).is_none()) {
                 Some(meant) => {
-                    let hint = Some(format!("write {meant}"));
+                    let number: Option<f64> = node.text().parse().ok();
+                    let hint = match number.filter(|number| *number >= 1000.0) {
+                        // Who writes so many may count in other units.
+                        Some(number) => {
+                            format!("write {meant}, or {}s if milliseconds were meant", number / 1000.0)
+                        }
+                        None => format!("write {meant}"),
+                    };
+                    let hint = Some(hint);
                     let message = format_args!("expected {expected}, found {}", node.describe());
                     reader.hinted(node, path, Code::BAD_DURATION, message, hint);
                 }

@@ -1,8 +1,10 @@
 //! What somebody may have meant who wrote what does not exist.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
-use crate::schema::{self, FieldKind, Message, Shape};
+use crate::schema::{self, FieldKind, Form, Message, Shape};
+use crate::supported::FieldSupport;
 
 /// The candidate that is the fewest typing errors away from `word`, if that is near enough to be it.
 pub(crate) fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
@@ -36,23 +38,97 @@ pub(crate) fn successor(message: &Message, name: &str) -> Option<&'static str> {
 }
 
 /// For a field that `message` does not have: a similar one of it, or the same one of a message in it; else what there is.
-pub(crate) fn field(message: &Message, name: &str) -> Option<String> {
+pub(crate) fn field(message: &'static Message, name: &str) -> Option<String> {
     let names = || message.fields.iter().map(|field| field.name.as_str());
     if let Some(found) = closest(name, names()) {
         return Some(format!("did you mean `{found}`?"));
     }
-    let inside = message.fields.iter().find(|field| match &field.kind {
-        FieldKind::Message(to) if field.shape == Shape::Single => to.follow().field(name).is_some(),
-        _ => false,
-    });
-    if let Some(inside) = inside {
-        return Some(format!("did you mean `{}.{name}`?", inside.name));
+    let (start, end) = (format!("{}_", snake(name)), format!("_{}", snake(name)));
+    let mut longer = names().filter(|known| known.starts_with(&start) || known.ends_with(&end));
+    let longer = longer.next().filter(|_| longer.next().is_none()).map(str::to_owned);
+    let found = inside(message, name, 1).or(longer).or_else(|| inside(message, name, MAX_DEPTH));
+    found.map(|found| format!("did you mean `{found}`?")).or_else(|| fields(message))
+}
+
+/// Where in the messages that `message` holds, at most so deep, there is a field of this name: the nearest one, and far away
+/// only if it is the only one.
+fn inside(message: &'static Message, name: &str, most: usize) -> Option<String> {
+    let mut near = vec![(String::new(), message)];
+    for depth in 1..=most {
+        let held = near.iter().flat_map(|(path, message)| {
+            message.fields.iter().filter_map(move |field| {
+                let FieldKind::Message(to) = &field.kind else { return None };
+                let supported = message.support?;
+                let to = Some(to.follow()).filter(|to| to.form == Form::Plain)?;
+                let known = !matches!(supported.field(&field.name), FieldSupport::No);
+                let list = match field.shape {
+                    Shape::Single => "",
+                    Shape::Repeated => "[]",
+                    Shape::Map => return None,
+                };
+                (known || depth == 1).then(|| (format!("{path}{}{list}.", field.name), to))
+            })
+        });
+        let held: Vec<_> = held.collect();
+        let mut found = held.iter().filter(|(_, message)| message.field(name).is_some());
+        match (found.next(), found.next()) {
+            (Some((path, _)), second) if second.is_none() || depth == 1 => {
+                return Some(format!("{path}{name}"));
+            }
+            (Some(_), _) => return None,
+            (None, _) => near = held,
+        }
     }
+    None
+}
+
+/// What fields there are, if they are few.
+fn fields(message: &Message) -> Option<String> {
     match message.fields.len() {
         0 => Some("it has no fields".to_owned()),
-        1..=MAX_LISTED => Some(format!("it has {}", names().collect::<Vec<_>>().join(", "))),
+        1..=MAX_LISTED => {
+            let names: Vec<_> = message.fields.iter().map(|field| field.name.as_str()).collect();
+            Some(format!("it has {}", names.join(", ")))
+        }
         _ => None,
     }
+}
+
+/// For a value that stands where fields of `message` should. Shows nothing of it: it may be a secret.
+pub(crate) fn mapping(message: &Message) -> Option<String> {
+    let known = MAPPINGS.iter().find(|(name, _)| *name == message.name);
+    known.map(|(_, write)| format!("write {write}")).or_else(|| fields(message))
+}
+
+/// For fields without `@type`: the type that they may be of.
+pub(crate) fn type_of_fields<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<String> {
+    let parents: HashSet<&str> = schema::type_names().iter().map(String::as_str).collect();
+    let is_nested = |name: &str| name.rsplit_once('.').is_some_and(|(parent, _)| parents.contains(parent));
+    let types = schema::type_names().iter().filter(|name| name.starts_with("envoy.extensions."));
+    let types = types.filter(|name| !is_nested(name)).filter_map(|name| schema::message(name));
+    let has_all = |message: &&Message| keys.clone().all(|key| message.field(key).is_some());
+    let fitting: Vec<_> = types.filter(has_all).collect();
+    let supported: Vec<_> = fitting.iter().filter(|message| message.support.is_some()).collect();
+    let name = match (&supported[..], &fitting[..]) {
+        ([only], _) => only.name.clone(),
+        ([], [one]) => one.name.clone(),
+        ([], [one, two]) => format!("{} or {}", one.name, two.name),
+        _ => return None,
+    };
+    Some(format!("with these fields it may be \"@type\": type.googleapis.com/{name}"))
+}
+
+/// What other proxies call a value of an enum.
+pub(crate) fn synonym<'v>(word: &str, mut values: impl Iterator<Item = &'v str>) -> Option<&'v str> {
+    let word = normal(word);
+    let (_, value) = SYNONYMS.iter().find(|(other, _)| *other == word)?;
+    values.find(|known| known == value)
+}
+
+/// What to use in place of a field that is deprecated.
+pub(crate) fn replacement(message: &Message, name: &str) -> Option<&'static str> {
+    let of = |(within, fields, _): &&(&str, &[&str], &str)| message.name == *within && fields.contains(&name);
+    DEPRECATED.iter().find(of).map(|(.., instead)| *instead)
 }
 
 /// For a type that does not exist: one of the same or a similar name.
@@ -120,6 +196,105 @@ fn distance(a: &str, b: &str, limit: usize) -> Option<usize> {
 const MAX_WORD: usize = 200;
 /// Fields of a message that are listed when none is similar.
 const MAX_LISTED: usize = 12;
+/// Messages within messages in which a field is looked for.
+const MAX_DEPTH: usize = 3;
+
+/// What to write where somebody wrote the value alone.
+const MAPPINGS: &[(&str, &str)] = &[
+    (
+        "envoy.config.core.v3.Address",
+        "{socket_address: {address: ..., port_value: ...}}, or {pipe: {path: ...}} for a UNIX socket",
+    ),
+    ("envoy.config.core.v3.SocketAddress", "{address: ..., port_value: ...}"),
+    ("envoy.config.core.v3.CidrRange", "{address_prefix: ..., prefix_len: ...}"),
+    ("envoy.config.core.v3.DataSource", "{inline_string: ...}, or {filename: ...} for a file"),
+    ("envoy.config.core.v3.HeaderValue", "{key: ..., value: ...}"),
+    ("envoy.config.core.v3.HeaderValueOption", "{header: {key: ..., value: ...}}"),
+    ("envoy.config.core.v3.Node", "{id: ..., cluster: ...}"),
+    (
+        "envoy.config.core.v3.RuntimeFractionalPercent",
+        "{default_value: {numerator: ..., denominator: HUNDRED}}",
+    ),
+    ("envoy.config.core.v3.SubstitutionFormatString", "{text_format_source: {inline_string: ...}}"),
+    (
+        "envoy.config.endpoint.v3.LbEndpoint",
+        "{endpoint: {address: {socket_address: {address: ..., port_value: ...}}}}",
+    ),
+    ("envoy.config.endpoint.v3.Endpoint", "{address: {socket_address: {address: ..., port_value: ...}}}"),
+    ("envoy.config.route.v3.HeaderMatcher", "{name: ..., string_match: {exact: ...}}"),
+    ("envoy.config.route.v3.RedirectAction", "{host_redirect: ..., path_redirect: ...}"),
+    ("envoy.config.route.v3.RouteAction", "{cluster: ...}"),
+    ("envoy.config.route.v3.RouteMatch", "{prefix: ...}, {path: ...} or {safe_regex: {regex: ...}}"),
+    ("envoy.type.matcher.v3.RegexMatcher", "{regex: ...}"),
+    ("envoy.type.matcher.v3.RegexMatchAndSubstitute", "{pattern: {regex: ...}, substitution: ...}"),
+    (
+        "envoy.type.matcher.v3.StringMatcher",
+        "{exact: ...}, or prefix, suffix, contains or safe_regex in its place",
+    ),
+    ("envoy.type.v3.FractionalPercent", "{numerator: ..., denominator: HUNDRED}"),
+    ("envoy.type.v3.Percent", "{value: ...}"),
+];
+
+/// Words of other proxies, and Envoy's for the same.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("leastconn", "LEAST_REQUEST"),
+    ("leastconnections", "LEAST_REQUEST"),
+    ("rr", "ROUND_ROBIN"),
+    ("source", "RING_HASH"),
+    ("iphash", "RING_HASH"),
+    ("hash", "RING_HASH"),
+    ("uri", "RING_HASH"),
+    ("dns", "STRICT_DNS"),
+    ("strict", "STRICT_DNS"),
+    ("logical", "LOGICAL_DNS"),
+    ("http", "AUTO"),
+    ("h1", "HTTP1"),
+    ("h2", "HTTP2"),
+];
+
+/// Deprecated fields of a message, and what to use in their place.
+const DEPRECATED: &[(&str, &[&str], &str)] = &[
+    ("envoy.config.bootstrap.v3.Admin", &["access_log_path"], "`access_log`"),
+    ("envoy.config.bootstrap.v3.Bootstrap", &["watchdog"], "`watchdogs`"),
+    (
+        "envoy.config.cluster.v3.Cluster",
+        &[
+            "http_protocol_options",
+            "http2_protocol_options",
+            "common_http_protocol_options",
+            "upstream_http_protocol_options",
+            "protocol_selection",
+            "max_requests_per_connection",
+        ],
+        "`typed_extension_protocol_options` with an envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    ),
+    (
+        "envoy.config.cluster.v3.Cluster",
+        &[
+            "dns_refresh_rate",
+            "dns_jitter",
+            "dns_failure_refresh_rate",
+            "respect_dns_ttl",
+            "dns_lookup_family",
+            "dns_resolvers",
+            "use_tcp_for_dns_lookups",
+            "dns_resolution_config",
+            "typed_dns_resolver_config",
+        ],
+        "`cluster_type` with an envoy.extensions.clusters.dns.v3.DnsCluster",
+    ),
+    ("envoy.config.core.v3.HeaderValueOption", &["append"], "`append_action`"),
+    (
+        "envoy.config.route.v3.HeaderMatcher",
+        &["exact_match", "safe_regex_match", "prefix_match", "suffix_match", "contains_match"],
+        "`string_match`",
+    ),
+    (
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        &["format", "json_format", "typed_json_format"],
+        "`log_format`",
+    ),
+];
 
 /// Fields of older APIs as (message, or any; field; what to write instead).
 const RENAMED: &[(&str, &str, &str)] = &[
@@ -197,6 +372,7 @@ const RENAMED: &[(&str, &str, &str)] = &[
     ("ClusterLoadAssignment", "lb_endpoints", "in v3: `endpoints: [{lb_endpoints: [...]}]`"),
     ("Address", "address", "in v3: `socket_address: {address: ..., port_value: ...}`"),
     ("SocketAddress", "port", "in v3: `port_value`"),
+    ("Endpoint", "weight", "in v3: `load_balancing_weight` beside `endpoint`"),
 ];
 
 #[cfg(test)]
@@ -234,6 +410,46 @@ mod tests {
             let still: Vec<_> = schema::type_names().iter().filter(v3).filter(with_field).collect();
             assert!(still.is_empty(), "{within}.{old}: {still:?}");
         }
+    }
+
+    #[test]
+    fn tables_name_what_there_is() {
+        for (name, _) in MAPPINGS {
+            assert!(schema::message(name).is_some(), "{name}");
+        }
+        for (name, fields, _) in DEPRECATED {
+            let message = schema::message(name).unwrap_or_else(|| panic!("{name}"));
+            for field in *fields {
+                assert!(message.field(field).is_some(), "{name}.{field}");
+            }
+        }
+        for (word, _) in SYNONYMS {
+            assert_eq!(*word, normal(word));
+        }
+    }
+
+    #[test]
+    fn fields_are_found_where_they_are() {
+        let hint = |message, name| field(schema::message(message).unwrap(), name).unwrap_or_default();
+        for (message, name, expected) in [
+            ("envoy.config.endpoint.v3.LocalityLbEndpoints", "address", "`lb_endpoints[].endpoint.address`"),
+            ("envoy.config.core.v3.Address", "port_value", "`socket_address.port_value`"),
+            ("envoy.config.cluster.v3.CircuitBreakers", "max_requests", "`thresholds[].max_requests`"),
+            ("envoy.config.bootstrap.v3.RuntimeLayer", "static", "`static_layer`"),
+            ("envoy.config.endpoint.v3.LbEndpoint", "weight", "`load_balancing_weight`"),
+        ] {
+            assert_eq!(hint(message, name), format!("did you mean {expected}?"), "{message}.{name}");
+        }
+        assert!(hint("envoy.config.core.v3.Pipe", "nonsense").starts_with("it has path, mode"));
+    }
+
+    #[test]
+    fn types_are_found_by_their_fields() {
+        let of = |keys: &[&'static str]| type_of_fields(keys.iter().copied());
+        let found = of(&["stat_prefix", "route_config", "http_filters"]).unwrap();
+        assert!(found.ends_with(".http_connection_manager.v3.HttpConnectionManager"), "{found}");
+        assert_eq!(of(&["stat_prefix"]), None);
+        assert_eq!(of(&["nonsense"]), None);
     }
 
     #[test]

@@ -61,6 +61,9 @@ impl Reader<'_> {
         if !self.take(b'}') {
             loop {
                 self.blank();
+                if self.peek() == Some(b'}') {
+                    return Err(self.after_comma());
+                }
                 if self.peek() != Some(b'"') {
                     return Err(self.unexpected("a name in double quotes"));
                 }
@@ -91,6 +94,9 @@ impl Reader<'_> {
         if !self.take(b']') {
             loop {
                 self.blank();
+                if self.peek() == Some(b']') {
+                    return Err(self.after_comma());
+                }
                 self.value()?;
                 self.blank();
                 if self.take(b']') {
@@ -237,6 +243,12 @@ impl Reader<'_> {
         }
         self.counted = self.next;
         self.position
+    }
+
+    /// Called at the end of what is not empty.
+    fn after_comma(&mut self) -> Stop {
+        let at = self.here();
+        self.builder.stop(at, Code::SYNTAX, "not valid JSON: a comma after the last entry; remove it")
     }
 
     fn unexpected(&mut self, expected: &str) -> Stop {

@@ -63,9 +63,14 @@ impl Reader<'_> {
         match node.kind() {
             Kind::Mapping => {}
             Kind::Null => return,
-            _ => return self.mismatch(node, path, format_args!("a mapping ({})", message.name)),
+            _ => {
+                let text = format_args!("expected a mapping ({}), found {}", message.name, node.describe());
+                return self.hinted(node, path, Code::TYPE_MISMATCH, text, hint::mapping(message));
+            }
         }
         let mut seen: SmallVec<[(usize, Node<'_>); 8]> = SmallVec::new();
+        // A field for a message, with nothing in it: what follows may have been meant to be that.
+        let mut empty: Option<&'static Field> = None;
         for (key, value) in node.entries() {
             let name = key.text();
             // A key that is no scalar was reported with the tree.
@@ -74,10 +79,12 @@ impl Reader<'_> {
                 continue;
             }
             let Some((index, field)) = message.field(name) else {
-                self.unknown_field(key, message, path);
+                let outside = empty.filter(|empty| empty.may_hold(name));
+                self.unknown_field(key, message, path, outside);
                 self.hide(value);
                 continue;
             };
+            empty = (value.kind() == Kind::Null).then_some(field);
             if value.kind() == Kind::Null
                 && !matches!(&field.kind, FieldKind::Message(to) if to.follow().form == Form::Value)
             {
@@ -96,7 +103,14 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown_field(&mut self, key: Node<'_>, message: &Message, path: &Path<'_>) {
+    /// `outside`: the field that the key seems to belong into.
+    fn unknown_field(
+        &mut self,
+        key: Node<'_>,
+        message: &'static Message,
+        path: &Path<'_>,
+        outside: Option<&Field>,
+    ) {
         let shown: String = key.text().chars().take(MAX_SHOWN).collect();
         if self.secret {
             // Who puts text where a mapping belongs may have written a secret for a name.
@@ -104,6 +118,10 @@ impl Reader<'_> {
             return self.hinted(key, path, Code::UNKNOWN_FIELD, text, hint::field(message, key.text()));
         }
         let text = format_args!("{} has no field `{shown}`", message.name);
+        if let Some(outside) = outside {
+            let hint = format!("`{}` above is empty: indent what belongs into it", outside.name);
+            return self.hinted(key, &path.field(&shown), Code::UNKNOWN_FIELD, text, Some(hint));
+        }
         let (code, hint) = match hint::successor(message, key.text()) {
             Some(hint) => (Code::REMOVED_FIELD, Some(hint.to_owned())),
             None => (Code::UNKNOWN_FIELD, hint::field(message, key.text())),
@@ -325,7 +343,8 @@ impl Reader<'_> {
             let shown: String = text.chars().take(MAX_SHOWN).collect();
             let known: Vec<&str> = to.values.iter().take(20).map(|(name, _)| name.as_str()).collect();
             let message = format_args!("{} has no value `{shown}`, it has {}", to.name, known.join(", "));
-            let hint = hint::closest(text, to.values.iter().map(|(name, _)| name.as_str()));
+            let names = || to.values.iter().map(|(name, _)| name.as_str());
+            let hint = hint::synonym(text, names()).or_else(|| hint::closest(text, names()));
             let hint = hint.map(|name| format!("did you mean `{name}`?"));
             self.hinted(node, path, Code::UNKNOWN_ENUM_VALUE, message, hint);
         }
@@ -363,12 +382,13 @@ impl Reader<'_> {
         }
         let Some((_, url)) = node.entries().find(|(key, _)| key.text() == "@type") else {
             if node.entries().next().is_some() {
-                self.error(
-                    node,
-                    path,
-                    Code::MISSING_TYPE,
-                    "`@type` is missing: what type the other fields belong to",
-                );
+                let keys: Vec<&str> = node.entries().map(|(key, _)| key.text()).collect();
+                let hint = hint::type_of_fields(keys.into_iter());
+                let hint = hint.unwrap_or_else(|| {
+                    "add \"@type\": type.googleapis.com/NAME, with the full name of its message".to_owned()
+                });
+                let text = "`@type` is missing: what type the other fields belong to";
+                self.hinted(node, path, Code::MISSING_TYPE, text, Some(hint));
             }
             return;
         };
@@ -406,9 +426,11 @@ impl Reader<'_> {
         let text = self.string(url, path)?;
         let Some((_, name)) = text.rsplit_once('/').filter(|(host, _)| !host.is_empty()) else {
             let message = "a type URL has the form type.googleapis.com/NAME";
-            let hint = schema::message(text).map(|_| format!("write type.googleapis.com/{text}"));
+            let named = schema::message(text);
+            let hint = named.map(|_| format!("write type.googleapis.com/{text}"));
             self.hinted(url, path, Code::BAD_TYPE_URL, message, hint);
-            return None;
+            // What stands beside it can be looked at all the same.
+            return named.map(|message| (text, message));
         };
         let found = schema::message(name);
         if found.is_none() {
@@ -491,6 +513,17 @@ impl Reader<'_> {
 }
 
 impl Field {
+    /// Whether it takes a mapping that may have this key.
+    fn may_hold(&self, key: &str) -> bool {
+        match &self.kind {
+            FieldKind::Message(to) if self.shape != Shape::Map => {
+                let message = to.follow();
+                message.form == Form::Any || message.field(key).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a default value must be written: where unset means something else, and in lists.
     fn written_if_default(&self) -> bool {
         self.presence || self.shape != Shape::Single

@@ -75,7 +75,9 @@ pub(crate) fn broken(
                 || not_in.contains(&number);
             match name {
                 None if *defined_only => {
-                    Some(format!("`{}`: {} has no value {number}", shown.name, names.name))
+                    let known: Vec<_> = names.values.iter().map(|(name, _)| name.as_str()).collect();
+                    let known = known.join(", ");
+                    Some(format!("`{}`: {} has no value {number}, it has {known}", shown.name, names.name))
                 }
                 _ if refused => {
                     Some(format!("`{}` must not be {}", shown.name, name.unwrap_or("this value")))

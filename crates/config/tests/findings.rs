@@ -238,3 +238,45 @@ fn unsupported_fields_are_refused_at_their_key() {
     assert!(found.has_errors());
     assert_eq!(shorten(&found.into_vec()), ["1:1 unsupported-field perf_tracing_file_path"]);
 }
+
+/// What is not what it seems says what to write instead.
+#[test]
+fn typical_mistakes_have_hints() {
+    for (yaml, hint) in [
+        ("admin: {address: 127.0.0.1:80}", "write {socket_address: {address: ..., port_value: ...}}, or"),
+        ("node: me", "write {id: ..., cluster: ...}"),
+        ("static_resources: []", "it has listeners, clusters, secrets"),
+        (
+            "admin:\n  address:\n    socket_address:\n    address: a",
+            "`socket_address` above is empty: indent",
+        ),
+        (
+            "static_resources: {clusters: [{name: a, connect_timeout: 5000}]}",
+            "write 5000s, or 5s if milliseconds were meant",
+        ),
+        ("static_resources: {clusters: [{name: a, lb_policy: leastconn}]}", "did you mean `LEAST_REQUEST`?"),
+        (
+            "static_resources: {clusters: [{name: a, load_assignment: {cluster_name: a, endpoints: [{address: x}]}}]}",
+            "did you mean `lb_endpoints[].endpoint.address`?",
+        ),
+        (
+            "static_resources: {listeners: [{name: a, filter_chains: [{filters: [{name: t, typed_config: \
+             {stat_prefix: x, cluster: b, max_connect_attempts: 1}}]}]}]}",
+            "with these fields it may be \"@type\": \
+             type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        ),
+    ] {
+        let found = findings(yaml);
+        let hints: Vec<_> = found.iter().filter_map(|finding| finding.hint.as_deref()).collect();
+        assert!(hints.iter().any(|found| found.starts_with(hint)), "{yaml}: {found:#?}");
+    }
+}
+
+/// A URL that lacks its host names its type all the same: what stands beside it is looked at.
+#[test]
+fn a_type_without_a_host_is_read_on() {
+    let yaml = "static_resources: {listeners: [{name: a, filter_chains: [{filters: [{name: e, typed_config: \
+                {'@type': envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: a, clusterr: b}}]}]}]}";
+    let codes: Vec<_> = findings(yaml).iter().map(|finding| finding.code.0).collect();
+    assert!(codes.contains(&"bad-type-url") && codes.contains(&"unknown-field"), "{codes:?}");
+}

@@ -132,7 +132,7 @@ fn action(file: &mut File<'_>, path: &Path<'_>, matches: Option<&RouteMatch>, ac
     match action {
         Action::Route(action) => forward(file, &path.field("route"), matches, action),
         Action::Redirect(redirect) => {
-            if changes_nothing(redirect) {
+            if changes_nothing(redirect) && !file.findings.explains(&path.field("redirect")) {
                 let text = "the redirect leads to where the request came from";
                 file.warn(&path.field("redirect"), Code::REDIRECT_LOOP, text);
             }

@@ -104,6 +104,13 @@ pub(super) fn socket(
         }
         (Err(_), hosts) => {
             let hint = match hosts {
+                Hosts::Ip if host == "*" => {
+                    "is no IP address: 0.0.0.0 stands for all of them, :: for those of IPv6"
+                }
+                _ if host.parse::<SocketAddr>().is_ok() => "is no IP address: the port stands in port_value",
+                Hosts::Ip if host == "localhost" => {
+                    "is no IP address: write 127.0.0.1 (names need a cluster of type STRICT_DNS or LOGICAL_DNS)"
+                }
                 Hosts::Ip => "is no IP address (names need a cluster of type STRICT_DNS or LOGICAL_DNS)",
                 Hosts::Names => "is neither an IP address nor a host name",
             };

@@ -121,7 +121,11 @@ fn admin(context: &mut Context<'_>, path: &Path<'_>, message: Option<&bootstrap_
     let log = message.access_log_path.as_str();
     if !matches!(log, "" | "/dev/null") {
         let here = path.field("access_log_path");
-        context.error(&here, Code::UNSUPPORTED_VALUE, "an access log of the admin server is not supported");
+        context.error(
+            &here,
+            Code::UNSUPPORTED_VALUE,
+            "an access log of the admin server is not supported: leave it out, or write /dev/null",
+        );
     }
     message.address.as_ref()?;
     let address = address::literal(context, &path.field("address"), message.address.as_ref())?;

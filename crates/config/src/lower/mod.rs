@@ -291,7 +291,15 @@ impl<'a> Context<'a> {
             let hint = || {
                 let mut names: Vec<&str> = clusters.0.keys().map(AsRef::as_ref).collect();
                 names.sort_unstable();
-                hint::closest(name, names.into_iter()).map(|found| format!("did you mean `{found}`?"))
+                let near = hint::closest(name, names.iter().copied());
+                match (near, &names[..]) {
+                    (Some(near), _) => Some(format!("did you mean `{near}`?")),
+                    (None, []) => {
+                        Some("there are no clusters: they stand under `static_resources`".to_owned())
+                    }
+                    (None, [..]) if names.len() > MAX_LISTED => None,
+                    (None, known) => Some(format!("the clusters are `{}`", known.join("`, `"))),
+                }
             };
             let message = format_args!("no cluster is named {name:?}");
             if !self.is_known(path) {
@@ -301,6 +309,9 @@ impl<'a> Context<'a> {
         Arc::from(name)
     }
 }
+
+/// Clusters that are named where one is not known.
+const MAX_LISTED: usize = 8;
 
 #[cfg(test)]
 mod network_tests;
