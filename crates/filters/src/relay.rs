@@ -74,11 +74,9 @@ impl Relay {
         &self.flow
     }
 
-    /// See [`Direction::set_limit`]: what is held for the upstream side, and for the downstream side.
-    pub(crate) fn limited(mut self, up: u32, down: u32) -> Self {
-        self.flow.up.set_limit(up);
-        self.flow.down.set_limit(down);
-        self
+    /// See [`Flow::limited`].
+    pub(crate) fn limited(self, up: u32, down: u32) -> Self {
+        Self { flow: self.flow.limited(up, down), ..self }
     }
 
     /// Both streams, and the ends of pipes that have bytes in them.
@@ -101,6 +99,13 @@ impl Flow {
     /// As it is between two polls.
     pub(crate) fn between(up: Direction, down: Direction) -> Self {
         Self { up, down, gone: None }
+    }
+
+    /// See [`Direction::set_limit`]: what is held for the upstream side, and for the downstream side.
+    pub(crate) fn limited(mut self, up: u32, down: u32) -> Self {
+        self.up.set_limit(up);
+        self.down.set_limit(down);
+        self
     }
 
     /// Whether all has been read from downstream that will ever come.

@@ -70,6 +70,9 @@ pub trait RawKeeper {
     /// The connection goes on in another process, which will count its end.
     fn moved(&self);
 
+    /// The cluster's `per_connection_buffer_limit_bytes`.
+    fn buffer_limit(&self) -> u32;
+
     /// The names of cluster and host.
     fn place(&self) -> (String, String);
 }

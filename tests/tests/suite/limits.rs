@@ -87,28 +87,39 @@ fn the_admin_port_is_never_full() {
     assert_eq!(proxy.admin_get("/ready").status(), 200);
 }
 
-/// What a host that does not read leaves in the proxy, in bytes.
-fn held_for_a_host(bootstrap: &Bootstrap) -> u64 {
+/// What a host that does not read leaves in the proxy, in bytes, of what a client sends after `greeting`. `stats` are those
+/// of the listener's filter.
+fn held_for_a_host(bootstrap: &Bootstrap, greeting: &str, stats: &str) -> u64 {
     let proxy = Proxy::start(bootstrap);
     let mut client = proxy.connect();
+    if !greeting.is_empty() {
+        assert_eq!(client.send(greeting).response().status(), 101);
+    }
     let mut sending = client.duplicate();
     let sender = std::thread::spawn(move || drop(sending.try_send(vec![7; 50_000_000])));
-    eventually("the host to hold the client back", || {
-        (proxy.stat("tcp.tcp.downstream_flow_control_paused_reading_total") > 0).then_some(())
-    });
-    let mut last = 0;
+    let (mut last, mut same) = (0, 0);
     eventually("the proxy to stop reading", || {
-        let now = proxy.stat("tcp.tcp.downstream_cx_rx_bytes_total");
-        let stands = now > 0 && now == last;
-        last = now;
-        stands.then_some(())
+        let now = proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_total"));
+        same = if now > 1 << 16 && now == std::mem::replace(&mut last, now) { same + 1 } else { 0 };
+        (same > 20).then_some(())
     });
     let held = proxy.stat("cluster.backend.upstream_cx_tx_bytes_buffered")
-        + proxy.stat("tcp.tcp.downstream_cx_rx_bytes_buffered");
+        + proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_buffered"));
     drop(proxy);
     client.finish();
     sender.join().unwrap();
     held
+}
+
+/// `plain` without limits and with small ones.
+fn assert_limited(plain: &Bootstrap, greeting: &str, stats: &str) {
+    // Envoy notices when it has read: 16 KiB at a time, up to the listener's limit at once.
+    let limit = "per_connection_buffer_limit_bytes: 8192";
+    let limited = plain.clone().cluster_with("backend", limit).listener_with(limit);
+    let held = held_for_a_host(&limited, greeting, stats);
+    assert!(held <= 64 << 10, "{held} bytes");
+    let held = held_for_a_host(plain, greeting, stats);
+    assert!(held > 64 << 10, "{held} bytes");
 }
 
 #[test]
@@ -118,13 +129,26 @@ fn a_slow_host_is_read_ahead_of_by_no_more_than_its_limit() {
     let backend = Backend::raw(move |_, _| {
         let _ = told.lock().unwrap().recv();
     });
-    let plain = Bootstrap::tcp(backend.address());
-    // Envoy notices when it has read: 16 KiB at a time, up to the listener's limit at once.
-    let limit = "per_connection_buffer_limit_bytes: 8192";
-    let held = held_for_a_host(&plain.clone().cluster_with("backend", limit).listener_with(limit));
-    assert!(held <= 64 << 10, "{held} bytes");
-    let held = held_for_a_host(&plain);
-    assert!(held > 64 << 10, "{held} bytes");
+    assert_limited(&Bootstrap::tcp(backend.address()), "", "tcp.tcp");
+    drop(enough);
+}
+
+#[test]
+fn so_is_one_in_a_tunnel() {
+    let (enough, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let backend = Backend::raw(move |wire, _| {
+        if wire.try_head().is_ok() {
+            wire.send(
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n",
+            );
+            let _ = told.lock().unwrap().recv();
+        }
+    });
+    let plain =
+        Bootstrap::http(backend.address()).filter_with("upgrade_configs: [{upgrade_type: websocket}]");
+    let ask = "GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n";
+    assert_limited(&plain, ask, "http.ingress");
     drop(enough);
 }
 

@@ -166,6 +166,10 @@ impl RawKeeper for Keeper {
         self.guard.set_destroyed_by(DestroyedBy::Nobody);
     }
 
+    fn buffer_limit(&self) -> u32 {
+        self.guard.host.cluster.settings.buffer_limit
+    }
+
     fn place(&self) -> (String, String) {
         let host = &self.guard.host;
         (host.cluster.settings.name.to_string(), host.host.address.to_string())

@@ -65,6 +65,7 @@ impl<'a> Raw<'a> {
         keeper: Box<dyn RawKeeper>,
         flow: Flow,
     ) -> Raw<'a> {
+        let flow = flow.limited(keeper.buffer_limit(), manager.buffer_limit);
         let counted = flow.totals();
         Raw { manager, downstream, stream, io, keeper, flow, counted }
     }
