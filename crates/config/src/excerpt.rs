@@ -29,22 +29,23 @@ pub(crate) fn attach(findings: &mut [Finding], sources: &[SourceText], secrets: 
         // Without a tree nobody knows what its values are.
         let opaque = findings.iter().any(|finding| finding.code.is_hopeless() && is_in(finding, source));
         let mut lines = source.text.split('\n').enumerate();
-        let mut at = None;
+        let mut at: Option<(usize, Vec<char>)> = None;
         // Findings come in the order of their places.
         for finding in findings.iter_mut().filter(|finding| finding.excerpt.is_none()) {
             let Some(place) = finding.place.as_ref().filter(|place| place.file == source.file) else {
                 continue;
             };
             let wanted = place.line as usize - 1;
-            if at.is_none_or(|(line, _)| line < wanted) {
-                at = lines.find(|(line, _)| *line == wanted);
+            if at.as_ref().is_none_or(|(line, _)| *line < wanted) {
+                // Once a line: a file of JSON may have but one, and all findings on it.
+                at = lines.find(|(line, _)| *line == wanted).map(|(line, text)| (line, letters(text)));
             }
-            let Some((line, text)) = at.filter(|(line, _)| *line == wanted) else { continue };
+            let Some((line, text)) = at.as_ref().filter(|(line, _)| *line == wanted) else { continue };
             let hidden = |column: usize| {
-                let at = Position { line: line as u32 + 1, column: column as u32 + 1 };
+                let at = Position { line: *line as u32 + 1, column: column as u32 + 1 };
                 opaque || secrets.iter().any(|secret| secret.holds(&source.file, at))
             };
-            finding.excerpt = Some(excerpt(text.trim_end(), place, &hidden));
+            finding.excerpt = Some(excerpt(text, place, &hidden));
         }
     }
 }
@@ -59,14 +60,17 @@ fn is_in(finding: &Finding, source: &SourceText) -> bool {
     finding.place.as_ref().is_some_and(|place| place.file == source.file)
 }
 
-fn excerpt(line: &str, place: &Place, hidden: &dyn Fn(usize) -> bool) -> Excerpt {
-    let column = place.column as usize - 1;
-    let all: Vec<char> = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    let column = column.min(all.len());
+/// A line without its end, and as a terminal may show it.
+fn letters(line: &str) -> Vec<char> {
+    line.trim_end().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+fn excerpt(all: &[char], place: &Place, hidden: &dyn Fn(usize) -> bool) -> Excerpt {
+    let column = (place.column as usize - 1).min(all.len());
     let from = column.saturating_sub(BEFORE);
     let to = all.len().min(column + AFTER);
     let end = column + word(&all[column..to]);
-    let part = |range: Range<usize>| masked(&all, range, hidden);
+    let part = |range: Range<usize>| masked(all, range, hidden);
     let (mut before, at, mut after) = (part(from..column), part(column..end), part(end..to));
     if from > 0 {
         before.insert_str(0, "...");
@@ -123,7 +127,7 @@ mod tests {
 
     fn shown(line: &str, column: u32, hidden: bool) -> (String, String) {
         let place = Place { file: "a".into(), line: 1, column };
-        let excerpt = excerpt(line, &place, &|column| hidden && column > 1);
+        let excerpt = excerpt(&letters(line), &place, &|column| hidden && column > 1);
         (excerpt.line, " ".repeat(excerpt.indent) + &"^".repeat(excerpt.length))
     }
 

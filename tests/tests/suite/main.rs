@@ -15,6 +15,7 @@ mod forwarding;
 mod framing;
 mod header_values;
 mod headers;
+mod hostile;
 mod http1;
 mod http1_options;
 mod http2;
