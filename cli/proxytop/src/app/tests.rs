@@ -219,7 +219,7 @@ fn nothing_is_done_without_yes() {
 #[test]
 fn the_mouse_chooses_panes_heads_and_rows() {
     let mut app = sample::app((80, 24));
-    let mut click = |app: &mut App, column: u16, row: u16| {
+    let click = |app: &mut App, column: u16, row: u16| {
         let kind = MouseEventKind::Down(MouseButton::Left);
         app.point(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
     };
