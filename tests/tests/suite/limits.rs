@@ -182,3 +182,17 @@ fn a_balanced_listener_has_one_limit_over_its_workers() {
     assert_eq!(all.len(), 5);
     proxy.stat_becomes("listener.main.downstream_cx_overflow", 4);
 }
+
+#[test]
+fn a_connection_past_its_duration_may_have_one_more_request() {
+    let backend = Backend::saying("ok");
+    let options = "{http1_safe_max_connection_duration: true, common_http_protocol_options: {max_connection_duration: 0.2s}}";
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()).filter_with(options));
+    let mut client = proxy.connect();
+    let first = client.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((first.status(), first.header("connection")), (200, None));
+    proxy.stat_becomes("http.ingress.downstream_cx_max_duration_reached", 1);
+    let last = client.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!((last.status(), last.header("connection")), (200, Some("close")));
+    assert!(client.finish().is_closed());
+}

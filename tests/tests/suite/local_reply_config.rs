@@ -200,3 +200,42 @@ fn what_envoy_does_not_know_or_should_not_send() {
         assert_eq!((response.header("content-length"), response.header("content-type")), (None, None));
     }
 }
+
+const PIPELINED: &str = "GET /next HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn an_answer_of_400_ends_the_connection_unless_told_otherwise() {
+    let routes = "[{match: {path: /bad}, direct_response: {status: 400}}, {match: {prefix: /}, direct_response: {status: 200}}]";
+    let bad = "GET /bad HTTP/1.1\r\nhost: a\r\n\r\n";
+    let no_host = "GET / HTTP/1.1\r\n\r\n";
+    let unread = "POST /bad HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
+    let unparsable = "GET / HTTP/1.1\r\nhost: a\r\nno header\r\n\r\n";
+    for (options, bad_stays, no_host_stays) in [
+        ("{}", false, false),
+        ("stream_error_on_invalid_http_message: true", true, true),
+        ("http_protocol_options: {override_stream_error_on_invalid_http_message: true}", true, true),
+        (
+            "{stream_error_on_invalid_http_message: true, http_protocol_options: \
+             {override_stream_error_on_invalid_http_message: false}}",
+            false,
+            false,
+        ),
+    ] {
+        let proxy = Proxy::start(&Bootstrap::http_without_clusters().routes(routes).filter_with(options));
+        for (request, stays) in
+            [(bad, bad_stays), (no_host, no_host_stays), (unread, false), (unparsable, false)]
+        {
+            let mut client = proxy.connect();
+            let response = client.ask(request);
+            assert_eq!(response.status(), 400, "{options} {request}");
+            let close = if stays { None } else { Some("close") };
+            assert_eq!(response.header("connection"), close, "{options} {request}");
+            if stays {
+                assert_eq!(client.ask(PIPELINED).status(), 200, "{options} {request}");
+            } else {
+                client.send_if_open(PIPELINED).finish();
+                assert!(client.is_closed(), "{options} {request}");
+            }
+        }
+    }
+}

@@ -39,12 +39,22 @@ pub(super) fn lower(
     let ranges = internal.map(|internal| internal.cidr_ranges.as_slice()).unwrap_or_default();
     let ranges_path = path.field("internal_address_config");
     let internal_addresses = address::cidrs(context, &ranges_path.field("cidr_ranges"), ranges);
+    let mut http1 = protocol::http1(context, &http1_path, message.http_protocol_options.as_ref());
+    let mut http2 = protocol::http2(context, &http2_path, message.http2_protocol_options.as_ref());
+    if let Some(stream_error) = message.stream_error_on_invalid_http_message.as_ref() {
+        let of_http1 = message.http_protocol_options.as_ref();
+        let of_http2 = message.http2_protocol_options.as_ref();
+        let own = of_http1.and_then(|options| options.override_stream_error_on_invalid_http_message.as_ref());
+        http1.stream_error_on_invalid_message = value::flag(own, stream_error.value);
+        let own = of_http2.and_then(|options| options.override_stream_error_on_invalid_http_message.as_ref());
+        http2.stream_error_on_invalid_message = value::flag(own, stream_error.value);
+    }
     let routes = routes(context, path, message.route_specifier.as_ref());
     Some(HttpConnectionManager {
         stat_prefix: message.stat_prefix.clone(),
         codec: codec(context, &path.field("codec_type"), message.codec_type),
-        http1: protocol::http1(context, &http1_path, message.http_protocol_options.as_ref()),
-        http2: protocol::http2(context, &http2_path, message.http2_protocol_options.as_ref()),
+        http1,
+        http2,
         filters: http_filter::chain(context, &path.field("http_filters"), &message.http_filters),
         server: server_header(context, path, message),
         use_remote_address: value::flag(message.use_remote_address.as_ref(), false),
@@ -73,6 +83,7 @@ pub(super) fn lower(
         ),
         request_timeout,
         request_headers_timeout,
+        safe_connection_duration: message.http1_safe_max_connection_duration,
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(5)),
         delayed_close_timeout,
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),

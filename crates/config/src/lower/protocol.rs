@@ -86,6 +86,10 @@ pub(super) fn http1(
             .header_key_format
             .as_ref()
             .map_or(HeaderCase::Lower, |message| header_case(context, &format, message)),
+        stream_error_on_invalid_message: value::flag(
+            message.override_stream_error_on_invalid_http_message.as_ref(),
+            false,
+        ),
     }
 }
 

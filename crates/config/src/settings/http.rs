@@ -55,6 +55,8 @@ pub struct HttpConnectionManager {
     pub stream_idle_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
     pub request_headers_timeout: Option<Duration>,
+    /// `http1_safe_max_connection_duration`: an HTTP/1 connection that has reached its duration ends with its next response.
+    pub safe_connection_duration: bool,
     /// `drain_timeout`: between the two GOAWAYs; 5 s when unset.
     pub drain_timeout: Duration,
     /// `upgrade_configs`.
@@ -153,6 +155,9 @@ pub struct Http1Options {
     pub allow_chunked_length: bool,
     /// `header_key_format`.
     pub header_case: HeaderCase,
+    /// `override_stream_error_on_invalid_http_message`, of connection managers only: an answer of 400 does not end the connection
+    /// if the request was read whole.
+    pub stream_error_on_invalid_message: bool,
 }
 
 impl Http1Options {
@@ -164,6 +169,7 @@ impl Http1Options {
         refuse_absolute_url: false,
         allow_chunked_length: false,
         header_case: HeaderCase::Lower,
+        stream_error_on_invalid_message: false,
     };
 }
 

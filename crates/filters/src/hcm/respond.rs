@@ -30,6 +30,8 @@ pub(super) struct Arrival {
     pub(super) tunnel: bool,
     /// Its body is chunked.
     pub(super) chunked: bool,
+    /// It names no host.
+    pub(super) no_host: bool,
 }
 
 impl Manager {
@@ -61,6 +63,10 @@ impl Manager {
 
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
+        if arrival.no_host {
+            let reply = LocalReply::Downstream(HeadError::NoHost(request.version));
+            return Some(reply.response(stream));
+        }
         for mutations in &self.settings.forwarding.early_mutations {
             mutate_request(mutations, request, &|| self.logs.format_context(stream));
         }
@@ -113,7 +119,6 @@ impl Manager {
             }
             NotForwarded::BadPath => {
                 stats.downstream_rq_failed_path_normalization.inc();
-                stream.set_last();
                 LocalReply::BadPath.response(stream)
             }
             NotForwarded::OtherPath => {
@@ -123,7 +128,6 @@ impl Manager {
                 response
             }
             NotForwarded::Nomination => {
-                stream.set_last();
                 LocalReply::Downstream(HeadError::Malformed("connection")).response(stream)
             }
             NotForwarded::Refused(status) => {
@@ -190,6 +194,10 @@ impl Manager {
     fn complete(&self, stream: &StreamInfo, response: &mut Response, request: Option<&Request>) {
         if response.local.is_none() {
             return;
+        }
+        if response.status == 400 && !self.settings.http1.stream_error_on_invalid_message {
+            // Whatever is at fault, what comes next is not to be trusted; HTTP/2 tells requests apart.
+            stream.set_last();
         }
         let source = || self.logs.format_context(stream);
         if let Some(entry) = stream.route()

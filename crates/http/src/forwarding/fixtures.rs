@@ -15,6 +15,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         access_logs: Arc::default(),
         proxy_interim: false,
         proxy_status: None,
+        safe_connection_duration: false,
         local_replies: None,
         access_log_options: AccessLogOptions::default(),
         routes: Arc::default(),

@@ -87,6 +87,8 @@ pub struct RequestHead {
     pub close: bool,
     /// How many lines were dropped for an underscore in their name.
     pub dropped: usize,
+    /// It names no host, and is to be answered so ([`Http1Options::stream_error_on_invalid_message`]).
+    pub no_host: bool,
 }
 
 /// A parsed response head.
@@ -163,8 +165,14 @@ pub fn parse_request(
     }
     let connection = connection_options(&request.headers);
     let close = connection.close || (version == Version::Http10 && !connection.keep_alive);
-    take_target(&mut request, options)?;
-    let head = RequestHead { framing, close, request, dropped };
+    let no_host = match take_target(&mut request, options) {
+        Err(HeadError::NoHost(_)) if options.stream_error_on_invalid_message => true,
+        taken => {
+            taken?;
+            false
+        }
+    };
+    let head = RequestHead { framing, close, request, dropped, no_host };
     Ok(Some((head, length)))
 }
 

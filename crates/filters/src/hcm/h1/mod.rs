@@ -276,7 +276,7 @@ impl Downstream {
                         if error == HeadError::Underscore {
                             manager.stats.http1().requests_rejected_with_underscores_in_headers.inc();
                         }
-                        if error != HeadError::Version {
+                        if !matches!(error, HeadError::Version | HeadError::NoHost(_)) {
                             stats.downstream_cx_protocol_error.inc();
                         }
                         return Poll::Ready(Ok(Start::Refused(LocalReply::Downstream(error))));
@@ -289,6 +289,12 @@ impl Downstream {
                 }
             }
             if let Poll::Ready(index) = self.deadlines.poll_expired(cx) {
+                if index == DURATION && manager.settings.safe_connection_duration {
+                    // The client is told with the next response (RFC 9112, section 9.6).
+                    stats.downstream_cx_max_duration_reached.inc();
+                    self.closing.set(true);
+                    continue;
+                }
                 return Poll::Ready(self.idle_expired(manager, index, read.is_empty()));
             }
             if read.is_full() {

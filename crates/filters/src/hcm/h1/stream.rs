@@ -40,7 +40,7 @@ pub(super) async fn serve_stream(
     size: HeadSize,
 ) -> Result<Served, CloseReason> {
     let now = clock::refresh();
-    let RequestHead { mut request, framing, close, dropped } = head;
+    let RequestHead { mut request, framing, close, dropped, no_host } = head;
     let version = request.version;
     if dropped > 0 {
         manager.stats.http1().dropped_headers_with_underscores.add(dropped as u64);
@@ -62,7 +62,8 @@ pub(super) async fn serve_stream(
     downstream.guard.set_active_request(true);
     manager.set_stream_timeouts(&stream, now);
     *downstream.decoder.borrow_mut() = BodyDecoder::new(framing);
-    let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: framing == Framing::Chunked };
+    let arrival =
+        Arrival { tunnel: asks_for_tunnel(&request), chunked: framing == Framing::Chunked, no_host };
     manager.prepare_interim(&stream, &mut request);
     if framing == Framing::None && !arrival.tunnel {
         stream.request_completed(now);

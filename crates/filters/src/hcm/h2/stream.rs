@@ -164,7 +164,7 @@ async fn await_response(
     client: &mut SendResponse<Queued>,
 ) -> Outcome {
     shared.manager.prepare_interim(stream, &mut request);
-    let arrival = Arrival { tunnel: asks_for_tunnel(&request), chunked: false };
+    let arrival = Arrival { tunnel: asks_for_tunnel(&request), ..Arrival::default() };
     let mut respond = pin!(shared.manager.respond(stream, request, arrival));
     poll_fn(|cx| {
         let polled = respond.as_mut().poll(cx);
