@@ -40,6 +40,7 @@ fn table(domains: Vec<Domain>, routes: Vec<Arc<Route>>) -> RouteTable {
         routes,
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        rate_limits: Vec::new(),
         require_tls: RequireTls::None,
         filters: Vec::new(),
     };

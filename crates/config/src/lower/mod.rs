@@ -28,6 +28,7 @@ mod matcher;
 mod network;
 mod overload;
 mod protocol;
+mod rate_limit;
 mod rbac;
 mod regex;
 mod route;

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use super::data_source::{self, Limit};
 use super::route::RouteScope;
-use super::{Context, header, http_filter, regex, value};
+use super::{Context, header, http_filter, rate_limit, regex, value};
 use crate::settings::{
     ClusterTarget, DirectResponse, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath,
     RedirectScheme, RouteUpgrade, RuntimeValue, Terminated, WeightedCluster, WeightedClusters,
@@ -39,6 +39,8 @@ pub(super) fn forward(
         let here = stream.field("max_stream_duration");
         value::override_limit(context, &here, message.max_stream_duration.as_ref())
     });
+    #[expect(deprecated, reason = "it is part of the v3 API")]
+    let include_virtual_host_limits = message.include_vh_rate_limits.as_ref();
     Some(Forward {
         cluster_not_found_status: not_found,
         path_rewrite: path_rewrite(context, path, message),
@@ -52,6 +54,8 @@ pub(super) fn forward(
         ),
         max_stream_duration: max_stream,
         priority,
+        rate_limits: rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits),
+        include_virtual_host_limits: value::flag(include_virtual_host_limits, false),
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         terminated: terminated(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         target: target?,

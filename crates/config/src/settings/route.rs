@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regex::bytes::Regex;
 
-use super::{Format, HeaderMatcher, Operator, QueryMatcher, RouteFilter};
+use super::{Format, HeaderMatcher, Operator, QueryMatcher, RateLimit, RouteFilter};
 
 /// `RouteConfiguration`.
 #[derive(Debug, Default)]
@@ -31,6 +31,7 @@ pub struct VirtualHost {
     pub request_headers: HeaderMutations,
     pub response_headers: HeaderMutations,
     pub require_tls: RequireTls,
+    pub rate_limits: Vec<RateLimit>,
     /// `typed_per_filter_config`.
     pub filters: Vec<RouteFilter>,
 }
@@ -116,6 +117,9 @@ pub struct Forward {
     /// `max_stream_duration.max_stream_duration`.
     pub max_stream_duration: Option<Option<Duration>>,
     pub priority: Priority,
+    pub rate_limits: Vec<RateLimit>,
+    /// `include_vh_rate_limits`.
+    pub include_virtual_host_limits: bool,
     /// `upgrade_configs`: what this route says otherwise than the connection manager.
     pub upgrades: Vec<RouteUpgrade>,
     /// `connect_config` among them: what is sent upstream.

@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
-use proxy_config::settings::{self, LimitAction, LogType, RateLimit, RouteFilterConfig};
-use proxy_http::access_log::FormatContext;
+use proxy_config::settings::{self, LimitAction, LogType, RateLimit, RouteFilterConfig, VirtualHostLimits};
+use proxy_http::access_log::{FormatContext, write_network};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::mutation::{mutate_request, mutate_response};
 use proxy_http::reply::FilterReply;
-use proxy_http::route::{RouteFilterValue, SelectedCluster, header_matches};
+use proxy_http::route::{
+    ChosenRoute, RouteEntry, RouteFilterValue, SelectedCluster, header_matches, query_matches, query_value,
+};
 use proxy_http::{Request, Response, ResponseFlags, StreamInfo};
 use proxy_net::{ConnectionId, ConnectionInfo};
 use proxy_runtime::clock;
@@ -171,7 +174,11 @@ impl Filter {
         request: &Request,
     ) -> Vec<usize> {
         let mut matched = Vec::new();
-        for rate_limit in &settings.rate_limits {
+        if settings.descriptors.is_empty() {
+            return matched;
+        }
+        let route = stream.route();
+        for rate_limit in applicable(settings, route.as_ref()) {
             let Some(entries) = self.describe(rate_limit, stream, request) else { continue };
             let found = settings.descriptors.iter().position(|descriptor| {
                 let known = descriptor.entries.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
@@ -196,8 +203,8 @@ impl Filter {
         stream: &StreamInfo,
         request: &Request,
     ) -> Option<Vec<(&'r [u8], Vec<u8>)>> {
-        let mut entries = Vec::with_capacity(rate_limit.0.len());
-        for action in &rate_limit.0 {
+        let mut entries = Vec::with_capacity(rate_limit.actions.len());
+        for action in &rate_limit.actions {
             let (key, value): (&str, Vec<u8>) = match action {
                 LimitAction::SourceCluster => ("source_cluster", self.cluster.as_bytes().to_vec()),
                 LimitAction::DestinationCluster => ("destination_cluster", destination(stream, request)?),
@@ -208,13 +215,30 @@ impl Filter {
                         None => return None,
                     }
                 }
-                LimitAction::RemoteAddress => {
-                    let client = stream.client().or_else(|| Some(stream.connection.remote.ip()?.ip()))?;
-                    ("remote_address", client.to_string().into_bytes())
+                LimitAction::QueryParameter { name, key, skip_if_absent } => {
+                    match query_value(name, request).filter(|value| !value.is_empty()) {
+                        Some(value) => (key, value.to_vec()),
+                        None if *skip_if_absent => continue,
+                        None => return None,
+                    }
+                }
+                LimitAction::RemoteAddress => ("remote_address", client(stream)?.to_string().into_bytes()),
+                LimitAction::MaskedRemoteAddress { v4, v6 } => {
+                    let mut network = Vec::new();
+                    let client = client(stream)?;
+                    write_network(client, Some(if client.is_ipv4() { *v4 } else { *v6 }), &mut network);
+                    ("masked_remote_address", network)
                 }
                 LimitAction::GenericKey { key, value } => (key, value.clone().into_bytes()),
                 LimitAction::HeaderValueMatch { key, value, expect, headers } => {
                     let found = headers.iter().all(|matcher| header_matches(matcher, Some(request)));
+                    if found != *expect {
+                        return None;
+                    }
+                    (key, value.clone().into_bytes())
+                }
+                LimitAction::QueryParameterValueMatch { key, value, expect, parameters } => {
+                    let found = parameters.iter().all(|matcher| query_matches(matcher, request));
                     if found != *expect {
                         return None;
                     }
@@ -242,6 +266,32 @@ impl Filter {
         });
         Arc::clone(&kept.buckets)
     }
+}
+
+/// What describes a request: what the filter says, or else its route and its virtual host.
+fn applicable<'s>(
+    settings: &'s settings::LocalRateLimit,
+    route: Option<&'s RouteEntry>,
+) -> impl Iterator<Item = &'s RateLimit> {
+    let chosen = route.map(RouteEntry::chosen).filter(|_| settings.rate_limits.is_empty());
+    let forward = chosen.and_then(ChosenRoute::forward);
+    let of_route = forward.map_or(&[][..], |forward| &forward.rate_limits[..]);
+    let includes = forward.is_some_and(|forward| {
+        forward.include_virtual_host_limits
+            || match settings.of_virtual_host {
+                VirtualHostLimits::Override => forward.rate_limits.is_empty(),
+                VirtualHostLimits::Include => true,
+                VirtualHostLimits::Ignore => false,
+            }
+    });
+    let of_host =
+        chosen.filter(|_| includes).map_or(&[][..], |chosen| &chosen.virtual_host().rate_limits[..]);
+    let routed = of_route.iter().chain(of_host).filter(|rate_limit| rate_limit.stage == settings.stage);
+    settings.rate_limits.iter().chain(routed)
+}
+
+fn client(stream: &StreamInfo) -> Option<IpAddr> {
+    stream.client().or_else(|| Some(stream.connection.remote.ip()?.ip()))
 }
 
 /// The name of the cluster that the request goes to.

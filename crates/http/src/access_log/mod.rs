@@ -24,7 +24,7 @@ use crate::message::Request;
 use crate::stream::StreamInfo;
 
 pub use filter::passes;
-pub use operator::write_details;
+pub use operator::{write_details, write_network};
 pub use text::write_text;
 
 /// What a format is filled in from.

@@ -381,7 +381,7 @@ fn write_without_port(address: &Address, out: &mut Vec<u8>) -> bool {
 }
 
 /// The address, or with `bits` the network it is in.
-fn write_network(ip: IpAddr, bits: Option<u8>, out: &mut Vec<u8>) -> bool {
+pub fn write_network(ip: IpAddr, bits: Option<u8>, out: &mut Vec<u8>) -> bool {
     let Some(bits) = bits else { return written(out, ip) };
     match ip {
         IpAddr::V4(ip) => {

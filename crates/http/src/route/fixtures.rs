@@ -21,6 +21,7 @@ pub(crate) fn host(routes: Vec<Route>) -> VirtualHost {
         routes: routes.into_iter().map(Arc::new).collect(),
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        rate_limits: Vec::new(),
         require_tls: RequireTls::None,
         filters: Vec::new(),
     }
@@ -87,6 +88,8 @@ pub(crate) fn forward(target: ClusterTarget) -> Forward {
         idle_timeout: None,
         max_stream_duration: None,
         priority: Priority::Default,
+        rate_limits: Vec::new(),
+        include_virtual_host_limits: false,
         upgrades: Vec::new(),
         terminated: Terminated::None,
     }

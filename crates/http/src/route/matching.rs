@@ -118,7 +118,7 @@ fn value_matches(predicate: &HeaderPredicate, value: &[u8]) -> bool {
 }
 
 /// Names and values are compared as they were sent, without decoding; the first occurrence of a name counts.
-fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
+pub fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
     let value = query_value(&matcher.name, request);
     match &matcher.predicate {
         QueryPredicate::Present(wanted) => value.is_some() == *wanted,
@@ -127,7 +127,7 @@ fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
 }
 
 /// The value of the first parameter of this name; empty where it has none.
-pub(crate) fn query_value<'q>(name: &str, request: &'q Request) -> Option<&'q [u8]> {
+pub fn query_value<'q>(name: &str, request: &'q Request) -> Option<&'q [u8]> {
     let path = request.path();
     let query = memchr::memchr(b'?', path).map_or(&[][..], |mark| &path[mark + 1..]);
     query.split(|&b| b == b'&').find_map(|pair| {

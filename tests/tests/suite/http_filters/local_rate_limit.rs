@@ -148,3 +148,86 @@ fn a_route_has_its_own_limit_and_stats() {
     proxy.stat_becomes("own.http_local_rate_limit.rate_limited", 1);
     proxy.stat_becomes(&format!("{STATS}.ok"), 1);
 }
+
+fn described(key: &str, value: &str) -> String {
+    format!(
+        "{{entries: [{{key: {key}, value: {value}}}], token_bucket: {{max_tokens: 1, tokens_per_fill: 1, fill_interval: 1000s}}}}"
+    )
+}
+
+fn generic(value: &str, more: &str) -> String {
+    format!("{{{more} actions: [{{generic_key: {{descriptor_value: {value}}}}}]}}")
+}
+
+/// How many of three requests for each path get through.
+fn passed<const N: usize>(proxy: &Proxy, paths: [&str; N]) -> [usize; N] {
+    paths.map(|path| (0..3).filter(|_| proxy.get(path).status() == 200).count())
+}
+
+#[test]
+fn routes_and_virtual_hosts_describe_their_requests() {
+    let backend = Backend::saying("ok");
+    let route = |path: &str, action: &str, more: &str| {
+        format!("- {{match: {{path: {path}}}, route: {{cluster: backend, {action}}}{more}}}\n")
+    };
+    let limits = |value: &str, more: &str| format!("rate_limits: [{}]", generic(value, more));
+    let include = |value: &str| format!("{}, include_vh_rate_limits: true", limits(value, ""));
+    let per_route = |option: &str| {
+        let descriptors = [described("generic_key", "b"), described("generic_key", "host")].join(", ");
+        format!(
+            ", typed_per_filter_config: {{envoy.filters.http.local_ratelimit: {{'@type': type.googleapis.com/\
+             envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: r, {}, {ON}, vh_rate_limits: {option}, \
+             descriptors: [{descriptors}]}}}}",
+            bucket(100)
+        )
+    };
+    let routes = [
+        route("/own", &limits("a", ""), ""),
+        route("/other-stage", &limits("a", "stage: 1,"), ""),
+        route("/unknown", &limits("zzz", ""), ""),
+        route("/included", &include("zzz"), ""),
+        route("/ignoring", "timeout: 5s", &per_route("IGNORE")),
+        route("/including", &limits("b", ""), &per_route("INCLUDE")),
+        route("/overriding", &limits("zzz", ""), &per_route("OVERRIDE")),
+    ];
+    let descriptors = [described("generic_key", "a"), described("generic_key", "host")].join(", ");
+    let fields = format!("{}, {ON}, descriptors: [{descriptors}]", bucket(100));
+    let start = || {
+        Proxy::start(
+            &bootstrap(&backend, &fields)
+                .routes(&routes.concat())
+                .virtual_host_with(&format!("rate_limits: [{}]", generic("host", ""))),
+        )
+    };
+    let proxy = start();
+    assert_eq!(passed(&proxy, ["/own", "/unknown", "/included"]), [1, 3, 1]);
+    assert_eq!(passed(&proxy, ["/ignoring", "/including", "/overriding"]), [3, 1, 3]);
+    // Of another stage than the filter's: as if the route said nothing, but for the virtual host's.
+    assert_eq!(passed(&start(), ["/other-stage"]), [3]);
+}
+
+#[test]
+fn parameters_and_networks_describe_requests() {
+    let backend = Backend::saying("ok");
+    let actions = [
+        "{query_parameters: {query_parameter_name: user, descriptor_key: user}}",
+        "{query_parameter_value_match: {descriptor_value: v, query_parameters: [{name: debug, string_match: {exact: '1'}}]}}",
+    ];
+    let masked = "{masked_remote_address: {v4_prefix_mask_len: 8}}";
+    let each = |actions: &[&str]| {
+        actions.iter().map(|action| format!("{{actions: [{action}]}}")).collect::<Vec<_>>().join(", ")
+    };
+    let descriptors = [described("user", "me"), described("query_match", "v")].join(", ");
+    let fields =
+        format!("{}, {ON}, descriptors: [{descriptors}], rate_limits: [{}]", bucket(100), each(&actions));
+    let proxy = Proxy::start(&bootstrap(&backend, &fields));
+    assert_eq!(
+        passed(&proxy, ["/?user=me", "/?user=you", "/?user=", "/?debug=1", "/?debug=2"]),
+        [1, 3, 3, 1, 3]
+    );
+    let descriptors = described("masked_remote_address", "127.0.0.0/8");
+    let fields =
+        format!("{}, {ON}, descriptors: [{descriptors}], rate_limits: [{}]", bucket(100), each(&[masked]));
+    let proxy = Proxy::start(&bootstrap(&backend, &fields));
+    assert_eq!(passed(&proxy, ["/"]), [1]);
+}

@@ -1,12 +1,11 @@
 //! `local_ratelimit`.
 
-use envoy_types::pb::envoy::config::route::v3 as route_v3;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3 as common_v3;
 use envoy_types::pb::envoy::extensions::filters::http::local_ratelimit::v3 as rate_v3;
 
 use crate::lower::connection_limit::token_bucket;
-use crate::lower::{Context, header, matcher, value};
-use crate::settings::{Fraction, HeaderMutations, LimitAction, LimitDescriptor, LocalRateLimit, RateLimit};
+use crate::lower::{Context, header, rate_limit, value};
+use crate::settings::{Fraction, HeaderMutations, LimitDescriptor, LocalRateLimit, VirtualHostLimits};
 use crate::{Code, Path};
 
 pub(super) fn lower_route(
@@ -32,11 +31,8 @@ pub(super) fn lower(
     let (enabled, enforced) = (path.field("filter_enabled"), path.field("filter_enforced"));
     let request = path.field("request_headers_to_add_when_not_enforced");
     let response = path.field("response_headers_to_add");
-    let rate_limits = rate_limits(context, &path.field("rate_limits"), &message.rate_limits);
-    if rate_limits.is_empty() && !message.descriptors.is_empty() {
-        let here = path.field("descriptors");
-        context.unsupported(&here, "descriptors for the rate_limits of routes, without rate_limits here,");
-    }
+    let rate_limits = rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits);
+    let of_host = path.field("vh_rate_limits");
     let version = path.field("enable_x_ratelimit_headers");
     let version: Version = value::enumeration(context, &version, message.enable_x_ratelimit_headers);
     let status = message.status.as_ref().map_or(0, |status| status.code);
@@ -61,6 +57,12 @@ pub(super) fn lower(
         },
         descriptors: descriptors(context, &path.field("descriptors"), &message.descriptors),
         rate_limits,
+        stage: message.stage,
+        of_virtual_host: match value::enumeration(context, &of_host, message.vh_rate_limits) {
+            common_v3::VhRateLimitsOptions::Override => VirtualHostLimits::Override,
+            common_v3::VhRateLimitsOptions::Include => VirtualHostLimits::Include,
+            common_v3::VhRateLimitsOptions::Ignore => VirtualHostLimits::Ignore,
+        },
         per_connection: message.local_rate_limit_per_downstream_connection,
         always_default: value::flag(message.always_consume_default_token_bucket.as_ref(), true),
         tells: version == Version::DraftVersion03,
@@ -88,63 +90,4 @@ fn descriptors(
         lowered.extend(bucket.map(|bucket| LimitDescriptor { entries, bucket }));
     }
     lowered
-}
-
-fn rate_limits(
-    context: &mut Context<'_>,
-    path: &Path<'_>,
-    messages: &[route_v3::RateLimit],
-) -> Vec<RateLimit> {
-    let mut lowered = Vec::with_capacity(messages.len());
-    for (index, message) in messages.iter().enumerate() {
-        let here = path.index(index);
-        let here = here.field("actions");
-        let each = message.actions.iter().enumerate();
-        let actions = each.filter_map(|(index, message)| action(context, &here.index(index), message));
-        lowered.push(RateLimit(actions.collect()));
-    }
-    lowered
-}
-
-fn action(
-    context: &mut Context<'_>,
-    path: &Path<'_>,
-    message: &route_v3::rate_limit::Action,
-) -> Option<LimitAction> {
-    use route_v3::rate_limit::action::ActionSpecifier as Specifier;
-    let key = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-    Some(match &message.action_specifier {
-        Some(Specifier::SourceCluster(_)) => LimitAction::SourceCluster,
-        Some(Specifier::DestinationCluster(_)) => LimitAction::DestinationCluster,
-        Some(Specifier::RemoteAddress(_)) => LimitAction::RemoteAddress,
-        Some(Specifier::RequestHeaders(message)) => {
-            let name = path.field("request_headers");
-            LimitAction::RequestHeader {
-                name: header::header_name(context, &name.field("header_name"), &message.header_name)?,
-                key: message.descriptor_key.clone(),
-                skip_if_absent: message.skip_if_absent,
-            }
-        }
-        Some(Specifier::GenericKey(message)) => LimitAction::GenericKey {
-            key: key(&message.descriptor_key, "generic_key"),
-            value: message.descriptor_value.clone(),
-        },
-        Some(Specifier::HeaderValueMatch(message)) => {
-            let here = path.field("header_value_match");
-            LimitAction::HeaderValueMatch {
-                key: key(&message.descriptor_key, "header_match"),
-                value: message.descriptor_value.clone(),
-                expect: value::flag(message.expect_match.as_ref(), true),
-                headers: matcher::headers(context, &here.field("headers"), &message.headers),
-            }
-        }
-        Some(_) => {
-            context.unsupported(path, "this action of a rate limit");
-            return None;
-        }
-        None => {
-            context.missing(path, "an action is required");
-            return None;
-        }
-    })
 }

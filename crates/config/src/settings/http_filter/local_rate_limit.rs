@@ -1,4 +1,4 @@
-use crate::settings::{Fraction, HeaderMatcher, HeaderMutations, TokenBucket};
+use crate::settings::{Fraction, HeaderMatcher, HeaderMutations, QueryMatcher, TokenBucket};
 
 /// `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`, of the filter or of a route.
 #[derive(Debug)]
@@ -17,8 +17,12 @@ pub struct LocalRateLimit {
     /// Of refusals.
     pub response_headers: HeaderMutations,
     pub descriptors: Vec<LimitDescriptor>,
-    /// What a request is described by; where it is empty, what its route says.
+    /// What a request is described by; where it is empty, what its route and its virtual host say.
     pub rate_limits: Vec<RateLimit>,
+    /// Which of those of routes and virtual hosts count.
+    pub stage: u32,
+    /// `vh_rate_limits`, of a route's settings only.
+    pub of_virtual_host: VirtualHostLimits,
     /// `local_rate_limit_per_downstream_connection`.
     pub per_connection: bool,
     /// `always_consume_default_token_bucket`, true when unset.
@@ -40,7 +44,20 @@ pub struct LimitDescriptor {
 /// `envoy.config.route.v3.RateLimit`: a descriptor, put together from what is known of a request. Where one of its parts is
 /// missing there is none.
 #[derive(Debug, Clone)]
-pub struct RateLimit(pub Vec<LimitAction>);
+pub struct RateLimit {
+    pub stage: u32,
+    pub actions: Vec<LimitAction>,
+}
+
+/// Whether the rate limits of a virtual host count for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VirtualHostLimits {
+    /// If the route has none.
+    #[default]
+    Override,
+    Include,
+    Ignore,
+}
 
 /// One entry of a descriptor.
 #[derive(Debug, Clone)]
@@ -55,8 +72,19 @@ pub enum LimitAction {
         /// Without the header there is no entry, but a descriptor.
         skip_if_absent: bool,
     },
+    QueryParameter {
+        name: Box<str>,
+        key: String,
+        /// Without the parameter there is no entry, but a descriptor.
+        skip_if_absent: bool,
+    },
     /// The client's, as the connection manager found it.
     RemoteAddress,
+    /// The network of so many bits that the client is in.
+    MaskedRemoteAddress {
+        v4: u8,
+        v6: u8,
+    },
     GenericKey {
         key: String,
         value: String,
@@ -67,5 +95,12 @@ pub enum LimitAction {
         /// Whether the headers have to match, or not to.
         expect: bool,
         headers: Vec<HeaderMatcher>,
+    },
+    QueryParameterValueMatch {
+        key: String,
+        value: String,
+        /// Whether the parameters have to match, or not to.
+        expect: bool,
+        parameters: Vec<QueryMatcher>,
     },
 }
