@@ -1,4 +1,4 @@
-//! Sees what the proxy is doing, now: reads counters in shared memory, asks for the rest while it is shown, and draws.
+#![doc = include_str!("../DESIGN.md")]
 
 mod app;
 mod arguments;

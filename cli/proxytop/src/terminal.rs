@@ -7,7 +7,9 @@ use anyhow::bail;
 use crossterm::cursor::{Hide, Show};
 use crossterm::event::{DisableMouseCapture, EnableMouseCapture};
 use crossterm::execute;
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use nix::sys::signal::{SigSet, Signal, raise};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -46,7 +48,10 @@ impl Screen {
 
     /// Forgets what is on the screen: the next frame is drawn whole.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not `Terminal::clear`: it asks the terminal where the cursor is, and the answer is read by another thread.
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        self.terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        Ok(())
     }
 
     /// To the shell, until it sends SIGCONT.
@@ -54,7 +59,7 @@ impl Screen {
         give_back();
         raise(Signal::SIGSTOP)?;
         enter()?;
-        self.terminal.clear()
+        self.clear()
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_stats::{LineagePath, LineageReader};
+use proxy_stats::{LineagePath, LineageReader, Watch};
 
 fuzz_target!(|data: &[u8]| {
     let Some((what, rest)) = data.split_first() else { return };
@@ -25,6 +25,10 @@ fuzz_target!(|data: &[u8]| {
     let path = LineagePath { directory: directory.path().to_owned(), prefix: "p_".into() };
     write(directory.path(), "p_control", &control);
     write(directory.path(), "p_base_1", &base);
+    let mut watch = Watch::new(path.clone());
+    for _ in 0..2 {
+        let _ = watch.look();
+    }
     let Ok(reader) = LineageReader::open(&path) else { return };
     let mut seen = HashSet::new();
     // What is wrong with it is told.

@@ -3,10 +3,10 @@
 //! The input is patches (position, value) on a small whole segment, so that nearly every one gets past the header.
 #![no_main]
 
-use std::io::{Seek, Write};
+use std::fs;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_stats::Reader;
+use proxy_stats::{LineagePath, Reader, Watch};
 
 fuzz_target!(|data: &[u8]| {
     let mut segment = segment();
@@ -20,9 +20,17 @@ fuzz_target!(|data: &[u8]| {
     if let [cut] = patches {
         segment.truncate(segment.len() - usize::from(*cut) * 4);
     }
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&segment).unwrap();
-    file.rewind().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = LineagePath { directory: directory.path().to_owned(), prefix: "p_".into() };
+    fs::write(directory.path().join("p_control"), control()).unwrap();
+    fs::write(path.segment(GENERATION), &segment).unwrap();
+    // A second look goes by what the first has found.
+    let mut watch = Watch::new(path.clone());
+    for _ in 0..2 {
+        let _ = watch.look();
+        assert!(watch.catalog().len() <= SLOTS * 2);
+    }
+    let file = fs::File::open(path.segment(GENERATION)).unwrap();
     let Ok(reader) = Reader::from_file(file) else { return };
     let mut seen = 0;
     // What is wrong with it is told; seeing more than there is room for is not possible.
@@ -30,11 +38,23 @@ fuzz_target!(|data: &[u8]| {
     assert!(seen <= SLOTS);
 });
 
+/// As `lineage/control.rs` has it: the segment is on the list, and led.
+fn control() -> Vec<u8> {
+    let mut words = vec![0; 512];
+    words[0] = u64::from_ne_bytes(*b"PRXLINES");
+    words[1] = 1 | 7 << 32;
+    words[2] = GENERATION;
+    words[4] = 1;
+    words[16] = GENERATION;
+    words.iter().flat_map(|word: &u64| word.to_ne_bytes()).collect()
+}
+
 /// One thread, [`SLOTS`] slots: every area in the order of the real file, as `layout.rs` of proxy-stats has it.
 fn segment() -> Vec<u8> {
     let mut words = vec![0u64; 64];
     words[0] = u64::from_ne_bytes(*b"PRXSTATS");
     words[1] = 2 | 1 << 32;
+    words[2] = GENERATION;
     words[3] = 7 | 4 << 32;
     words[9] = SLOTS as u64;
     words[10] = 2;
@@ -64,3 +84,4 @@ fn segment() -> Vec<u8> {
 }
 
 const SLOTS: usize = 32;
+const GENERATION: u64 = 5;

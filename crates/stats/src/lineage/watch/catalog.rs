@@ -34,7 +34,7 @@ impl Catalog {
                 Some(StatId(id))
             }
             hash_table::Entry::Vacant(vacant) => {
-                let end = u32::try_from(names.len() + name.len()).ok()?;
+                let end = u32::try_from(names.len() + name.len()).ok().filter(|end| *end <= MOST_BYTES)?;
                 let id = u32::try_from(ends.len()).ok()?;
                 vacant.insert(id);
                 names.push_str(name);
@@ -82,6 +82,9 @@ fn text<'a>(names: &'a str, ends: &[u32], id: u32) -> &'a str {
     let begin = id.checked_sub(1).map_or(0, |before| ends[before as usize]);
     &names[begin as usize..ends[id as usize] as usize]
 }
+
+/// Twice what a million names take, and as much again.
+const MOST_BYTES: u32 = 1 << 28;
 
 #[cfg(test)]
 mod tests {

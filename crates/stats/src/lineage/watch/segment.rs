@@ -94,6 +94,9 @@ impl WatchedSegment {
         // What is under no scope shows no longer from then on.
         let mut changed = std::mem::replace(&mut self.settled, settled) != settled;
         let (mut start, mut names) = (0, Names::default());
+        if self.reader.slots_used()? > MOST_SLOTS {
+            return Err(ReadError::Corrupt("more stats than any process has"));
+        }
         while start < self.reader.slots_used()? {
             let count = SLICE_SLOTS.min(self.reader.slots() - start);
             changed |= self.refresh_steadily(start, count, catalog, &mut names)?;
@@ -137,6 +140,9 @@ impl WatchedSegment {
     /// Something was taken away since: are the names that are in use still what they were?
     fn check_names(&mut self) -> Result<(), ReadError> {
         let used = self.reader.mark(word::SCOPES_USED, self.reader.capacity(Area::Scopes))?;
+        if used > u64::from(MOST_SLOTS) {
+            return Err(ReadError::Corrupt("more scopes than any process has"));
+        }
         let mut records = Vec::new();
         self.reader.read(Area::Scopes, 0, used, &mut records)?;
         let count = self.scopes.len();
@@ -341,5 +347,7 @@ fn record(records: &[u8], scope: u32) -> [u32; 3] {
 
 /// No stat has this number.
 pub(super) const NONE: u32 = u32::MAX;
+/// As many as a segment of ours can have: what is kept of one has a bound, whatever the file says.
+const MOST_SLOTS: u32 = 1 << 23;
 /// No version.
 const STALE: u64 = u64::MAX;
