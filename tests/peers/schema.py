@@ -85,6 +85,7 @@ MISTAKES = {
     "two actions": lambda c: route(c).update(direct_response={"status": 200}, route={"cluster": "a"}),
     "two kinds of path": lambda c: route(c)["match"].update(path="/a", prefix="/"),
     "a virtual host without domains": lambda c: manager(c)["route_config"]["virtual_hosts"][0].pop("domains"),
+    "an address in one piece": lambda c: listener(c).update(address="127.0.0.1:80"),
     "yes in quotes": lambda c: manager(c).update(use_remote_address="yes"),
 }
 for name, mistake in MISTAKES.items():

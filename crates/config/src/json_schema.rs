@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::constraint::{Constraint, Range, Rule};
+use crate::hint;
 use crate::schema::{self, Enum, Field, FieldKind, Form, Message, Shape};
 use crate::supported::FieldSupport;
 
@@ -135,8 +136,11 @@ impl Builder {
             Shape::Map => self.map(field),
         };
         if field.deprecated {
+            let instead = hint::replacement(message, &field.name);
+            let instead = instead.map_or(String::new(), |instead| format!(": use {instead}"));
+            let text = format!("`{}` is deprecated{instead}", field.name);
             // In place of siblings, which draft-07 ignores beside a reference.
-            value = json!({"allOf": [value], "deprecated": true, "deprecationMessage": "deprecated in Envoy's API"});
+            value = json!({"allOf": [value], "deprecated": true, "deprecationMessage": text});
         }
         value
     }
@@ -155,6 +159,8 @@ impl Builder {
             FieldKind::Int32 | FieldKind::Sint32 | FieldKind::Sfixed32 => {
                 integer(rule, i32::MIN.into(), i32::MAX.into())
             }
+            // Written in octal, which editors take for decimal: their YAML is 1.2.
+            FieldKind::Uint32 if field.name == "mode" => json!({"type": "integer", "minimum": 0}),
             FieldKind::Uint32 | FieldKind::Fixed32 => integer(rule, 0, u32::MAX.into()),
             FieldKind::Int64 | FieldKind::Sint64 | FieldKind::Sfixed64 => long(),
             FieldKind::Uint64 | FieldKind::Fixed64 => long(),
@@ -223,7 +229,8 @@ fn oneofs(message: &'static Message) -> Vec<Value> {
             _ if !required => members.push(json!({"not": {"anyOf": members.clone()}})),
             _ => {}
         }
-        rules.push(json!({"oneOf": members}));
+        // What is no mapping is told so elsewhere.
+        rules.push(json!({"if": {"type": "object"}, "then": {"oneOf": members}}));
     }
     rules
 }

@@ -82,7 +82,11 @@ fn addresses(
     let options = address::socket_options(context, &path.field("socket_options"), &message.socket_options);
     let keepalive = message.tcp_keepalive.as_ref();
     let here = path.field("address");
-    let own = listen_address(context, &here, message.address.as_ref(), options.clone(), keepalive);
+    let own = match message.listener_specifier {
+        // Of another kind, which is refused elsewhere.
+        Some(_) if message.address.is_none() => None,
+        _ => listen_address(context, &here, message.address.as_ref(), options.clone(), keepalive),
+    };
     let here = path.field("additional_addresses");
     let mut additional = Vec::with_capacity(message.additional_addresses.len());
     for (index, message) in message.additional_addresses.iter().enumerate() {
