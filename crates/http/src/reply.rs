@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::body::BodyError;
 use crate::h1::head::HeadError;
 use crate::headers::Headers;
-use crate::message::{LocalAnswer, Response, Version};
+use crate::message::{LocalAnswer, Response};
 use crate::name::HeaderId;
 use crate::stream::{ResponseFlags, StreamInfo};
 
@@ -74,7 +74,7 @@ impl LocalReply {
             UpgradeRefused => 403,
             BadPath => 400,
             RequestTooLarge => 413,
-            Downstream(HeadError::Malformed(_) | HeadError::NoHost(_) | HeadError::Underscore) => 400,
+            Downstream(HeadError::Malformed(_) | HeadError::NoHost | HeadError::Underscore) => 400,
             Downstream(HeadError::TransferCoding) => 501,
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => 431,
             Downstream(HeadError::Version) => 426,
@@ -113,7 +113,7 @@ impl LocalReply {
             Downstream(HeadError::Scheme) => "Forbidden",
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
             RequestTooLarge => "Payload Too Large",
-            NoRoute | NoCluster(_) | UpgradeRefused | BadPath | Downstream(HeadError::NoHost(_)) => "",
+            NoRoute | NoCluster(_) | UpgradeRefused | BadPath | Downstream(HeadError::NoHost) => "",
         }
     }
 
@@ -131,7 +131,7 @@ impl LocalReply {
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Downstream(HeadError::NoHost(_)) => return None,
+            Downstream(HeadError::NoHost) => return None,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             RequestTimeout
             | RequestHeadersTimeout
@@ -142,14 +142,6 @@ impl LocalReply {
                 return None;
             }
         })
-    }
-
-    /// The version in which the client is told: what could not be read is answered as HTTP/1.1.
-    pub fn version(self) -> Version {
-        match self {
-            LocalReply::Downstream(HeadError::NoHost(version)) => version,
-            _ => Version::Http11,
-        }
     }
 
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -173,7 +165,7 @@ impl LocalReply {
             UpgradeRefused => "upgrade_failed",
             BadPath => "path_normalization_failed",
             RequestTooLarge => "request_payload_too_large",
-            Downstream(HeadError::NoHost(_)) => "missing_host_header",
+            Downstream(HeadError::NoHost) => "missing_host_header",
             Downstream(HeadError::Version) => "low_version",
             Downstream(HeadError::Underscore) => "http1.unexpected_underscore",
             Downstream(HeadError::Scheme) => "http1.invalid_scheme",

@@ -5,7 +5,7 @@ import re
 
 LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([^\r\n\0]*)")
 REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.1")
-STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) ([^\r\n]*)")
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ([^\r\n]*)")
 UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Lines whose value is no one's to repeat.
 VOLATILE = {b"date": b"<date>", b"x-envoy-upstream-service-time": b"<ms>"}
@@ -42,8 +42,8 @@ class Message:
 
 
 def normal(key, value):
-    if key in VOLATILE:
-        return VOLATILE[key]
+    if key.lower() in VOLATILE:
+        return VOLATILE[key.lower()]
     if UUID.fullmatch(value):
         return b"<uuid>"
     return NAMES.get((key, value), value)

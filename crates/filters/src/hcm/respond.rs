@@ -63,14 +63,13 @@ impl Manager {
 
     /// Rewrites what the connection manager rewrites and finds the route; gives an answer where that ends it.
     fn prepare(&self, stream: &Rc<StreamInfo>, request: &mut Request, arrival: Arrival) -> Option<Response> {
-        if arrival.no_host {
-            let reply = LocalReply::Downstream(HeadError::NoHost(request.version));
-            return Some(reply.response(stream));
-        }
         for mutations in &self.settings.forwarding.early_mutations {
             mutate_request(mutations, request, &|| self.logs.format_context(stream));
         }
         stream.set_grpc(is_grpc_call(&request.headers));
+        if arrival.no_host {
+            return Some(LocalReply::Downstream(HeadError::NoHost).response(stream));
+        }
         let context = ForwardingContext {
             peer: stream.connection.remote.ip().map(|address| address.ip()),
             local_port: stream.connection.local.ip().map(|address| address.port()),

@@ -156,6 +156,9 @@ pub fn explain(manager: &HttpConnectionManager, asked: &Asked<'_>) -> Result<Exp
         underscores: manager.underscores,
     };
     let parsed = parse_request(asked.head, &rules)?.ok_or(HeadError::Malformed("head"))?;
+    if parsed.0.no_host {
+        return Err(HeadError::NoHost);
+    }
     let stream = stream(asked);
     let dry_run = DryRun { manager, asked, stream: &stream };
     Ok(dry_run.run(parsed.0.request))

@@ -20,7 +20,7 @@ pub fn normalize_host(request: &mut Request, settings: &Forwarding, local_port: 
     };
     if strips
         && let Some((host, port)) = split_port(request.authority())
-        && (settings.strip_port == StripPort::Any || Some(port) == local_port)
+        && (settings.strip_port == StripPort::Any || Some(port) == local_port.map(u32::from))
     {
         let host: SmallVec<[u8; 256]> = host.into();
         request.set_authority(&host);
@@ -39,7 +39,8 @@ fn without_dot(host: &[u8]) -> Option<SmallVec<[u8; 256]>> {
     Some(without)
 }
 
-fn split_port(host: &[u8]) -> Option<(&[u8], u16)> {
+/// The host and what stands for its port, which may be larger than a port can be, as in Envoy.
+fn split_port(host: &[u8]) -> Option<(&[u8], u32)> {
     let colon = memchr::memrchr(b':', host)?;
     let port = std::str::from_utf8(&host[colon + 1..]).ok()?.parse().ok()?;
     // A colon within brackets is part of an IPv6 address.

@@ -71,7 +71,7 @@ pub enum HeadError {
     #[error("HTTP/1.0")]
     Version,
     #[error("no host")]
-    NoHost(Version),
+    NoHost,
     /// `headers_with_underscores_action` is `REJECT_REQUEST`.
     #[error("an underscore in the name of a header")]
     Underscore,
@@ -87,7 +87,7 @@ pub struct RequestHead {
     pub close: bool,
     /// How many lines were dropped for an underscore in their name.
     pub dropped: usize,
-    /// It names no host, and is to be answered so ([`Http1Options::stream_error_on_invalid_message`]).
+    /// It names no host, and is to be answered so.
     pub no_host: bool,
 }
 
@@ -166,7 +166,7 @@ pub fn parse_request(
     let connection = connection_options(&request.headers);
     let close = connection.close || (version == Version::Http10 && !connection.keep_alive);
     let no_host = match take_target(&mut request, options) {
-        Err(HeadError::NoHost(_)) if options.stream_error_on_invalid_message => true,
+        Err(HeadError::NoHost) => true,
         taken => {
             taken?;
             false
@@ -542,7 +542,7 @@ mod tests {
             assert!(matches!(refused(bad), HeadError::Malformed(_)), "{bad:?}");
         }
         assert_eq!(refused("GET / HTTP/1.0\r\nHost: x\r\n\r\n"), HeadError::Version);
-        assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), HeadError::NoHost(Version::Http11));
+        assert!(request("GET / HTTP/1.1\r\n\r\n").unwrap().no_host);
     }
 
     #[test]

@@ -16,11 +16,13 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
     }
     match request.headers.take_first(HeaderId::HOST) {
         Some(host) => request.authority = host,
-        None if request.version == Version::Http10 && !request.path().starts_with(b"/") => {}
+        None if request.version == Version::Http10
+            && !request.path().starts_with(b"/")
+            && !options.refuse_absolute_url => {}
         None if request.version == Version::Http10 && !options.default_host_for_http_10.is_empty() => {
             request.set_authority(options.default_host_for_http_10.as_bytes());
         }
-        None => return Err(HeadError::NoHost(request.version)),
+        None => return Err(HeadError::NoHost),
     }
     if !valid_authority(request.authority()) {
         return Err(HeadError::Malformed("host"));
@@ -37,8 +39,7 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
         return Ok(());
     }
     if target.starts_with(b"/")
-        || (target == b"*" && request.method == Method::Options)
-        || (options.refuse_absolute_url && !request.authority().is_empty())
+        || (target == b"*" && (request.method == Method::Options || options.refuse_absolute_url))
     {
         return Ok(());
     }
@@ -47,6 +48,10 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
         t if t.len() > 8 && t[..8].eq_ignore_ascii_case(b"https://") => (Scheme::Https, 8),
         _ => return Err(HeadError::Malformed("target")),
     };
+    if options.refuse_absolute_url {
+        // What then has the form of a path that no route has.
+        return Ok(());
+    }
     let rest = &target[skip..];
     let split = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     if !names_a_host(&rest[..split], false) {

@@ -123,7 +123,7 @@ pub fn set_content_length(headers: &mut Headers, length: u64) {
 pub fn reason(status: u16) -> &'static str {
     match status {
         203 => "Non-Authoritative Information",
-        418 | 451 => "Unknown",
+        102 | 103 | 418 | 451 => "Unknown",
         599 => "Last Unassigned Server Error Code",
         _ => http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("Unknown"),
     }

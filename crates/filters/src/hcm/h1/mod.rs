@@ -276,7 +276,7 @@ impl Downstream {
                         if error == HeadError::Underscore {
                             manager.stats.http1().requests_rejected_with_underscores_in_headers.inc();
                         }
-                        if !matches!(error, HeadError::Version | HeadError::NoHost(_)) {
+                        if error != HeadError::Version {
                             stats.downstream_cx_protocol_error.inc();
                         }
                         return Poll::Ready(Ok(Start::Refused(LocalReply::Downstream(error))));

@@ -309,7 +309,7 @@ pub(super) async fn refuse(
 ) -> Result<(), CloseReason> {
     let info = Rc::clone(&downstream.info);
     let deadlines = Rc::clone(&downstream.deadlines);
-    let stream = Rc::new(StreamInfo::new(info, reply.version(), clock::now(), deadlines, manager.needs));
+    let stream = Rc::new(StreamInfo::new(info, Version::Http11, clock::now(), deadlines, manager.needs));
     stream.record.received.wire.set(downstream.read.borrow().len() as u64);
     let mut guard = StreamGuard::new(manager, &stream);
     let response = manager.finish(&stream, reply.response(&stream)).await;
