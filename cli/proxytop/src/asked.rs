@@ -25,6 +25,7 @@ pub(crate) struct Wanted {
     pub(crate) configuration: bool,
     /// Lines of the access log.
     pub(crate) log: bool,
+    pub(crate) version: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -150,6 +150,8 @@ impl Asker {
     fn run(mut self, orders: &Receiver<Order>) {
         let mut known = Asked::default();
         let mut pause = Duration::ZERO;
+        // The version may change with a hot restart.
+        let mut next_version = Instant::now();
         loop {
             match orders.recv_timeout(pause) {
                 Ok(Order::Act(action)) => {
@@ -163,7 +165,11 @@ impl Asker {
             // Where the log lies is in the configuration; asked once.
             wanted.configuration |= wanted.log && self.tail.is_none();
             let log = wanted.log;
-            if known.version.is_empty() || wanted.hosts || wanted.configuration {
+            wanted.version = Instant::now() >= next_version;
+            if wanted.version {
+                next_version = Instant::now() + VERSION_INTERVAL;
+            }
+            if wanted.version || wanted.hosts || wanted.configuration {
                 known = self.admin.look(wanted, &known, now_ms());
                 put(&self.asked, known.clone(), &self.events);
             }
@@ -229,6 +235,7 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+const VERSION_INTERVAL: Duration = Duration::from_secs(30);
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
 const MOST_LINES: usize = 2000;

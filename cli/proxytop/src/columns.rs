@@ -129,9 +129,37 @@ pub(crate) fn manual() -> String {
         for column in pane.columns() {
             let _ = writeln!(text, "  {} ({}): {}", column.head, column.key, column.about);
         }
+        if pane == Pane::Overview {
+            let _ = writeln!(
+                text,
+                "  Errors are counted by these stats, which may count a request more than once:"
+            );
+            for (flag, meaning, counter) in FLAGS {
+                let _ = writeln!(text, "  {flag}: {meaning} ({counter})");
+            }
+        }
     }
     text
 }
+
+/// What goes wrong, by the response flag that access logs have for it: flag, meaning, and the counter that is shown.
+pub(crate) const FLAGS: &[(&str, &str, &str)] = &[
+    ("NR", "no route", "http.*.no_route"),
+    ("NC", "no cluster", "http.*.no_cluster"),
+    ("UH", "no healthy host", "cluster.*.upstream_cx_none_healthy"),
+    ("UF", "connection to host failed", "cluster.*.upstream_cx_connect_fail"),
+    ("UO", "circuit breaker open", "cluster.*.upstream_rq_pending_overflow"),
+    ("UT", "request timed out", "cluster.*.upstream_rq_timeout"),
+    ("UC", "host closed the connection", "cluster.*.upstream_cx_destroy_remote_with_active_rq"),
+    ("UR", "host reset the stream", "cluster.*.upstream_rq_rx_reset"),
+    ("UPE", "host broke the protocol", "cluster.*.upstream_cx_protocol_error"),
+    ("URX", "retries used up", "cluster.*.upstream_rq_retry_limit_exceeded"),
+    ("DC", "client closed the connection", "http.*.downstream_cx_destroy_remote_active_rq"),
+    ("DR", "client reset the stream", "http.*.downstream_rq_rx_reset"),
+    ("DPE", "client broke the protocol", "http.*.downstream_cx_protocol_error"),
+    ("SI", "stream was idle", "http.*.downstream_rq_idle_timeout"),
+    ("OM", "overload", "http.*.downstream_rq_overload_close"),
+];
 
 macro_rules! columns {
     ($($head:literal $key:literal $width:literal $rank:literal $side:ident $about:literal;)*) => {
@@ -144,7 +172,7 @@ macro_rules! columns {
 }
 
 const OVERVIEW: &[Column] = columns! {
-    "HTTP" "name" 18 0 left "stat_prefix of the connection manager";
+    "HTTP" "name" 18 0 left "stat_prefix of the connection manager, or of a TCP proxy";
     "RQ/s" "requests_per_second" 6 0 right "requests a second";
     "ACTIVE" "requests_active" 6 1 right "requests under way";
     "CX" "connections" 6 1 right "connections that are open";

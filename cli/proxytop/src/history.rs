@@ -44,6 +44,7 @@ pub(crate) fn compare(before: &Snapshot, now: &Snapshot, subjects: &Subjects) ->
     let mut told = Told { at_ms: now.at_ms, events: Vec::new() };
     told.standing(before, now);
     told.generations(before, now);
+    told.starts(before, now);
     told.counters(before, now);
     told.clusters(before, now, subjects);
     let more = told.events.len().saturating_sub(MOST_AT_ONCE);
@@ -68,6 +69,7 @@ impl Told {
         if before.standing != now.standing && before.standing != Standing::Unknown {
             let (mood, text) = match now.standing {
                 Standing::Live => (Mood::Good, "it serves"),
+                Standing::Silent => (Mood::Bad, "its main thread has long flushed no stats: it may hang"),
                 Standing::Draining => (Mood::Warning, "it drains"),
                 Standing::Starting => (Mood::Plain, "it starts"),
                 Standing::Dead => (Mood::Bad, "its last process was killed; this is what it left"),
@@ -112,6 +114,14 @@ impl Told {
                 true => self.add("generation", Mood::Plain, format!("generation {number} has ended")),
                 false => self.add("generation", Mood::Bad, format!("generation {number} was killed")),
             }
+        }
+    }
+
+    /// Of an admin port, processes are not known.
+    fn starts(&mut self, before: &Snapshot, now: &Snapshot) {
+        let uptime = |snapshot: &Snapshot| snapshot.named("server.uptime");
+        if now.generations.is_empty() && uptime(now) < uptime(before) {
+            self.add("generation", Mood::Plain, "it was started anew".to_owned());
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) enum Standing {
     Unknown,
     /// It serves.
     Live,
+    /// Its main thread has not flushed stats for far longer than usual: it may hang.
+    Silent,
     /// It fails health checks or ends.
     Draining,
     /// It has not begun to serve.
@@ -127,6 +129,7 @@ impl Standing {
         match self {
             Standing::Unknown => "waiting",
             Standing::Live => "live",
+            Standing::Silent => "silent",
             Standing::Draining => "draining",
             Standing::Starting => "starting",
             Standing::Dead => "dead",
@@ -135,7 +138,14 @@ impl Standing {
     }
 
     pub(crate) fn of_name(name: &str) -> Standing {
-        let all = [Standing::Live, Standing::Draining, Standing::Starting, Standing::Dead, Standing::Gone];
+        let all = [
+            Standing::Live,
+            Standing::Silent,
+            Standing::Draining,
+            Standing::Starting,
+            Standing::Dead,
+            Standing::Gone,
+        ];
         all.into_iter().find(|standing| standing.name() == name).unwrap_or_default()
     }
 }

@@ -12,6 +12,8 @@ use crate::snapshot::Snapshot;
 pub(crate) struct Subjects {
     pub(crate) clusters: Vec<Subject>,
     pub(crate) managers: Vec<Subject>,
+    /// TCP proxies.
+    pub(crate) relays: Vec<Subject>,
     pub(crate) listeners: Vec<Subject>,
     /// `worker_0`, ...: connections, by listener.
     pub(crate) workers: Vec<Worker>,
@@ -44,6 +46,15 @@ macro_rules! stats {
 
         impl $name {
             const SUFFIXES: &[&str] = &[$($suffix,)*];
+        }
+
+        impl $name {
+            /// The one whose names end so.
+            #[allow(dead_code, reason = "not all kinds are looked up by name")]
+            pub(crate) fn of_suffix(suffix: &str) -> Option<$name> {
+                const ALL: &[$name] = &[$($name::$stat,)*];
+                ALL.iter().copied().find(|stat| $name::SUFFIXES[*stat as usize] == suffix)
+            }
         }
 
         impl Place for $name {
@@ -115,6 +126,15 @@ stats!(
 );
 
 stats!(
+    /// Of a TCP proxy.
+    Tcp {
+        ConnectionsTotal = "downstream_cx_total",
+        Received = "downstream_cx_rx_bytes_total",
+        Sent = "downstream_cx_tx_bytes_total",
+    }
+);
+
+stats!(
     /// Of a listener.
     Listener {
         ConnectionsTotal = "downstream_cx_total",
@@ -150,6 +170,7 @@ impl Subjects {
         let mut subjects = Subjects {
             clusters: kind(catalog, "cluster.", Cluster::SUFFIXES),
             managers: kind(catalog, "http.", Manager::SUFFIXES),
+            relays: kind(catalog, "tcp.", Tcp::SUFFIXES),
             listeners: kind(catalog, "listener.", Listener::SUFFIXES),
             workers: Vec::new(),
         };

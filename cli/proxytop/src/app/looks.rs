@@ -20,9 +20,7 @@ impl App {
     }
 
     fn show(&mut self, look: Arc<Snapshot>) {
-        // Of another process of ours: numbers mean something else.
-        let same_names = look.catalog.len() >= self.now.catalog.len();
-        if look.catalog.len() != self.names || !same_names {
+        if look.catalog.len() != self.names {
             self.subjects = Subjects::of(&look.catalog);
             self.names = look.catalog.len();
             self.by_name = stats::by_name(&look);

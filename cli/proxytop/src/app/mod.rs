@@ -168,6 +168,7 @@ impl App {
             hosts: self.pane == Pane::Hosts,
             configuration: self.pane == Pane::Routes,
             log: self.pane == Pane::AccessLog,
+            version: false,
         }
     }
 

@@ -83,7 +83,7 @@ fn title(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
     }
     let mood = match now.standing {
         Standing::Live => look.good(),
-        Standing::Draining | Standing::Starting => look.warning(),
+        Standing::Draining | Standing::Starting | Standing::Silent => look.warning(),
         Standing::Dead | Standing::Gone => look.bad(),
         Standing::Unknown => look.plain(),
     };

@@ -1,7 +1,8 @@
 //! What goes through the proxy as a whole.
 
 use super::{Facts, milliseconds};
-use crate::subjects::{Cluster, Manager, Place, Subject};
+use crate::columns::{FLAGS, Pane};
+use crate::subjects::{Cluster, Manager, Place, Subject, Tcp};
 use crate::table::{Cell, Row};
 
 /// Sums over all connection managers, a second where it says so.
@@ -36,6 +37,8 @@ pub(crate) fn sums(facts: &Facts<'_>) -> Sums {
         |stat: Manager| -> f64 { managers.iter().filter_map(|manager| facts.rate(manager, stat)).sum() };
     let value =
         |stat: Manager| -> u64 { managers.iter().map(|manager| manager.value(facts.now(), stat)).sum() };
+    let relayed =
+        |stat: Tcp| -> f64 { facts.subjects.relays.iter().filter_map(|relay| facts.rate(relay, stat)).sum() };
     let worst = |which: fn(&crate::snapshot::Points) -> f64| {
         let all = managers.iter().filter_map(|manager| facts.recent(manager.id(Manager::Time)));
         all.map(|points| which(&points)).filter(|value| value.is_finite()).max_by(f64::total_cmp)
@@ -58,8 +61,8 @@ pub(crate) fn sums(facts: &Facts<'_>) -> Sums {
             Manager::Status5xx,
         ]
         .map(rate),
-        received: rate(Manager::Received),
-        sent: rate(Manager::Sent),
+        received: rate(Manager::Received) + relayed(Tcp::Received),
+        sent: rate(Manager::Sent) + relayed(Tcp::Sent),
         p50: worst(|points| points.p50),
         p90: worst(|points| points.p90),
         p99: worst(|points| points.p99),
@@ -69,40 +72,46 @@ pub(crate) fn sums(facts: &Facts<'_>) -> Sums {
 /// What went wrong, by the flag that access logs have for it. Stats count some of these elsewhere as well, so they are not the
 /// same to the last one.
 pub(crate) fn flags(facts: &Facts<'_>) -> Vec<Flag> {
-    let of = |subjects: &[Subject], stat: &dyn Fn(&Subject) -> Option<proxy_stats::StatId>| {
-        let ids: Vec<_> = subjects.iter().filter_map(stat).collect();
+    let of = |subjects: &[Subject], id: &dyn Fn(&Subject) -> Option<proxy_stats::StatId>| {
+        let ids: Vec<_> = subjects.iter().filter_map(id).collect();
         let total = ids.iter().filter_map(|id| facts.total(Some(*id))).sum();
         (facts.rates(&ids).unwrap_or(0.0), total)
     };
-    let upstream = |stat: Cluster| of(&facts.subjects.clusters, &|subject| subject.id(stat));
-    let downstream = |stat: Manager| of(&facts.subjects.managers, &|subject| subject.id(stat));
-    let flag = |flag, meaning, (rate, total)| Flag { flag, meaning, rate, total };
-    vec![
-        flag("NR", "no route", downstream(Manager::NoRoute)),
-        flag("NC", "no cluster", downstream(Manager::NoCluster)),
-        flag("UH", "no healthy host", upstream(Cluster::NoneHealthy)),
-        flag("UF", "connection to host failed", upstream(Cluster::ConnectFail)),
-        flag("UO", "circuit breaker open", upstream(Cluster::PendingOverflow)),
-        flag("UT", "request timed out", upstream(Cluster::Timeout)),
-        flag("UC", "host closed the connection", upstream(Cluster::RemoteWithActive)),
-        flag("UR", "host reset the stream", upstream(Cluster::ReceivedReset)),
-        flag("UPE", "host broke the protocol", upstream(Cluster::ProtocolError)),
-        flag("URX", "retries used up", upstream(Cluster::RetryLimit)),
-        flag("DC", "client closed the connection", downstream(Manager::GoneWithActive)),
-        flag("DR", "client reset the stream", downstream(Manager::ReceivedReset)),
-        flag("DPE", "client broke the protocol", downstream(Manager::ProtocolError)),
-        flag("SI", "stream was idle", downstream(Manager::IdleTimeout)),
-        flag("OM", "overload", downstream(Manager::Overload)),
-    ]
+    let count = |counter: &str| match counter.split_once(".*.") {
+        Some(("cluster", stat)) => {
+            let stat = Cluster::of_suffix(stat);
+            of(&facts.subjects.clusters, &|subject| subject.id(stat?))
+        }
+        Some((_, stat)) => {
+            let stat = Manager::of_suffix(stat);
+            of(&facts.subjects.managers, &|subject| subject.id(stat?))
+        }
+        None => (0.0, 0),
+    };
+    let flag = |(flag, meaning, counter): &(&'static str, &'static str, &str)| {
+        let (rate, total) = count(counter);
+        Flag { flag, meaning, rate, total }
+    };
+    FLAGS.iter().map(flag).collect()
 }
 
-/// A row for each connection manager.
+/// A row for each connection manager, and for each TCP proxy.
 pub(crate) fn managers(facts: &Facts<'_>) -> Vec<Row> {
     let managers = facts.subjects.managers.iter();
-    managers
-        .filter(|manager| is_there(facts, manager, Manager::ConnectionsTotal))
-        .map(|m| row(facts, m))
-        .collect()
+    let managers = managers.filter(|manager| is_there(facts, manager, Manager::ConnectionsTotal));
+    let relays = facts.subjects.relays.iter();
+    let relays = relays.filter(|relay| is_there(facts, relay, Tcp::ConnectionsTotal));
+    managers.map(|manager| row(facts, manager)).chain(relays.map(|relay| relay_row(facts, relay))).collect()
+}
+
+/// What there is to say of bytes.
+fn relay_row(facts: &Facts<'_>, relay: &Subject) -> Row {
+    let name = format!("{} (tcp)", relay.name);
+    let mut cells = vec![Cell::None; Pane::Overview.columns().len()];
+    cells[0] = Cell::Text(name.clone());
+    cells[11] = Cell::bytes(facts.rate(relay, Tcp::Received));
+    cells[12] = Cell::bytes(facts.rate(relay, Tcp::Sent));
+    Row { key: name, cells }
 }
 
 fn row(facts: &Facts<'_>, manager: &Subject) -> Row {

@@ -34,6 +34,7 @@ impl AdminPort {
         reading.add_numbers(&numbers, MetricKind::Counter);
         reading.add_numbers(&gauges, MetricKind::Gauge(ImportMode::Accumulate));
         reading.add_histograms(&others);
+        reading.add_texts(&self.json("/stats?format=json&type=TextReadouts")?);
         self.catalog = reading.catalog;
         reading.values.resize(self.catalog.len(), Watch::ABSENT);
         let mut snapshot = Snapshot {
@@ -42,6 +43,7 @@ impl AdminPort {
             catalog: Arc::clone(&self.catalog),
             values: reading.values,
             quantiles: Arc::new(reading.quantiles),
+            texts: Arc::new(reading.texts),
             ..Snapshot::default()
         };
         snapshot.standing = match snapshot.named("server.state") {
@@ -76,6 +78,7 @@ struct Reading {
     catalog: Arc<Catalog>,
     values: Vec<u64>,
     quantiles: HashMap<StatId, Quantiles>,
+    texts: HashMap<StatId, String>,
 }
 
 impl Reading {
@@ -97,6 +100,16 @@ impl Reading {
         for stat in stats["stats"].as_array().into_iter().flatten() {
             if let (Some(name), Some(value)) = (stat["name"].as_str(), stat["value"].as_u64()) {
                 self.set(name, kind, value);
+            }
+        }
+    }
+
+    fn add_texts(&mut self, stats: &Value) {
+        for stat in stats["stats"].as_array().into_iter().flatten() {
+            if let (Some(name), Some(text)) = (stat["name"].as_str(), stat["value"].as_str())
+                && let Some(id) = self.set(name, MetricKind::TextReadout, Watch::ABSENT)
+            {
+                self.texts.insert(id, text.to_owned());
             }
         }
     }
@@ -157,6 +170,8 @@ mod tests {
             ] } }] }));
         let id = reading.catalog.find("h").unwrap();
         assert_eq!(reading.values[0], 3);
+        reading.add_texts(&json!({ "stats": [{ "name": "t", "value": "text" }] }));
+        assert_eq!(reading.texts[&reading.catalog.find("t").unwrap()], "text");
         let expected = Points { p50: 2.0, p90: 3.0, p99: 4.0, max: 5.0 };
         assert_eq!(reading.quantiles[&id], Quantiles { cumulative: expected, recent: None });
         assert_eq!(reading.catalog.find("never"), None);

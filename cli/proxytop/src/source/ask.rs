@@ -81,7 +81,7 @@ impl Admin {
     }
 
     fn fill(&self, wanted: Wanted, asked: &mut Asked) -> anyhow::Result<()> {
-        if asked.version.is_empty() {
+        if wanted.version || asked.version.is_empty() {
             asked.version = asked::version(&self.json("/server_info")?);
         }
         if wanted.hosts {

@@ -21,7 +21,18 @@ pub(crate) struct SharedMemory {
     ids: Ids,
     /// Pids by generation.
     pids: HashMap<u64, u32>,
+    silence: Silence,
     last: Snapshot,
+}
+
+/// Since when the main thread has not flushed, by its uptime.
+#[derive(Default)]
+struct Silence {
+    uptime: u64,
+    since_ms: u64,
+    flushes: u64,
+    /// Between two flushes, as far as was seen.
+    longest_ms: u64,
 }
 
 /// Stats that are read by process or thread.
@@ -43,6 +54,7 @@ impl SharedMemory {
             recent: Recent::default(),
             ids: Ids::default(),
             pids: HashMap::new(),
+            silence: Silence::default(),
             last: Snapshot { origin: format!("base-id {}", place.base_id), ..Snapshot::default() },
         }
     }
@@ -62,9 +74,13 @@ impl SharedMemory {
             generations,
             ..Snapshot::default()
         };
+        let mut texts = HashMap::new();
+        self.watch.for_each_text(|id, text| drop(texts.insert(id, text.to_owned())));
+        snapshot.texts = Arc::new(texts);
         let leader = self.watch.members().find(WatchedMember::leads);
         snapshot.standing = match (leader, snapshot.named("server.state")) {
             (None, _) if !snapshot.generations.iter().any(|generation| generation.lives) => Standing::Dead,
+            _ if self.silence.is_long(snapshot.named("server.uptime"), at_ms) => Standing::Silent,
             (_, 1) => Standing::Draining,
             (_, 2 | 3) => Standing::Starting,
             _ => Standing::Live,
@@ -150,6 +166,23 @@ impl Source for SharedMemory {
     }
 }
 
+impl Silence {
+    /// Whether it has lasted far longer than usual. How often stats are flushed is the configuration's affair.
+    fn is_long(&mut self, uptime: u64, at_ms: u64) -> bool {
+        let lasted = at_ms.saturating_sub(self.since_ms);
+        let limit = SILENCE_MS.max(self.longest_ms * 3);
+        if uptime == self.uptime && self.flushes > 0 {
+            return self.longest_ms > 0 && lasted > limit;
+        }
+        // Of the first flush it is not known when the one before was; a long silence that has ended is none of the usual ones.
+        if self.flushes > 1 && (self.longest_ms == 0 || lasted <= limit) {
+            self.longest_ms = self.longest_ms.max(lasted);
+        }
+        (self.uptime, self.since_ms, self.flushes) = (uptime, at_ms, self.flushes + 1);
+        false
+    }
+}
+
 impl Ids {
     fn follow(&mut self, watch: &Watch) {
         let catalog = watch.catalog();
@@ -174,5 +207,29 @@ impl Ids {
             requests_active: of_managers(Manager::Active),
             requests_total: of_managers(Manager::Requests),
         };
+    }
+}
+
+/// Three flushes at the default interval.
+const SILENCE_MS: u64 = 15_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_long_by_what_is_usual() {
+        let mut silence = Silence::default();
+        let flushes = [(0, 1000), (5, 3000), (10, 8000), (15, 13_000), (15, 28_000)];
+        assert_eq!(flushes.map(|(uptime, at)| silence.is_long(uptime, at)), [false; 5]);
+        assert!(silence.is_long(15, 28_001), "flushed every 5 s, then not for 15");
+        assert!(!silence.is_long(40, 40_000), "it is back");
+        assert!(silence.is_long(40, 55_001), "what it did once is not usual");
+        let mut slow = Silence::default();
+        for at in 0..5 {
+            assert!(!slow.is_long(at * 60, 1000 + at * 60_000));
+        }
+        assert!(!slow.is_long(240, 360_000), "it flushes once a minute");
+        assert!(slow.is_long(240, 430_000));
     }
 }

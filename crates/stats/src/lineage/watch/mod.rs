@@ -267,6 +267,13 @@ impl Watch {
             .for_each(|(id, sum)| visit(*id, sum));
     }
 
+    /// Calls `visit` with each text readout, as the leader has it.
+    pub fn for_each_text(&self, mut visit: impl FnMut(StatId, &str)) {
+        if let Some(first) = self.first_index().map(|first| &self.members[first]) {
+            first.texts().for_each(|(id, text)| visit(id, text));
+        }
+    }
+
     /// A text readout, as the leader has it.
     pub fn text(&self, name: &str) -> Option<&str> {
         let first = &self.members[self.first_index()?];

@@ -312,6 +312,10 @@ impl WatchedSegment {
         self.distributions.get(&slot).map(|(_, distribution)| distribution)
     }
 
+    pub(super) fn texts(&self) -> impl Iterator<Item = (StatId, &str)> {
+        self.texts.iter().map(|(slot, (_, text))| (StatId(self.ids[*slot as usize]), &**text))
+    }
+
     pub(super) fn text(&self, slot: u32) -> Option<&str> {
         self.texts.get(&slot).map(|(_, text)| &**text)
     }

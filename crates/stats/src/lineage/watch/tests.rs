@@ -175,6 +175,10 @@ fn numbers_stay_and_names_that_come_are_found() {
     assert_eq!(watch.catalog().find("cluster.1.total"), Some(id));
     assert_eq!((watch.values()[id.0 as usize], catalog.find("cluster.2.total")), (8, None));
     assert_eq!(watch.text("cluster.1.version"), Some("vvvvv"));
+    let mut texts = Vec::new();
+    watch.for_each_text(|id, text| texts.push(format!("{} {text}", watch.catalog().name(id))));
+    texts.sort_unstable();
+    assert_eq!(texts, ["cluster.1.version vvvvv", "cluster.2.version vvvv"]);
     let member = watch.members().next().unwrap();
     assert_eq!((member.generation(), member.lives(), member.leads()), (1, true, true));
     assert_eq!(member.sum_by_thread(&[id]).unwrap(), [8, 0]);
