@@ -37,6 +37,8 @@ pub struct Deadlines<const N: usize> {
 
 struct Local {
     start: Instant,
+    /// A moment and its tick: within a turn of the loop, [`Local::tick_at`] is asked for the same one again and again.
+    latest: Cell<(Instant, Tick)>,
     wheel: RefCell<Wheel>,
     driver: RefCell<Driver>,
 }
@@ -222,12 +224,24 @@ impl Local {
     }
 
     fn new() -> Self {
-        Self { start: clock::now(), wheel: RefCell::new(Wheel::new()), driver: RefCell::new(Driver::None) }
+        let start = clock::now();
+        Self {
+            start,
+            latest: Cell::new((start, 0)),
+            wheel: RefCell::new(Wheel::new()),
+            driver: RefCell::new(Driver::None),
+        }
     }
 
     /// The tick that has begun at `now`.
     fn tick_at(&self, now: Instant) -> Tick {
-        ticks(now.saturating_duration_since(self.start), 0)
+        let (at, tick) = self.latest.get();
+        if at == now {
+            return tick;
+        }
+        let tick = ticks(now.saturating_duration_since(self.start), 0);
+        self.latest.set((now, tick));
+        tick
     }
 
     /// The first tick that begins at `deadline` or after it.
