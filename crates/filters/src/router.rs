@@ -269,7 +269,7 @@ impl Router {
                 exchange.into_tunnel(&head, active)
             }
         };
-        let mut response = Response { body, tunnel, headers, ..Response::new(head.status) };
+        let mut response = Response { status: head.status, headers, body, tunnel, local: None };
         if !self.settings.suppress_envoy_headers && stream.is_request_complete() {
             set_service_time(&mut response.headers, now.saturating_duration_since(started));
         }

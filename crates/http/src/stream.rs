@@ -358,9 +358,9 @@ impl StreamInfo {
     }
 
     /// Such a response has come. Only the first one is passed on, as in Envoy, however many a host sends.
-    pub fn offer_interim(&self, interim: Interim) {
+    pub fn offer_interim(&self, interim: Box<Interim>) {
         if self.wants_interim.replace(false) {
-            *self.interim.borrow_mut() = Some(Box::new(interim));
+            *self.interim.borrow_mut() = Some(interim);
         }
     }
 

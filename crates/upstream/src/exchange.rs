@@ -42,7 +42,8 @@ pub enum Exchange {
 #[derive(Default)]
 pub(crate) struct Interims {
     count: u32,
-    first: Option<Interim>,
+    /// Boxed: seldom there, and exchanges are moved about.
+    first: Option<Box<Interim>>,
 }
 
 impl Interims {
@@ -57,7 +58,7 @@ impl Interims {
     ) -> Result<(), ExchangeError> {
         self.count += 1;
         match self.count {
-            1 => self.first = Some(Interim { status, headers: headers() }),
+            1 => self.first = Some(Box::new(Interim { status, headers: headers() })),
             MAX_INTERIMS.. => {
                 return Err(ExchangeError::Malformed(HeadError::Malformed("too many interim responses")));
             }
@@ -66,7 +67,7 @@ impl Interims {
         Ok(())
     }
 
-    pub(crate) fn take(&mut self) -> Option<Interim> {
+    pub(crate) fn take(&mut self) -> Option<Box<Interim>> {
         self.first.take()
     }
 }
@@ -202,7 +203,7 @@ impl Exchange {
     }
 
     /// The first response ahead of the final one, once it has come.
-    pub fn take_interim(&mut self) -> Option<Interim> {
+    pub fn take_interim(&mut self) -> Option<Box<Interim>> {
         match self {
             Exchange::Http1(exchange) => exchange.take_interim(),
             Exchange::Http2(exchange) => exchange.take_interim(),

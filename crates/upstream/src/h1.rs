@@ -187,7 +187,7 @@ impl Exchange {
     }
 
     /// See [`crate::exchange::Exchange::take_interim`].
-    pub fn take_interim(&mut self) -> Option<Interim> {
+    pub fn take_interim(&mut self) -> Option<Box<Interim>> {
         self.interims.take()
     }
 

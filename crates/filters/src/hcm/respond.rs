@@ -252,7 +252,7 @@ impl Manager {
             request.headers.remove(HeaderId::EXPECT);
             if knows_interim {
                 stream.want_interim();
-                stream.offer_interim(Interim { status: 100, headers: Headers::new() });
+                stream.offer_interim(Box::new(Interim { status: 100, headers: Headers::new() }));
             }
         }
     }
