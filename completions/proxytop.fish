@@ -6,7 +6,7 @@ complete -c proxytop -s i -l interval -d 'Time between two looks, in seconds' -r
 complete -c proxytop -l pane -d 'The pane to begin with, by its key or its name' -r
 complete -c proxytop -l size -d 'Size of the frame that --once prints' -r
 complete -c proxytop -l record -d 'Keeps every look in a file, for --replay' -r -F
-complete -c proxytop -l replay -d 'Shows what was recorded; the keys [ ] { } and space go through time' -r -F
+complete -c proxytop -l replay -d 'Shows what was recorded; the keys [ ] { } go through time' -r -F
 complete -c proxytop -l access-log -d 'The access log to follow [default: the first file that the configuration names]' -r -F
 complete -c proxytop -l once -d 'Prints one frame as text and ends'
 complete -c proxytop -l json -d 'Prints one look as JSON and ends'

@@ -332,8 +332,9 @@ def recording(session, terminal):
 
 def run(directory):
     session = Session(directory)
-    terminal = Terminal(directory, 80, 24)
+    terminal = None
     try:
+        terminal = Terminal(directory, 80, 24)
         terminal.line(f"cd {directory}; clear; {session.top('--allow-actions')}")
         every_pane(terminal)
         every_key(terminal)
@@ -347,7 +348,8 @@ def run(directory):
         terminal.keys("q")
         terminal.is_restored("--ascii")
     finally:
-        terminal.close()
+        if terminal:
+            terminal.close()
         session.end()
     print("a whole session: passed")
 

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     pub(crate) record: Option<PathBuf>,
 
-    /// Shows what was recorded; the keys [ ] { } and space go through time
+    /// Shows what was recorded; the keys [ ] { } go through time
     #[arg(long, value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
 

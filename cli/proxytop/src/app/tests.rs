@@ -163,6 +163,26 @@ fn stats_are_pinned_sorted_and_only_those_in_use() {
 }
 
 #[test]
+fn the_column_that_rows_are_sorted_by_is_seen() {
+    let mut app = sample::app((80, 24));
+    typed(&mut app, "2");
+    assert!(!drawn(&app).contains("OUT/s"));
+    typed(&mut app, ">>>>>>>>>>>>>");
+    assert_eq!(app.pane.columns()[app.view().sort.unwrap()].head, "OUT/s");
+    assert!(drawn(&app).contains("OUT/s") && drawn(&app).contains("CLUSTER"));
+    assert_eq!(app.row(0).unwrap().key, "api");
+}
+
+#[test]
+fn an_instance_is_chosen_from_several() {
+    let mut app = App::new(Duration::from_secs(1), (80, 24));
+    app.instances = vec!["base-id 1".to_owned(), "base-id 7".to_owned()];
+    typed(&mut app, "i");
+    assert!(drawn(&app).contains("base-id 7"));
+    assert_eq!(press(&mut app, &[KeyCode::Down, KeyCode::Down, KeyCode::Enter]), Some(Effect::Choose(1)));
+}
+
+#[test]
 fn a_pause_holds_the_picture_and_goes_on_with_the_newest() {
     let mut app = sample::app((80, 24));
     typed(&mut app, " ");

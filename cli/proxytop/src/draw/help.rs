@@ -21,7 +21,7 @@ pub(crate) fn lines(app: &App) -> Vec<String> {
     lines
 }
 
-fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is a first line");

@@ -120,7 +120,7 @@ impl Line<'_> {
         if flags.is_empty() {
             self.put(0, "none", self.look.quiet());
         }
-        let columns = usize::from(self.area.width / 40).max(1);
+        let columns = usize::from((self.area.width + 3) / 41).max(1);
         let room = FLAG_LINES * columns;
         for (at, flag) in flags.iter().take(room).enumerate() {
             let (line, column) = (at % FLAG_LINES, at / FLAG_LINES);
@@ -129,7 +129,7 @@ impl Line<'_> {
             let text = match at + 1 == room && rest > 0 {
                 true => format!("and {} more", rest + 1),
                 false => format!(
-                    "{:<3} {:<27}{:>5}{:>6}",
+                    "{:<3} {:<22}{:>6}{:>6}",
                     flag.flag,
                     flag.meaning,
                     units::number(flag.rate),
@@ -138,7 +138,7 @@ impl Line<'_> {
             };
             let y = self.y;
             self.y += line as u16;
-            self.put(column as u16 * 42, &text, style);
+            self.put(column as u16 * 41, &text, style);
             self.y = y;
         }
     }

@@ -12,10 +12,11 @@ use crate::table::Mood;
 type Placed = (usize, u16, u16);
 
 /// Columns that fit, in order. What is left over goes to text: to the name, or to all texts of a pane of texts.
-fn place(pane: Pane, width: u16) -> Vec<Placed> {
+fn place(pane: Pane, width: u16, sort: Option<usize>) -> Vec<Placed> {
     let columns = pane.columns();
     let mut ranks: Vec<usize> = (0..columns.len()).collect();
-    ranks.sort_by_key(|column| (columns[*column].rank, *column));
+    // What rows are sorted by is seen.
+    ranks.sort_by_key(|column| (*column != 0, sort != Some(*column), columns[*column].rank, *column));
     let (mut chosen, mut used) = (Vec::new(), 0);
     for column in ranks {
         let needed = columns[column].width + u16::from(!chosen.is_empty()) * GAP;
@@ -56,7 +57,7 @@ fn place(pane: Pane, width: u16) -> Vec<Placed> {
 
 /// The column whose head is there.
 pub(super) fn column_at(app: &App, x: u16) -> Option<usize> {
-    let placed = place(app.pane, app.size.0).into_iter();
+    let placed = place(app.pane, app.size.0, app.view().sort).into_iter();
     placed
         .filter(|(_, begin, width)| (*begin..begin + width + GAP).contains(&x))
         .map(|(column, ..)| column)
@@ -64,7 +65,7 @@ pub(super) fn column_at(app: &App, x: u16) -> Option<usize> {
 }
 
 pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
-    let placed = place(app.pane, area.width);
+    let placed = place(app.pane, area.width, app.view().sort);
     head(app, &placed, look, area, buffer);
     if app.order.is_empty() {
         let filtered = !app.table.rows.is_empty() && !app.view().filter.is_empty();
@@ -73,7 +74,12 @@ pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
             false if app.now.at_ms == 0 => "waiting for the first look",
             false => &app.table.empty,
         };
-        buffer.set_stringn(area.x, area.y + 1, said, area.width.into(), look.quiet());
+        for (line, text) in super::help::wrapped(said, 0, area.width.into()).iter().enumerate() {
+            let y = area.y + 1 + line as u16;
+            if y < area.bottom() {
+                buffer.set_stringn(area.x, y, text.trim_end(), area.width.into(), look.quiet());
+            }
+        }
         return;
     }
     let position = app.position();
@@ -147,7 +153,8 @@ fn write(
 /// The name of the chosen row, if it is cut.
 pub(super) fn cut_name(app: &App, width: u16) -> Option<String> {
     let position = app.position();
-    let (_, _, room) = place(app.pane, width).into_iter().find(|(column, ..)| *column == 0)?;
+    let (_, _, room) =
+        place(app.pane, width, app.view().sort).into_iter().find(|(column, ..)| *column == 0)?;
     let row = app.row(position.row).filter(|_| !position.key.is_empty())?;
     let name = row.cells[0].text();
     (app.pane != Pane::AccessLog && name.chars().count() > usize::from(room)).then_some(name)
@@ -161,7 +168,7 @@ pub(super) fn summary(app: &App, width: u16) -> String {
     if !filter.is_empty() {
         parts.push(format!("/{filter}"));
     }
-    let hidden = app.pane.columns().len() - place(app.pane, width).len();
+    let hidden = app.pane.columns().len() - place(app.pane, width, app.view().sort).len();
     if hidden > 0 {
         parts.push(format!("+{hidden} columns"));
     }
