@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use proxy_config::settings::{
-    DirectResponse, Domain, HeaderMutations, PathMatch, RequireTls, Route, RouteAction, RouteConfiguration,
-    RouteMatch, VirtualHost,
+    DirectResponse, Domain, HeaderMutations, Metadata, PathMatch, RequireTls, Route, RouteAction,
+    RouteConfiguration, RouteMatch, VirtualHost,
 };
 use proxy_http::route::{ClusterId, LookupContext, RouteTable};
 use proxy_http::{Headers, Method, Request, Version};
@@ -29,6 +29,7 @@ fn route(path: PathMatch) -> Arc<Route> {
         action: RouteAction::Direct(direct),
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        metadata: Metadata::default(),
         filters: Vec::new(),
     })
 }
@@ -42,6 +43,7 @@ fn table(domains: Vec<Domain>, routes: Vec<Arc<Route>>) -> RouteTable {
         response_headers: HeaderMutations::default(),
         rate_limits: Vec::new(),
         require_tls: RequireTls::None,
+        metadata: Metadata::default(),
         filters: Vec::new(),
     };
     let configuration = RouteConfiguration { virtual_hosts: vec![host], ..RouteConfiguration::default() };

@@ -258,6 +258,14 @@ impl StreamInfo {
         Rc::clone(value).downcast().ok()
     }
 
+    /// Gives `use_it` the dynamic metadata; false where no filter has kept anything.
+    pub fn with_metadata(
+        &self,
+        use_it: impl FnOnce(&serde_json::Map<String, serde_json::Value>) -> bool,
+    ) -> bool {
+        self.shared.get().is_some_and(|data| use_it(&data.metadata.borrow()))
+    }
+
     /// Filter state and dynamic metadata.
     pub fn filter_data(&self) -> &FilterData {
         self.shared.get_or_init(Box::default)

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_config::settings::{Cluster, ResponseFlags};
+use proxy_config::settings::{Cluster, Metadata, ResponseFlags};
 use proxy_runtime::clock;
 use smallvec::SmallVec;
 
@@ -76,6 +76,7 @@ pub trait UpstreamHost {
     fn address(&self) -> &Address;
     /// Its name; may be empty.
     fn hostname(&self) -> &str;
+    fn metadata(&self) -> &Metadata;
 }
 
 /// An attempt under way, where somebody wants to know of it; it ends when this is dropped.

@@ -138,6 +138,7 @@ fn host(
         region: &locality.region,
         zone: &locality.zone,
         sub_zone: &locality.sub_zone,
+        metadata: &endpoint.metadata,
     };
     Host::new(address, attributes, workers)
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use proxy_config::settings;
+use proxy_config::settings::{self, Metadata};
 use proxy_http::h1::stats::CODEC_DECLARED;
 use proxy_http::h2::Http2Stats;
 use proxy_http::route::ClusterId;
@@ -163,6 +163,10 @@ impl UpstreamHost for WorkerHost {
 
     fn hostname(&self) -> &str {
         &self.host.hostname
+    }
+
+    fn metadata(&self) -> &Metadata {
+        &self.host.metadata
     }
 }
 

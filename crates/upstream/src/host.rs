@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use proxy_config::settings::EndpointHealth;
+use proxy_config::settings::{EndpointHealth, Metadata};
 use proxy_net::Address;
 use proxy_runtime::WorkerIndex;
 
@@ -18,6 +18,7 @@ pub struct Host {
     pub region: Box<str>,
     pub zone: Box<str>,
     pub sub_zone: Box<str>,
+    pub metadata: Metadata,
     columns: Box<[HostColumn]>,
 }
 
@@ -50,6 +51,7 @@ impl Host {
             region: endpoint.region.into(),
             zone: endpoint.zone.into(),
             sub_zone: endpoint.sub_zone.into(),
+            metadata: endpoint.metadata.clone(),
             columns: (0..workers).map(|_| HostColumn::default()).collect(),
         }
     }
@@ -83,6 +85,7 @@ pub struct HostAttributes<'a> {
     pub region: &'a str,
     pub zone: &'a str,
     pub sub_zone: &'a str,
+    pub metadata: &'a Metadata,
 }
 
 /// All hosts of a cluster at one time; replaced as a whole.

@@ -1,6 +1,6 @@
 //! Header values with formats in them, at every level where a route configuration adds headers.
 
-use proxy_tests::{Backend, Bootstrap, Message, Proxy, only_proxyd};
+use proxy_tests::{Backend, Bootstrap, Message, Proxy, only_proxyd, yaml};
 
 /// `key: value` pairs as a list of `HeaderValueOption`.
 fn values(pairs: &[(&str, &str)]) -> String {
@@ -172,4 +172,38 @@ fn no_value_ends_its_line() {
         assert_eq!(message.header("x-injected"), Some("aevil: 1"));
         assert_eq!(message.header("evil"), None);
     }
+}
+
+#[test]
+fn metadata_of_routes_clusters_and_hosts() {
+    let backend = Backend::saying("ok");
+    let metadata = |value: &str| format!("metadata: {{filter_metadata: {{ns: {value}}}}}");
+    let value = "%METADATA(ROUTE:ns:a)% %METADATA(VIRTUAL_HOST:ns:a)% %METADATA(CLUSTER:ns:o)% %CLUSTER_METADATA(ns:a)% \
+                 %UPSTREAM_METADATA(ns:a)% %METADATA(UPSTREAM_HOST:ns)% [%METADATA(ROUTE:ns:none)%%METADATA(ROUTE)%\
+                 %DYNAMIC_METADATA(ns:a)%] %METADATA(CLUSTER:ns:a):3%";
+    let routes = format!(
+        "[{{match: {{prefix: /}}, route: {{cluster: backend}}, {}, response_headers_to_add: [{{header: {{key: x-told, \
+         value: '{value}'}}}}], request_headers_to_add: [{{header: {{key: x-early, value: '%CLUSTER_METADATA(ns:a)% \
+         [%UPSTREAM_METADATA(ns:a)%]'}}}}]}}]",
+        metadata("{a: route}")
+    );
+    let cluster = yaml(&metadata("{a: cluster, o: {z: 1, b: [two, true]}}"));
+    let mut bootstrap = Bootstrap::http(backend.address())
+        .routes(&routes)
+        .virtual_host_with(&metadata("{a: host}"))
+        .cluster_with("backend", &cluster.to_string());
+    let address = backend.address();
+    let endpoint = format!(
+        "{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}, {}}}",
+        address.ip(),
+        address.port(),
+        metadata("{a: upstream}")
+    );
+    let assignment =
+        format!("load_assignment: {{cluster_name: backend, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}");
+    bootstrap = bootstrap.cluster_with("backend", &assignment);
+    let proxy = Proxy::start(&bootstrap);
+    let told = "route host {\"b\":[\"two\",true],\"z\":1} cluster upstream {\"a\":\"upstream\"} [] clu";
+    assert_eq!(proxy.get("/").header("x-told"), Some(told));
+    assert_eq!(backend.request().header("x-early"), Some("cluster []"));
 }

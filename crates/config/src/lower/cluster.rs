@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3
 use envoy_types::pb::google::protobuf::Duration as DurationMessage;
 
 use super::address::Hosts;
-use super::{Context, address, any, endpoint, protocol, stats, value};
+use super::{Context, address, any, endpoint, metadata, protocol, stats, value};
 use crate::settings::{
     CircuitBreaker, Cluster, Discovery, Dns, DnsFamily, EndpointAddress, LbPolicy, UpstreamProtocol,
 };
@@ -42,6 +42,7 @@ pub(super) fn lower(context: &mut Context<'_>, path: &Path<'_>, message: &cluste
     let keepalive = connection.and_then(|options| options.tcp_keepalive.as_ref());
     Cluster {
         name: message.name.as_str().into(),
+        metadata: metadata::lower(message.metadata.as_ref()),
         alt_stat_name: Some(message.alt_stat_name.clone()).filter(|name| !name.is_empty()),
         localities: endpoint::localities(context, path, message.load_assignment.as_ref(), &discovery),
         discovery,

@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_v3;
 
 use super::address::{self, Hosts};
-use super::{Context, value};
+use super::{Context, metadata, value};
 use crate::settings::{
     Discovery, Endpoint, EndpointAddress, EndpointHealth, LocalityEndpoints, SocketAddress,
 };
@@ -80,6 +80,7 @@ fn endpoint(
     let weight_path = path.field("load_balancing_weight");
     let weight = message.load_balancing_weight.as_ref();
     let weight = value::number(context, &weight_path, weight, 1..=u32::MAX, 1);
+    let metadata = metadata::lower(message.metadata.as_ref());
     let here = path.field("endpoint");
     let message = match &message.host_identifier {
         Some(HostIdentifier::Endpoint(message)) => message,
@@ -97,7 +98,7 @@ fn endpoint(
     if hosts == Hosts::Names && matches!(address, EndpointAddress::Socket(SocketAddress::Pipe { .. })) {
         context.error(&here.field("pipe"), Code::BAD_ADDRESS, "a DNS cluster resolves names, not paths");
     }
-    Some(Endpoint { address, hostname: message.hostname.as_str().into(), weight, health })
+    Some(Endpoint { address, hostname: message.hostname.as_str().into(), weight, health, metadata })
 }
 
 /// `LocalityLbEndpoints.priority`: lte 128.

@@ -25,6 +25,7 @@ mod local_reply;
 mod log_filter;
 mod log_json;
 mod matcher;
+mod metadata;
 mod network;
 mod overload;
 mod protocol;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
-use super::{Context, header, http_filter, matcher, regex, route_action, value, virtual_host};
+use super::{Context, header, http_filter, matcher, metadata, regex, route_action, value, virtual_host};
 use crate::settings::{Fraction, PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch};
 use crate::{Code, Path};
 
@@ -86,6 +86,7 @@ fn route(
         action: action?,
         request_headers,
         response_headers,
+        metadata: metadata::lower(message.metadata.as_ref()),
         filters,
     })
 }

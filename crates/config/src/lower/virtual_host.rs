@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use envoy_types::pb::envoy::config::route::v3 as route_v3;
 
 use super::route::{RouteScope, routes};
-use super::{Context, header, http_filter, rate_limit, value};
+use super::{Context, header, http_filter, metadata, rate_limit, value};
 use crate::settings::{Domain, RequireTls, VirtualHost};
 use crate::{Code, Path};
 
@@ -52,6 +52,7 @@ fn virtual_host(
         response_headers,
         require_tls,
         rate_limits: rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits),
+        metadata: metadata::lower(message.metadata.as_ref()),
         filters: http_filter::of_route(context, path, &message.typed_per_filter_config),
     }
 }

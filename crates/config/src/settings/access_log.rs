@@ -177,7 +177,10 @@ impl LogNeeds {
                 Field::ResponseTrailersBytes => self.trailers = true,
                 _ => {}
             },
-            Operator::Network { .. } | Operator::Time(_) | Operator::Duration { .. } => {}
+            Operator::Metadata { .. }
+            | Operator::Network { .. }
+            | Operator::Time(_)
+            | Operator::Duration { .. } => {}
         }
     }
 

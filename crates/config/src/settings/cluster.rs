@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Http1Options, Http2Options, SocketAddress, SocketOption, StatsMatcher};
+use super::{Http1Options, Http2Options, Metadata, SocketAddress, SocketOption, StatsMatcher};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub struct Cluster {
     pub socket_options: Vec<SocketOption>,
     /// Decides on the cluster's own stats in place of the bootstrap's.
     pub stats_matcher: Option<StatsMatcher>,
+    pub metadata: Metadata,
 }
 
 impl Cluster {
@@ -108,6 +109,7 @@ pub struct Endpoint {
     /// `load_balancing_weight`, 1 when unset.
     pub weight: u32,
     pub health: EndpointHealth,
+    pub metadata: Metadata,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -71,12 +71,29 @@ pub enum Operator {
         raw: bool,
     },
     GrpcStatus(GrpcStatusForm),
+    /// `%METADATA%` and its like: a value as JSON, but texts as they are.
+    Metadata {
+        of: MetadataOf,
+        namespace: Box<str>,
+        path: Box<[Box<str>]>,
+    },
     ServerName(ServerNameSource),
     /// An address without its port, cut to a network of so many bits.
     Network {
         address: AddressOf,
         bits: Option<u8>,
     },
+}
+
+/// Whose metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataOf {
+    Route,
+    VirtualHost,
+    Cluster,
+    UpstreamHost,
+    /// What filters have noted of the stream.
+    Stream,
 }
 
 /// A header under one of two names, the second looked for where there is no first.
@@ -273,6 +290,7 @@ impl Operator {
         match self {
             Operator::Duration { .. } => true,
             Operator::Network { address, .. } => address.is_upstream(),
+            Operator::Metadata { of, .. } => *of == MetadataOf::UpstreamHost,
             Operator::Field(field) => match field {
                 Field::Address(address) | Field::Port(address) => address.is_upstream(),
                 Field::AccessLogType

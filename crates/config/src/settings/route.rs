@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use regex::bytes::Regex;
 
-use super::{Format, HeaderMatcher, Operator, QueryMatcher, RateLimit, RouteFilter};
+use super::{Format, HeaderMatcher, Metadata, Operator, QueryMatcher, RateLimit, RouteFilter};
 
 /// `RouteConfiguration`.
 #[derive(Debug, Default)]
@@ -32,6 +32,7 @@ pub struct VirtualHost {
     pub response_headers: HeaderMutations,
     pub require_tls: RequireTls,
     pub rate_limits: Vec<RateLimit>,
+    pub metadata: Metadata,
     /// `typed_per_filter_config`.
     pub filters: Vec<RouteFilter>,
 }
@@ -62,6 +63,7 @@ pub struct Route {
     pub action: RouteAction,
     pub request_headers: HeaderMutations,
     pub response_headers: HeaderMutations,
+    pub metadata: Metadata,
     /// `typed_per_filter_config`.
     pub filters: Vec<RouteFilter>,
 }

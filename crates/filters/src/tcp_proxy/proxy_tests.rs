@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proxy_config::settings::{CircuitBreaker, EndpointHealth};
+use proxy_config::settings::{CircuitBreaker, EndpointHealth, Metadata};
 use proxy_net::{Address, ConnectionId, ConnectionInfo, Io};
 use proxy_runtime::{WorkerIndex, clock, local_runtime};
 use proxy_stats::{Store, StoreOptions};
@@ -51,6 +51,7 @@ fn cluster_settings() -> settings::Cluster {
         freebind: false,
         socket_options: Vec::new(),
         stats_matcher: None,
+        metadata: Metadata::default(),
     }
 }
 
@@ -66,6 +67,7 @@ fn fixture(settings: settings::TcpProxy, host: Option<SocketAddr>) -> Fixture {
         region: "",
         zone: "",
         sub_zone: "",
+        metadata: &Metadata::default(),
     };
     let hosts = host.into_iter().map(|host| Arc::new(Host::new(Address::from(host), attributes, 1)));
     let hosts = HostSet { hosts: hosts.collect() };

@@ -3,7 +3,8 @@
 
 use std::io::Write;
 
-use proxy_config::settings::{Format, JsonFormat, Piece};
+use proxy_config::settings::{Format, JsonFormat, Operator, Piece};
+use serde_json::Value;
 
 use super::text::{cut, write_text};
 use super::{FormatContext, operator};
@@ -82,6 +83,14 @@ fn write_format(format: &Format, omit_empty: bool, context: &FormatContext<'_>, 
         out.push(b'"');
         return true;
     };
+    if let Operator::Metadata { of, namespace, path } = operator {
+        let mut told = false;
+        operator::with_metadata(*of, namespace, path, context, |value| {
+            told = write_metadata(value, *limit, out);
+            told
+        });
+        return told || write_null(omit_empty, out);
+    }
     let is_number = operator::is_number(operator);
     if !is_number {
         out.push(b'"');
@@ -95,6 +104,24 @@ fn write_format(format: &Format, omit_empty: bool, context: &FormatContext<'_>, 
         cut(out, start, *limit);
         escape(out, start);
         out.push(b'"');
+    }
+    true
+}
+
+/// Writes a value as it is; texts may be cut. False, with nothing written, for none.
+fn write_metadata(value: &Value, limit: Option<usize>, out: &mut Vec<u8>) -> bool {
+    match value {
+        Value::Null => return false,
+        Value::String(text) => {
+            out.push(b'"');
+            let start = out.len();
+            out.extend_from_slice(text.as_bytes());
+            cut(out, start, limit);
+            escape(out, start);
+            out.push(b'"');
+        }
+        // A write to a vector does not fail.
+        value => drop(write!(out, "{value}")),
     }
     true
 }

@@ -4,11 +4,13 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use proxy_config::settings::metadata;
 use proxy_config::settings::{
-    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, LogType, Operator, PathSource, Precision,
-    ResponseFlags, ServerNameSource, TimePoint,
+    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, LogType, MetadataOf, Operator, PathSource,
+    Precision, ResponseFlags, ServerNameSource, TimePoint,
 };
 use proxy_net::{Address, UpstreamAttempt};
+use serde_json::Value;
 
 use super::time::{self, number};
 use super::{FormatContext, query};
@@ -99,6 +101,13 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
                 None => false,
             }
         }
+        Operator::Metadata { of, namespace, path } => {
+            with_metadata(*of, namespace, path, context, |value| match value {
+                Value::Null => false,
+                Value::String(value) => text(Some(value.as_bytes()), out),
+                value => written(out, value),
+            })
+        }
         Operator::ServerName(source) => {
             let server_name = context.connection.server_name.as_deref().map(str::as_bytes);
             let host = context.request.map(Request::authority).filter(|host| !host.is_empty());
@@ -117,6 +126,35 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
                 None => written(out, address),
             })
         }
+    }
+}
+
+/// Gives `use_it` a value of metadata; false where there is none.
+pub(super) fn with_metadata(
+    of: MetadataOf,
+    namespace: &str,
+    path: &[Box<str>],
+    context: &FormatContext<'_>,
+    use_it: impl FnOnce(&Value) -> bool,
+) -> bool {
+    let route = || context.stream.and_then(|stream| stream.route());
+    match of {
+        MetadataOf::Route => route()
+            .is_some_and(|route| route.chosen().route().metadata.find(namespace, path).is_some_and(use_it)),
+        MetadataOf::VirtualHost => route().is_some_and(|route| {
+            route.chosen().virtual_host().metadata.find(namespace, path).is_some_and(use_it)
+        }),
+        MetadataOf::Cluster => context
+            .record
+            .cluster()
+            .is_some_and(|cluster| cluster.metadata.find(namespace, path).is_some_and(use_it)),
+        MetadataOf::UpstreamHost => context
+            .record
+            .last_attempt()
+            .is_some_and(|attempt| attempt.host.metadata().find(namespace, path).is_some_and(use_it)),
+        MetadataOf::Stream => context.stream.is_some_and(|stream| {
+            stream.with_metadata(|all| metadata::find(all, namespace, path).is_some_and(use_it))
+        }),
     }
 }
 

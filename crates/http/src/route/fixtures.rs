@@ -23,6 +23,7 @@ pub(crate) fn host(routes: Vec<Route>) -> VirtualHost {
         response_headers: HeaderMutations::default(),
         rate_limits: Vec::new(),
         require_tls: RequireTls::None,
+        metadata: Metadata::default(),
         filters: Vec::new(),
     }
 }
@@ -52,6 +53,7 @@ pub(crate) fn route(path: PathMatch, action: RouteAction) -> Route {
         action,
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        metadata: Metadata::default(),
         filters: Vec::new(),
     }
 }

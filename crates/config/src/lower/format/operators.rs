@@ -2,8 +2,8 @@
 
 use super::{FormatError, FormatFacts, Pieces, Written, is_header_name, time};
 use crate::settings::{
-    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, Moment, Operator, PathSource, Precision,
-    ServerNameSource, TimePoint,
+    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, MetadataOf, Moment, Operator, PathSource,
+    Precision, ServerNameSource, TimePoint,
 };
 
 /// Adds what `written` stands for.
@@ -90,6 +90,30 @@ fn with_parameter(written: &Written<'_>, facts: &FormatFacts) -> Result<Operator
                 Some(_) => return Err(written.refuse("SNI_ONLY, SNI_FIRST or HOST_FIRST")),
             })
         }
+        "METADATA" => {
+            let mut parts = written.parameter.unwrap_or_default().split(':');
+            let of = match parts.next() {
+                Some("ROUTE") => MetadataOf::Route,
+                Some("VIRTUAL_HOST") => MetadataOf::VirtualHost,
+                Some("CLUSTER") => MetadataOf::Cluster,
+                Some("UPSTREAM_HOST") => MetadataOf::UpstreamHost,
+                Some("DYNAMIC") => MetadataOf::Stream,
+                Some(source @ ("LISTENER" | "LISTENER_FILTER_CHAIN")) => {
+                    return Err(FormatError::Unsupported(format!("METADATA({source})")));
+                }
+                _ => return Err(written.refuse("ROUTE, VIRTUAL_HOST, CLUSTER, UPSTREAM_HOST or DYNAMIC")),
+            };
+            metadata(of, parts)
+        }
+        "CLUSTER_METADATA" => {
+            written.takes_no_length()?;
+            metadata(MetadataOf::Cluster, written.needs_parameter()?.split(':'))
+        }
+        "UPSTREAM_METADATA" => {
+            written.takes_no_length()?;
+            metadata(MetadataOf::UpstreamHost, written.needs_parameter()?.split(':'))
+        }
+        "DYNAMIC_METADATA" => metadata(MetadataOf::Stream, written.needs_parameter()?.split(':')),
         // Its parameter asks for blanks to be kept. None of our details has one.
         "RESPONSE_CODE_DETAILS" => {
             written.takes_no_length()?;
@@ -132,6 +156,12 @@ fn header_name(name: &str) -> Result<Option<Box<str>>, FormatError> {
     let lower = name.to_ascii_lowercase();
     // One header under two names, as in Envoy's header map.
     Ok(Some(if lower == "host" { ":authority".into() } else { lower.into() }))
+}
+
+/// A namespace and the way within it; without a namespace there is never a value, as in Envoy.
+fn metadata<'p>(of: MetadataOf, mut parts: impl Iterator<Item = &'p str>) -> Operator {
+    let namespace = parts.next().unwrap_or_default().into();
+    Operator::Metadata { of, namespace, path: parts.map(Box::from).collect() }
 }
 
 fn duration(written: &Written<'_>) -> Result<Operator, FormatError> {
@@ -328,12 +358,9 @@ const DURATIONS: &[(&str, TimePoint, TimePoint)] = &[
 /// What needs features that are not implemented: the operator is known, so the error says so.
 const UNSUPPORTED: &[&str] = &[
     "CEL",
-    "CLUSTER_METADATA",
     "CUSTOM_FLAGS",
     "DOWNSTREAM_LOCAL_CLOSE_REASON",
-    "DYNAMIC_METADATA",
     "FILTER_STATE",
-    "METADATA",
     "ROUTE_RESOLUTION_COUNT",
     "ROUTE_RESOLUTION_TIME_US",
     "SPAN_ID",
@@ -342,6 +369,5 @@ const UNSUPPORTED: &[&str] = &[
     "TRACE_ID",
     "UPSTREAM_FILTER_STATE",
     "UPSTREAM_LOCAL_CLOSE_REASON",
-    "UPSTREAM_METADATA",
     "XFCC_VALUE",
 ];
