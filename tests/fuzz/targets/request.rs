@@ -16,6 +16,10 @@ fuzz_target!(|data: &[u8]| {
 fn parse(data: &[u8]) -> Result<Option<(String, Framing, usize)>, HeadError> {
     let Some((head, length)) = parse_request(data, &RequestRules::plain(LIMITS))? else { return Ok(None) };
     let written = written(&head);
+    if head.no_host {
+        // It is refused, and goes no further.
+        return Ok(Some((written.escape_ascii().to_string(), head.framing, length)));
+    }
     let again = parse_request(&written, &RequestRules::plain(LIMITS_AGAIN));
     let Ok(Some((again, all))) = again else { panic!("not readable any more: {}", written.escape_ascii()) };
     assert_eq!(all, written.len(), "more than one request: {}", written.escape_ascii());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use proxy_tests::{Backend, Bootstrap, Proxy, Wire, only_proxyd};
+use proxy_tests::{Backend, Bootstrap, Proxy, Wire, http_protocol_options, only_proxyd};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -384,4 +384,38 @@ fn a_stream_that_comes_with_the_answer_to_the_last_ping_is_served() {
     answered.sort_unstable();
     assert_eq!((answered, goaways), (vec![1, 3], 2));
     assert_eq!(backend.requests().len(), 2);
+}
+
+/// The parameters of the SETTINGS that a connection begins with.
+fn settings_of(wire: &mut Wire) -> Vec<(u16, u32)> {
+    let head = wire.bytes(9);
+    assert_eq!((head[3], head[4]), (SETTINGS, 0));
+    let payload = wire.bytes(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize);
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    payload
+        .chunks(6)
+        .map(|entry| (u16::try_from(number(&entry[..2])).unwrap(), number(&entry[2..])))
+        .collect()
+}
+
+#[test]
+fn settings_of_ones_own_are_sent_to_clients_and_to_hosts() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let backend = Backend::raw(move |wire, _| {
+        wire.bytes(24);
+        tell.lock().unwrap().send(settings_of(wire)).unwrap();
+    });
+    let custom = "{allow_connect: false, custom_settings_parameters: [{identifier: 3, value: 77}, {identifier: 65000, value: 9}]}";
+    let cluster = format!("explicit_http_config: {{http2_protocol_options: {custom}}}");
+    let bootstrap = Bootstrap::http(backend.address())
+        .filter_with(&format!("http2_protocol_options: {custom}"))
+        .cluster_with("backend", &http_protocol_options(&cluster));
+    let proxy = Proxy::start(&bootstrap);
+    let mut wire = open(&proxy);
+    let settings = settings_of(&mut wire);
+    assert!(settings.contains(&(3, 77)) && settings.contains(&(65000, 9)), "{settings:?}");
+    wire.send(frame(SETTINGS, ACK, 0, &[])).send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&GET)));
+    let settings = told.recv().unwrap();
+    assert!(settings.contains(&(65000, 9)), "{settings:?}");
 }

@@ -87,9 +87,9 @@ fn the_admin_port_is_never_full() {
     assert_eq!(proxy.admin_get("/ready").status(), 200);
 }
 
-/// What a host that does not read leaves in the proxy, in bytes, of what a client sends after `greeting`. `stats` are those
-/// of the listener's filter.
-fn held_for_a_host(bootstrap: &Bootstrap, greeting: &str, stats: &str) -> u64 {
+/// A client that sends more than its host reads, after `greeting`; `judge` looks at what the proxy has read of it and what it
+/// holds, in bytes. `stats` are those of the listener's filter.
+fn against_a_slow_host(bootstrap: &Bootstrap, greeting: &str, stats: &str, judge: impl FnOnce(&Looks<'_>)) {
     let proxy = Proxy::start(bootstrap);
     let mut client = proxy.connect();
     if !greeting.is_empty() {
@@ -97,29 +97,42 @@ fn held_for_a_host(bootstrap: &Bootstrap, greeting: &str, stats: &str) -> u64 {
     }
     let mut sending = client.duplicate();
     let sender = std::thread::spawn(move || drop(sending.try_send(vec![7; 50_000_000])));
-    let (mut last, mut same) = (0, 0);
-    eventually("the proxy to stop reading", || {
-        let now = proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_total"));
-        same = if now > 1 << 16 && now == std::mem::replace(&mut last, now) { same + 1 } else { 0 };
-        (same > 20).then_some(())
+    judge(&Looks {
+        read: &|| proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_total")),
+        held: &|| {
+            proxy.stat("cluster.backend.upstream_cx_tx_bytes_buffered")
+                + proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_buffered"))
+        },
     });
-    let held = proxy.stat("cluster.backend.upstream_cx_tx_bytes_buffered")
-        + proxy.stat(&format!("{stats}.downstream_cx_rx_bytes_buffered"));
     drop(proxy);
     client.finish();
     sender.join().unwrap();
-    held
+}
+
+struct Looks<'a> {
+    read: &'a dyn Fn() -> u64,
+    held: &'a dyn Fn() -> u64,
 }
 
 /// `plain` without limits and with small ones.
 fn assert_limited(plain: &Bootstrap, greeting: &str, stats: &str) {
     // Envoy notices when it has read: 16 KiB at a time, up to the listener's limit at once.
+    const MOST: u64 = 64 << 10;
     let limit = "per_connection_buffer_limit_bytes: 8192";
     let limited = plain.clone().cluster_with("backend", limit).listener_with(limit);
-    let held = held_for_a_host(&limited, greeting, stats);
-    assert!(held <= 64 << 10, "{held} bytes");
-    let held = held_for_a_host(plain, greeting, stats);
-    assert!(held > 64 << 10, "{held} bytes");
+    against_a_slow_host(&limited, greeting, stats, |looks| {
+        let (mut last, mut same) = (0, 0);
+        eventually("the proxy to stop reading", || {
+            let now = (looks.read)();
+            same = if now > MOST && now == std::mem::replace(&mut last, now) { same + 1 } else { 0 };
+            (same > 20).then_some(())
+        });
+        let held = (looks.held)();
+        assert!(held <= MOST, "{held} bytes");
+    });
+    against_a_slow_host(plain, greeting, stats, |looks| {
+        eventually("more to be held", || ((looks.held)() > MOST).then_some(()));
+    });
 }
 
 #[test]

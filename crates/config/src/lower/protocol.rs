@@ -178,7 +178,7 @@ pub(super) fn http2(
     #[expect(deprecated, reason = "the older spelling is part of the v3 API")]
     let older = message.stream_error_on_invalid_http_messaging;
     let stream_error = message.override_stream_error_on_invalid_http_message.as_ref();
-    Http2Options {
+    let options = Http2Options {
         max_concurrent_streams,
         initial_stream_window,
         initial_connection_window,
@@ -191,7 +191,68 @@ pub(super) fn http2(
         max_window_updates,
         stream_error_on_invalid_message: value::flag(stream_error, older),
         allow_connect: message.allow_connect,
+        custom_settings: Box::default(),
+    };
+    custom_settings(context, path, message, options)
+}
+
+/// Adds `custom_settings_parameters`. One that has a field of its own counts as that field.
+fn custom_settings(
+    context: &mut Context<'_>,
+    path: &Path<'_>,
+    message: &core_v3::Http2ProtocolOptions,
+    mut options: Http2Options,
+) -> Http2Options {
+    let path = path.field("custom_settings_parameters");
+    let mut all = Vec::<(u16, u32)>::new();
+    for (index, parameter) in message.custom_settings_parameters.iter().enumerate() {
+        let here = path.index(index);
+        let (Some(identifier), Some(value)) = (&parameter.identifier, &parameter.value) else { continue };
+        let Ok(identifier) = u16::try_from(identifier.value) else { continue };
+        let value = value.value;
+        if all.iter().any(|(other, of_other)| *other == identifier && *of_other != value) {
+            context.error(
+                &here,
+                Code::INVALID,
+                format_args!("parameter {identifier} has another value before"),
+            );
+            continue;
+        }
+        let (field, named) = match identifier {
+            1 => ("hpack_table_size", &message.hpack_table_size),
+            3 => ("max_concurrent_streams", &message.max_concurrent_streams),
+            4 => ("initial_stream_window_size", &message.initial_stream_window_size),
+            2 => {
+                context.error(&here, Code::INVALID, "ENABLE_PUSH: server push is not supported");
+                continue;
+            }
+            8 => {
+                context.error(&here, Code::INVALID, "ENABLE_CONNECT_PROTOCOL is what allow_connect says");
+                continue;
+            }
+            _ => {
+                if !all.contains(&(identifier, value)) {
+                    all.push((identifier, value));
+                }
+                continue;
+            }
+        };
+        if named.as_ref().is_some_and(|named| named.value != value) {
+            context.error(&here, Code::INVALID, format_args!("{field} has another value"));
+        } else if identifier == 4 && value > MAX_31_BITS {
+            context.error(&here, Code::OUT_OF_RANGE, "a window is at most 2147483647 bytes");
+        } else {
+            match identifier {
+                1 => options.hpack_table_size = value,
+                3 => options.max_concurrent_streams = value,
+                _ => options.initial_stream_window = value,
+            }
+            all.push((identifier, value));
+        }
     }
+    all.retain(|(identifier, _)| !matches!(identifier, 1 | 3 | 4));
+    options.custom_settings = all.into();
+    options
 }
 
 fn keepalive(

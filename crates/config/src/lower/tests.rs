@@ -271,6 +271,28 @@ fn a_keepalive_field_of_0_switches_it_off() {
 }
 
 #[test]
+fn settings_that_have_a_field_agree_with_it() {
+    let with = |fields: &str| {
+        manager(&format!(
+            "http_filters: [{ROUTER}], route_config: {{}}, http2_protocol_options: {{{fields}}}"
+        ))
+    };
+    let custom = "custom_settings_parameters: [{identifier: 1, value: 100}, {identifier: 9, value: 7}, {identifier: 9, value: 7}]";
+    let options = &manager_of(&accepted(&with(custom))).http2.clone();
+    assert_eq!((options.hpack_table_size, &*options.custom_settings), (100, &[(9, 7)][..]));
+    accepted(&with(&format!("hpack_table_size: 100, {custom}")));
+    for wrong in [
+        "hpack_table_size: 99, custom_settings_parameters: [{identifier: 1, value: 100}]",
+        "custom_settings_parameters: [{identifier: 2, value: 1}]",
+        "custom_settings_parameters: [{identifier: 8, value: 1}]",
+    ] {
+        refused(&with(wrong), &[("invalid", "custom_settings_parameters[0]")]);
+    }
+    let twice = "custom_settings_parameters: [{identifier: 9, value: 7}, {identifier: 9, value: 8}]";
+    refused(&with(twice), &[("invalid", "custom_settings_parameters[1]")]);
+}
+
+#[test]
 fn terminal_filters_come_last_and_only_there() {
     refused(
         &listener(&format!("filter_chains: [{{filters: [{TCP}, {TCP}]}}]")),

@@ -32,6 +32,8 @@ struct Shared {
     preface: Preface,
     discarded: Cell<usize>,
     leaving: Cell<bool>,
+    /// To go into the first SETTINGS that is sent, in their form there.
+    custom_settings: RefCell<Vec<u8>>,
 }
 
 /// Watches that the first frame is the SETTINGS of the peer's preface (RFC 9113, section 3.4), which `h2` does not.
@@ -70,6 +72,8 @@ impl Preface {
 const CLIENT_PREFACE: usize = 24;
 /// What stands before the type in a frame's header. Bytes.
 const FRAME_LENGTH: usize = 3;
+/// Length of a frame's header. Bytes.
+const FRAME_HEAD: usize = 9;
 const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
 /// With PROTOCOL_ERROR, no stream having been processed.
@@ -104,7 +108,18 @@ impl Wire {
             preface: Preface::of(side),
             discarded: Cell::new(0),
             leaving: Cell::new(false),
+            custom_settings: RefCell::default(),
         }))
+    }
+
+    /// Has these parameters sent, identifier and value, besides those that `h2` knows of.
+    #[must_use]
+    pub fn with_settings(self, settings: &[(u16, u32)]) -> Wire {
+        *self.0.custom_settings.borrow_mut() = settings
+            .iter()
+            .flat_map(|(id, value)| id.to_be_bytes().into_iter().chain(value.to_be_bytes()))
+            .collect();
+        self
     }
 
     /// GOAWAY is being said: from now on [`farewell`] has its say on what is read.
@@ -204,6 +219,43 @@ impl Wire {
         }
         out.start += count;
         Ok(())
+    }
+
+    /// Takes the first frame of `buffers`, if that is `h2`'s SETTINGS, and adds the custom ones.
+    fn take_settings(&self, buffers: &[IoSlice<'_>]) -> Option<usize> {
+        let mut custom = self.0.custom_settings.borrow_mut();
+        if custom.is_empty() {
+            return None;
+        }
+        let bytes = &**buffers.first()?;
+        let [a, b, c, SETTINGS, 0, stream @ ..] = bytes.first_chunk::<FRAME_HEAD>()? else { return None };
+        let payload = bytes.get(FRAME_HEAD..)?;
+        let payload = payload.get(..usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c))?;
+        let length = u32::try_from(payload.len() + custom.len()).ok()?.to_be_bytes();
+        let frame = [&length[1..], &[SETTINGS, 0], stream, payload, &custom].concat();
+        let frame = [IoSlice::new(&frame)];
+        self.0.out.borrow_mut().take(&frame)?;
+        self.sent(&frame, frame[0].len());
+        *custom = Vec::new();
+        Some(FRAME_HEAD + payload.len())
+    }
+
+    /// Looks at what `h2` has written, the first `count` bytes of `buffers`. False: too much waits for the peer.
+    fn sent(&self, buffers: &[IoSlice<'_>], count: usize) -> bool {
+        let Some(guard) = &self.0.guard else { return true };
+        let mut left = count;
+        for buffer in buffers {
+            let part = left.min(buffer.len());
+            if guard.sent(&buffer[..part]) {
+                self.0.flooded.set(true);
+                return false;
+            }
+            left -= part;
+        }
+        if self.0.out.borrow().waiting().is_empty() {
+            guard.all_taken();
+        }
+        true
     }
 
     /// Writes what waits and `buffers` behind it.
@@ -309,6 +361,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.take_settings(buffers) {
+            return Poll::Ready(Ok(count));
+        }
         let taken = self.0.out.borrow_mut().take(buffers);
         let count = match taken {
             Some(count) => count,
@@ -321,19 +376,8 @@ impl AsyncWrite for Wire {
                 },
             },
         };
-        if let Some(guard) = &self.0.guard {
-            let mut left = count;
-            for buffer in buffers {
-                let part = left.min(buffer.len());
-                if guard.sent(&buffer[..part]) {
-                    self.0.flooded.set(true);
-                    return Poll::Ready(Err(io::Error::other("too many frames wait for the peer")));
-                }
-                left -= part;
-            }
-            if self.0.out.borrow().waiting().is_empty() {
-                guard.all_taken();
-            }
+        if !self.sent(buffers, count) {
+            return Poll::Ready(Err(io::Error::other("too many frames wait for the peer")));
         }
         Poll::Ready(Ok(count))
     }

@@ -70,7 +70,8 @@ pub(super) async fn open(
     let host = Rc::clone(&guard.host);
     let settings = &host.cluster.settings;
     let flood = FloodGuard::new(Side::Client, options, host.cluster.http2_stats());
-    let wire = Wire::new(io, ReadBuffer::new(), Side::Client, Some(flood));
+    let wire =
+        Wire::new(io, ReadBuffer::new(), Side::Client, Some(flood)).with_settings(&options.custom_settings);
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.initial_stream_window)

@@ -81,7 +81,8 @@ pub(super) async fn serve(
     guard: ConnectionGuard,
 ) -> Result<(), CloseReason> {
     let flood = FloodGuard::new(Side::Server, &manager.settings.http2, manager.stats.http2());
-    let wire = Wire::new(connection.io, connection.prefix, Side::Server, Some(flood));
+    let wire = Wire::new(connection.io, connection.prefix, Side::Server, Some(flood))
+        .with_settings(&manager.settings.http2.custom_settings);
     let shared = Rc::new(Shared {
         manager: Rc::clone(manager),
         info: connection.info,
