@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::app::Action;
 use crate::asked::{Asked, Wanted};
+use crate::fault::{self, Place};
 use crate::snapshot::Snapshot;
 use crate::source::Source;
 use crate::source::ask::Admin;
@@ -129,7 +130,10 @@ fn look(
         loop {
             let rest = interval.saturating_sub(begun.elapsed());
             match intervals.recv_timeout(rest) {
-                Ok(changed) => interval = changed,
+                Ok(changed) => {
+                    fault::at(Place::ChangeInterval);
+                    interval = changed;
+                }
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -158,7 +162,8 @@ impl Asker {
                     let told = self.admin.act(action);
                     let _ = self.events.send(Event::Told(told));
                 }
-                Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Look) => fault::at(Place::AskForMore),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let mut wanted = *lock(&self.wanted);

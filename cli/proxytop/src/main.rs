@@ -6,6 +6,7 @@ mod asked;
 mod collect;
 mod columns;
 mod draw;
+mod fault;
 mod history;
 mod json;
 mod live;

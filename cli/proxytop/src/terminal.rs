@@ -11,11 +11,12 @@ use crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use nix::sys::signal::{SigSet, Signal, raise};
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use ratatui::{Frame, Terminal};
 
-use crate::app::App;
+use crate::app::{App, Mode};
 use crate::draw::{self, Look};
+use crate::fault::{self, Place};
 
 /// Ours until dropped.
 pub(crate) struct Screen {
@@ -30,6 +31,8 @@ impl Screen {
         }
         let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
+            // To the end of the process: no other thread draws any more.
+            let _stdout = io::stdout().lock();
             give_back();
             default_hook(panic);
             std::process::exit(101);
@@ -43,7 +46,13 @@ impl Screen {
     }
 
     pub(crate) fn draw(&mut self, app: &App, look: Look) -> io::Result<()> {
-        self.terminal.draw(|frame| draw::frame(app, look, frame.area(), frame.buffer_mut())).map(drop)
+        let draw = |frame: &mut Frame<'_>| {
+            draw::frame(app, look, frame.area(), frame.buffer_mut());
+            if matches!(app.mode, Mode::Help(_)) {
+                fault::at(Place::DrawHelp);
+            }
+        };
+        self.terminal.draw(draw).map(drop)
     }
 
     /// Forgets what is on the screen: the next frame is drawn whole.
@@ -70,15 +79,17 @@ impl Drop for Screen {
 }
 
 fn enter() -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
     TAKEN.store(true, Ordering::SeqCst);
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, Hide)
+    execute!(stdout, EnterAlternateScreen, EnableMouseCapture, Hide)
 }
 
-/// As it was. Once is enough, and twice does no harm.
+/// As it was. Once is enough, and twice does no harm. Who comes second waits until the first is done.
 fn give_back() {
+    let mut stdout = io::stdout().lock();
     if TAKEN.swap(false, Ordering::SeqCst) {
-        let _ = execute!(io::stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
+        let _ = execute!(stdout, DisableMouseCapture, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }
