@@ -10,6 +10,7 @@ Needs tmux, and a proxytop built with debug assertions. Prints what it has seen,
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,15 +53,25 @@ def configuration(directory, port, backend):
         "clusters": [cluster("web", backend), cluster("dead", 1)]}}
 
 
-def serve_backend():
-    """A host that says ok; its port."""
+class Held:
+    """A request that is under way until it is released."""
+
+    def __init__(self):
+        self.arrived, self.released = threading.Event(), threading.Event()
+
+
+def serve_backend(held):
+    """A host that says ok, to /held when that is released; its port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def connection(peer):
         with peer:
             # The proxy is killed at times.
             with contextlib.suppress(ConnectionError):
-                while peer.recv(65536):
+                while request := peer.recv(65536):
+                    if request.startswith(b"GET /held "):
+                        held.arrived.set()
+                        held.released.wait()
                     peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     def accept():
@@ -149,8 +160,9 @@ class Session:
     def __init__(self, directory):
         self.directory = directory
         self.port = free_port()
+        self.held = Held()
         with open(f"{directory}/proxyd.json", "w", encoding="ascii") as file:
-            json.dump(configuration(directory, self.port, serve_backend()), file)
+            json.dump(configuration(directory, self.port, serve_backend(self.held)), file)
         self.where = ["--run-dir", f"{directory}/run"]
         self.shm = tempfile.mkdtemp(dir="/dev/shm")
         self.log = open(f"{directory}/log", "a", encoding="ascii")
@@ -164,11 +176,18 @@ class Session:
 
     def start(self):
         command = [PROXYD, "run", "-c", f"{self.directory}/proxyd.json", "--concurrency", "2", "--base-id", "3",
-                   "--confirm-after", "0.5", "--shm-dir", self.shm, "--file-flush-interval-msec", "200", *self.where]
+                   "--confirm-after", "0.5", "--drain-time-s", "1", "--shm-dir", self.shm, "--file-flush-interval-msec", "200", *self.where]
         self.proxy = subprocess.Popen(command, stdout=self.log, stderr=self.log)
 
     def top(self, *arguments):
         return " ".join([PROXYTOP, "--shm-dir", self.shm, *self.where, *arguments])
+
+    def accepts(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def pids(self):
         output = subprocess.run([PROXYCTL, "epochs", "--json", *self.where], capture_output=True, text=True, check=False)
@@ -182,6 +201,24 @@ class Session:
             os.kill(pid, signal.SIGKILL)
         self.proxy.wait()
         subprocess.run(["rm", "-rf", self.shm], check=False)
+
+
+def nothing_is_allowed(session, terminal):
+    before = session.pids()
+    terminal.line(f"clear; {session.top()}")
+    terminal.sees("base-id 3", "live", "Requests")
+    terminal.keys("a")
+    terminal.sees("actions are off: start proxytop with --allow-actions")
+    for line in range(5):
+        terminal.keys("a", *["Down"] * line, "Enter", "y", "Escape")
+    # The thread that would act is asked for this after all of them.
+    terminal.keys("7")
+    terminal.sees("prefix /dead")
+    assert session.pids() == before and session.accepts(), "nothing was done to the proxy"
+    status = subprocess.run([PROXYCTL, "status", *session.where], check=True, capture_output=True, text=True).stdout
+    assert "LIVE" in status, status
+    terminal.keys("q")
+    terminal.is_restored("keys that do nothing without --allow-actions")
 
 
 def every_pane(terminal):
@@ -292,6 +329,49 @@ def actions(terminal):
     print("actions are done after yes, and only then")
 
 
+def generations(screen):
+    """Numbers and states of the processes that have not ended, from their pane."""
+    rows = re.findall(r"^(\d+) +(starts|leads|drains|ended|killed) ", screen, re.MULTILINE)
+    return [(int(number), state) for number, state in rows if state != "ended"]
+
+
+def restart_by_key(session, terminal):
+    """A request that is under way keeps the old process until it is answered."""
+    answers = []
+    url = f"http://127.0.0.1:{session.port}/held"
+    asking = threading.Thread(target=lambda: answers.append(urllib.request.urlopen(url, timeout=PATIENCE).read()), daemon=True)
+    asking.start()
+    assert session.held.arrived.wait(PATIENCE), "the request arrives"
+    terminal.keys("5")
+    (old, _), = generations(terminal.sees("STATE", "leads"))
+    terminal.keys("a", "Down", "Down", "Down", "Down", "Enter")
+    terminal.sees("Restart hot?")
+    terminal.keys("y")
+    terminal.sees("a new process leads, after")
+    two = [(old, "drains"), (old + 1, "leads")]
+    terminal.until(lambda screen: generations(screen) == two, f"the generations {two}")
+    session.held.released.set()
+    terminal.until(lambda screen: generations(screen) == two[1:], f"the generations {two[1:]}")
+    asking.join(PATIENCE)
+    assert answers == [b"ok"], "the request outlives the restart"
+    session.proxy.wait()
+    print("a hot restart by key: two generations, then one")
+
+
+def drain_by_key(session, terminal):
+    terminal.keys("a", "Enter")
+    terminal.sees("Drain the listeners?")
+    terminal.keys("n")
+    terminal.sees("nothing was done")
+    assert session.accepts(), "nothing is drained without yes"
+    terminal.keys("a", "Enter", "y")
+    terminal.sees("done")
+    terminal.keys("9")
+    terminal.sees("listeners accept no more connections (1)")
+    assert not session.accepts(), "the listener has stopped"
+    print("a drain by key: events show it")
+
+
 def endings(session, terminal):
     terminal.keys("q")
     terminal.is_restored("q")
@@ -349,12 +429,16 @@ def run(directory):
     terminal = None
     try:
         terminal = Terminal(directory, 80, 24)
-        terminal.line(f"cd {directory}; clear; {session.top('--allow-actions')}")
+        terminal.line(f"cd {directory}")
+        nothing_is_allowed(session, terminal)
+        terminal.line(f"clear; {session.top('--allow-actions')}")
         every_pane(terminal)
         every_key(terminal)
         resizes(terminal)
         restarts(session, terminal)
         actions(terminal)
+        restart_by_key(session, terminal)
+        drain_by_key(session, terminal)
         endings(session, terminal)
         panics(session, terminal)
         recording(session, terminal)

@@ -46,6 +46,7 @@ pub(crate) fn compare(before: &Snapshot, now: &Snapshot, subjects: &Subjects) ->
     told.generations(before, now);
     told.starts(before, now);
     told.counters(before, now);
+    told.stops(before, now);
     told.clusters(before, now, subjects);
     let more = told.events.len().saturating_sub(MOST_AT_ONCE);
     told.events.truncate(MOST_AT_ONCE);
@@ -166,6 +167,16 @@ impl Told {
         }
     }
 
+    /// A drain has come to its end. Of a process that another has taken over from it says nothing.
+    fn stops(&mut self, before: &Snapshot, now: &Snapshot) {
+        let stopped = |snapshot: &Snapshot| snapshot.named("listener_manager.listener_stopped");
+        let alone = now.generations.iter().filter(|generation| generation.lives).count() <= 1;
+        if alone && before.same_processes(now) && stopped(now) > stopped(before) {
+            let count = risen(stopped(before), stopped(now));
+            self.add("drain", Mood::Warning, format!("listeners accept no more connections ({count})"));
+        }
+    }
+
     fn clusters(&mut self, before: &Snapshot, now: &Snapshot, subjects: &Subjects) {
         for cluster in &subjects.clusters {
             let change = |stat: Cluster| {
@@ -257,6 +268,18 @@ mod tests {
         assert_eq!(told(&over, &end), ["generation: generation 1 has ended"]);
         assert_eq!(told(&alone, &look(&[], &[(1, false, false)])), ["generation: generation 1 was killed"]);
         assert_eq!(told(&alone, &alone), [""; 0]);
+    }
+
+    #[test]
+    fn the_end_of_a_drain_is_told_but_not_of_a_process_that_was_replaced() {
+        let look =
+            |stopped, generations| look(&[("listener_manager.listener_stopped", stopped)], generations);
+        let (alone, both): (&[_], &[_]) = (&[(1, true, true)], &[(1, true, false), (2, true, true)]);
+        assert_eq!(
+            told(&look(0, alone), &look(2, alone)),
+            ["drain: listeners accept no more connections (2)"]
+        );
+        assert_eq!(told(&look(0, both), &look(2, both)), [""; 0]);
     }
 
     #[test]
