@@ -131,6 +131,9 @@ impl Router {
         if let Some(idle) = forward.idle_timeout {
             stream.set_timeout(StreamTimer::Idle, idle, now);
         }
+        if let Some(limit) = forward.flush_timeout {
+            stream.set_flush_timeout(limit);
+        }
         if let Some(duration) = forward.max_stream_duration {
             stream.set_timeout(StreamTimer::Duration, duration, now);
         }

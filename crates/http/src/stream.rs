@@ -62,6 +62,9 @@ pub struct StreamInfo {
     /// The limit on idling that is in force, pushed back at every byte.
     idle_timeout: Cell<Option<Duration>>,
     response_timeout: Cell<Option<Duration>>,
+    /// `stream_flush_timeout` or the route's `flush_timeout`.
+    flush_timeout: Cell<Option<Duration>>,
+    flushing: Cell<bool>,
     route: RefCell<Option<RouteEntry>>,
     route_cleared: Cell<bool>,
     /// HTTP filters that it passes by.
@@ -123,6 +126,8 @@ impl StreamInfo {
             deadlines,
             idle_timeout: Cell::new(None),
             response_timeout: Cell::new(None),
+            flush_timeout: Cell::new(None),
+            flushing: Cell::new(false),
             route: RefCell::new(None),
             route_cleared: Cell::new(false),
             disabled_filters: Cell::default(),
@@ -173,6 +178,35 @@ impl StreamInfo {
         if let Some(timeout) = self.idle_timeout.get() {
             self.deadlines.set(StreamTimer::Idle as usize, now + timeout);
         }
+    }
+
+    /// How long the client may take for the end of the response.
+    pub fn set_flush_timeout(&self, timeout: Option<Duration>) {
+        self.flush_timeout.set(timeout);
+    }
+
+    /// Whether that differs from how long it may idle.
+    pub fn limits_flush(&self) -> bool {
+        self.flush_timeout.get() != self.idle_timeout.get()
+    }
+
+    /// The host is done, what is left of the response waits for the client: that has a limit as a whole, in place of
+    /// those on idling, on the host's time and on the stream's, as in Envoy.
+    pub fn begin_flush(&self, now: Instant) {
+        if self.flushing.replace(true) {
+            return;
+        }
+        self.set_timeout(StreamTimer::Idle, None, now);
+        self.deadlines.clear(StreamTimer::Response as usize);
+        self.deadlines.clear(StreamTimer::Duration as usize);
+        if let Some(timeout) = self.flush_timeout.get() {
+            self.deadlines.set(StreamTimer::Idle as usize, now + timeout);
+        }
+    }
+
+    /// Whether [`StreamTimer::Idle`] stands for the limit on the response's end.
+    pub fn is_flushing(&self) -> bool {
+        self.flushing.get()
     }
 
     /// The request has arrived whole: its own limit is met, the response's starts.

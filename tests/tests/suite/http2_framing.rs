@@ -13,6 +13,8 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
+const INTERNAL_ERROR: u32 = 2;
+
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -418,4 +420,46 @@ fn settings_of_ones_own_are_sent_to_clients_and_to_hosts() {
     wire.send(frame(SETTINGS, ACK, 0, &[])).send(frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&GET)));
     let settings = told.recv().unwrap();
     assert!(settings.contains(&(65000, 9)), "{settings:?}");
+}
+
+/// Sends a request whose response gets no window, and waits until the end of it is given up.
+fn takes_no_body(proxy: &Proxy, path: &str) -> Fate {
+    let mut wire = proxy.connect();
+    let no_window = [&[0, 4], &0u32.to_be_bytes()[..]].concat();
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, &no_window));
+    let lines = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)];
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&lines)));
+    assert_eq!(fate(&mut wire), Fate::Answered);
+    fate(&mut wire)
+}
+
+#[test]
+fn the_end_of_a_response_is_taken_in_time_or_reset() {
+    let backend = Backend::raw(|wire, _| {
+        let response = if wire.head().target().contains("/chunked") {
+            "transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        } else {
+            "content-length: 2\r\n\r\nok"
+        };
+        wire.send(format!("HTTP/1.1 200 OK\r\n{response}"));
+    });
+    // By the connection manager's limit, by the route's, and by that on idling where there is no other. Limits of the
+    // host and the stream do not matter any more.
+    let route = "[{match: {prefix: /route}, route: {cluster: backend, flush_timeout: 0.2s}},
+                  {match: {prefix: /}, route: {cluster: backend, timeout: 0.1s, idle_timeout: 0.15s}}]";
+    for (limits, paths) in [
+        ("stream_flush_timeout: 0.2s", ["/", "/chunked"]),
+        ("stream_flush_timeout: 0s", ["/route", "/route/chunked"]),
+        ("stream_idle_timeout: 0.2s", ["/", "/chunked"]),
+    ] {
+        let proxy = Proxy::start(&Bootstrap::http(backend.address()).filter_with(limits).routes(route));
+        for path in paths {
+            assert_eq!(takes_no_body(&proxy, path), Fate::Reset(INTERNAL_ERROR), "{limits} {path}");
+        }
+        proxy.stat_becomes("http2.tx_flush_timeout", 2);
+        assert_eq!(proxy.stat("http2.tx_reset"), 2);
+        assert_eq!(proxy.stat("http.ingress.downstream_rq_idle_timeout"), 0);
+        assert_eq!(proxy.stat("http.ingress.downstream_rq_rx_reset"), 0);
+        proxy.stat_becomes("http.ingress.downstream_rq_active", 0);
+    }
 }

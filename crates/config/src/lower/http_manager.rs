@@ -25,9 +25,12 @@ pub(super) fn lower(
     let http1_path = path.field("http_protocol_options");
     let http2_path = path.field("http2_protocol_options");
     let kilobytes = path.field("max_request_headers_kb");
-    let stream_idle = path.field("stream_idle_timeout");
     let mut limit =
         |field: &str, message, default| value::limit(context, &path.field(field), message, default);
+    let stream_idle_timeout =
+        limit("stream_idle_timeout", message.stream_idle_timeout.as_ref(), Some(Duration::from_secs(300)));
+    let stream_flush_timeout =
+        limit("stream_flush_timeout", message.stream_flush_timeout.as_ref(), stream_idle_timeout);
     let request_timeout = limit("request_timeout", message.request_timeout.as_ref(), None);
     let request_headers_timeout =
         limit("request_headers_timeout", message.request_headers_timeout.as_ref(), None);
@@ -75,12 +78,8 @@ pub(super) fn lower(
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,
         max_stream_duration: common.max_stream_duration,
-        stream_idle_timeout: value::limit(
-            context,
-            &stream_idle,
-            message.stream_idle_timeout.as_ref(),
-            Some(Duration::from_secs(300)),
-        ),
+        stream_idle_timeout,
+        stream_flush_timeout,
         request_timeout,
         request_headers_timeout,
         safe_connection_duration: message.http1_safe_max_connection_duration,

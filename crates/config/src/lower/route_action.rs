@@ -52,6 +52,11 @@ pub(super) fn forward(
             &path.field("idle_timeout"),
             message.idle_timeout.as_ref(),
         ),
+        flush_timeout: value::override_limit(
+            context,
+            &path.field("flush_timeout"),
+            message.flush_timeout.as_ref(),
+        ),
         max_stream_duration: max_stream,
         priority,
         rate_limits: rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits),

@@ -53,6 +53,9 @@ pub struct HttpConnectionManager {
     pub max_stream_duration: Option<Duration>,
     /// `stream_idle_timeout`: 5 min when unset.
     pub stream_idle_timeout: Option<Duration>,
+    /// `stream_flush_timeout`: how long an HTTP/2 client may take for the end of a response that the host is done with;
+    /// `stream_idle_timeout` when unset.
+    pub stream_flush_timeout: Option<Duration>,
     pub request_timeout: Option<Duration>,
     pub request_headers_timeout: Option<Duration>,
     /// `http1_safe_max_connection_duration`: an HTTP/1 connection that has reached its duration ends with its next response.

@@ -116,6 +116,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// `idle_timeout` of the stream; outer `None`: the connection manager's, `Some(None)`: disabled.
     pub idle_timeout: Option<Option<Duration>>,
+    /// `flush_timeout`; outer `None`: the connection manager's, `Some(None)`: disabled.
+    pub flush_timeout: Option<Option<Duration>>,
     /// `max_stream_duration.max_stream_duration`.
     pub max_stream_duration: Option<Option<Duration>>,
     pub priority: Priority,

@@ -272,6 +272,7 @@ impl Manager {
     pub(super) fn set_stream_timeouts(&self, stream: &StreamInfo, now: Instant) {
         let settings = &self.settings;
         stream.set_timeout(StreamTimer::Idle, settings.stream_idle_timeout, now);
+        stream.set_flush_timeout(settings.stream_flush_timeout);
         if settings.request_timeout.is_some() {
             stream.set_timeout(StreamTimer::Request, settings.request_timeout, now);
         }

@@ -39,6 +39,7 @@ pub(crate) fn connection_manager() -> HttpConnectionManager {
         max_connection_duration: None,
         max_stream_duration: None,
         stream_idle_timeout: None,
+        stream_flush_timeout: None,
         request_timeout: None,
         request_headers_timeout: None,
         drain_timeout: Duration::from_secs(5),

@@ -46,6 +46,8 @@ pub struct BodySender {
     stream: SendStream<Queued>,
     queue: Rc<SendQueue>,
     chunk: Chunk,
+    /// What comes after `chunk`, where it was asked for before its turn.
+    ahead: Option<Box<Option<Result<Frame, BodyError>>>>,
     last: bool,
     finished: bool,
 }
@@ -114,7 +116,8 @@ impl Buf for Queued {
 impl BodySender {
     /// `finished`: the head ended the stream.
     pub fn new(stream: SendStream<Queued>, queue: &Rc<SendQueue>, finished: bool) -> BodySender {
-        BodySender { stream, queue: Rc::clone(queue), chunk: Chunk::empty(), last: false, finished }
+        let (queue, chunk) = (Rc::clone(queue), Chunk::empty());
+        BodySender { stream, queue, chunk, ahead: None, last: false, finished }
     }
 
     /// Whether `h2` has all of the message.
@@ -139,7 +142,11 @@ impl BodySender {
                 moved(count);
                 continue;
             }
-            match ready!(body.poll_frame(cx)) {
+            let frame = match self.ahead.take() {
+                Some(frame) => *frame,
+                None => ready!(body.poll_frame(cx)),
+            };
+            match frame {
                 Some(Ok(Frame::Data(chunk))) => {
                     self.chunk = chunk;
                     self.last = body.remaining() == Some(0);
@@ -157,6 +164,24 @@ impl BodySender {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether what is left of the message is known to be here, and waits for the peer alone.
+    pub fn holds_last(&self) -> bool {
+        !self.chunk.is_empty() && self.last
+    }
+
+    /// As [`BodySender::holds_last`], also where only the next frame of `body` tells that there is no more.
+    pub fn finds_last(&mut self, cx: &mut Context<'_>, body: &mut Body) -> bool {
+        if self.chunk.is_empty() || self.last {
+            return self.holds_last();
+        }
+        if self.ahead.is_none()
+            && let Poll::Ready(frame) = body.poll_frame(cx)
+        {
+            self.ahead = Some(Box::new(frame));
+        }
+        matches!(self.ahead.as_deref(), Some(None | Some(Ok(Frame::Trailers(_)))))
     }
 
     fn end(&mut self) -> Result<(), SendError> {

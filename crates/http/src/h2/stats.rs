@@ -8,7 +8,7 @@ stats_block! {
         counters: dropped_headers_with_underscores, goaway_sent, header_overflow, inbound_empty_frames_flood,
             inbound_priority_frames_flood, inbound_window_update_frames_flood, keepalive_timeout, outbound_control_flood,
             outbound_flood, requests_rejected_with_underscores_in_headers, rx_messaging_error, rx_reset, stream_refused_errors,
-            trailers, tx_reset;
+            trailers, tx_flush_timeout, tx_reset;
         gauges: outbound_control_frames_active: Accumulate, outbound_frames_active: Accumulate, pending_send_bytes: Accumulate, streams_active: Accumulate;
     }
 }
@@ -29,7 +29,6 @@ const CODEC_DECLARED: Declared = Declared {
         "header_list_size_too_large",
         "headers_cb_no_stream",
         "metadata_empty_frames",
-        "tx_flush_timeout",
     ],
     gauges: &["deferred_stream_close"],
     histograms: &["cookie_count", "cookie_size", "header_count", "header_list_size"],

@@ -88,6 +88,7 @@ pub(crate) fn forward(target: ClusterTarget) -> Forward {
         append_x_forwarded_host: false,
         timeout: None,
         idle_timeout: None,
+        flush_timeout: None,
         max_stream_duration: None,
         priority: Priority::Default,
         rate_limits: Vec::new(),

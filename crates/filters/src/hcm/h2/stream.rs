@@ -214,6 +214,8 @@ enum End {
     Whole,
     ByPeer,
     ByUs,
+    /// The host was done with it, the client did not take the end in time.
+    Unflushed,
 }
 
 async fn send_response(
@@ -261,6 +263,13 @@ async fn send_response(
             sender.reset(Reason::INTERNAL_ERROR);
             guard.reset_by_us();
         }
+        End::Unflushed => {
+            shared.codec_stats().tx_flush_timeout.inc();
+            shared.codec_stats().tx_reset.inc();
+            sender.reset(Reason::INTERNAL_ERROR);
+            // To everyone but the codec it is whole, as in Envoy.
+            guard.completed();
+        }
     }
 }
 
@@ -302,7 +311,7 @@ impl Future for Relay<'_> {
         match this.tunnel {
             None => Poll::Ready(End::Whole),
             // The client may still end it.
-            Some(_) => poll_rest(cx, this.shared, this.stream, this.sender),
+            Some(_) => poll_rest(cx, this.shared, this.stream, this.sender, &mut this.body),
         }
     }
 }
@@ -333,7 +342,10 @@ fn poll_body(
         }
         Poll::Pending => {}
     }
-    poll_rest(cx, shared, stream, sender)
+    if sender.holds_last() || (stream.limits_flush() && sender.finds_last(cx, body)) {
+        stream.begin_flush(clock::now());
+    }
+    poll_rest(cx, shared, stream, sender, body)
 }
 
 /// Ready when a limit passes, or the client resets the stream.
@@ -342,9 +354,18 @@ fn poll_rest(
     shared: &Shared,
     stream: &StreamInfo,
     sender: &mut BodySender,
+    body: &mut Body,
 ) -> Poll<End> {
     while let Poll::Ready(index) = stream.deadlines().poll_expired(cx) {
         if let Some(timer) = StreamTimer::from_index(index) {
+            if stream.is_flushing() || sender.finds_last(cx, body) {
+                stream.begin_flush(clock::now());
+                match timer {
+                    StreamTimer::Idle => return Poll::Ready(End::Unflushed),
+                    StreamTimer::Response | StreamTimer::Duration => continue,
+                    StreamTimer::Request => {}
+                }
+            }
             shared.manager.note_timeout(stream, timer, true);
             return Poll::Ready(End::ByUs);
         }
