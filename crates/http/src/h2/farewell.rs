@@ -5,12 +5,14 @@
 //! first came writes the pong before that stream's HEADERS, usually in one write. `h2` acts on the pong at once and drops
 //! the stream. A pong has no order among other frames, so what was read together is given to `h2` with the pong at its end.
 
+use super::frame::{ACK, CONTINUATION, END_HEADERS, HEAD, HEADERS, PING, length};
+
 /// Moves an answer to a ping behind the frames that follow it. `frames` begin where a frame begins; nothing is moved
 /// unless they also end where a frame ends, and outside a header block.
 pub(super) fn put_pong_last(frames: &mut [u8]) {
     let (mut at, mut pong, mut in_block) = (0, None, false);
     while let Some([a, b, c, kind, flags, ..]) = frames[at..].first_chunk::<HEAD>() {
-        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        let length = length(*a, *b, *c);
         match *kind {
             PING if flags & ACK != 0 && length == PAYLOAD => pong = Some(at),
             HEADERS | CONTINUATION => in_block = flags & END_HEADERS == 0,
@@ -29,13 +31,7 @@ pub(super) fn put_pong_last(frames: &mut [u8]) {
     }
 }
 
-/// RFC 9113, sections 4.1, 6.2, 6.7 and 6.10.
-const HEAD: usize = 9;
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Length of a ping's payload. Bytes.
 const PAYLOAD: usize = 8;
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use proxy_config::settings::Http2Options;
 use proxy_stats::{Counter, GaugeShare};
 
 use super::Http2Stats;
+use super::frame::{
+    CLIENT_PREFACE, CONTINUATION, DATA, END_STREAM, HEAD, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, length,
+};
 
 /// The frame heads of one direction of a connection.
 #[derive(Clone, Copy)]
@@ -93,7 +97,7 @@ impl Heads {
             }
             self.have = 0;
             let [a, b, c, kind, flags, ..] = self.head;
-            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            let length = length(a, b, c);
             self.skip = length;
             frame(length, kind, flags);
         }
@@ -108,7 +112,7 @@ impl FloodGuard {
     }
 
     pub fn new(side: Side, options: &Http2Options, stats: &Http2Stats) -> FloodGuard {
-        let preface = |has: bool| if has { PREFACE } else { 0 };
+        let preface = |has: bool| if has { CLIENT_PREFACE } else { 0 };
         FloodGuard {
             inbound: RefCell::new(Heads::new(preface(side == Side::Server))),
             outbound: RefCell::new(Heads::new(preface(side == Side::Client))),
@@ -233,32 +237,19 @@ impl FloodGuard {
     }
 }
 
-/// RFC 9113, sections 3.4, 4.1 and 6.
-const PREFACE: usize = 24;
-const HEAD: usize = 9;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn heads_are_found_however_the_bytes_are_cut() {
-        let mut bytes = vec![b'p'; PREFACE];
+        let mut bytes = vec![b'p'; CLIENT_PREFACE];
         for (length, kind) in [(5u8, DATA), (0, HEADERS), (200, WINDOW_UPDATE)] {
             bytes.extend_from_slice(&[0, 0, length, kind, END_STREAM, 0, 0, 0, 1]);
             bytes.extend(std::iter::repeat_n(0xff, length.into()));
         }
         for step in 1..bytes.len() {
-            let mut heads = Heads::new(PREFACE);
+            let mut heads = Heads::new(CLIENT_PREFACE);
             let mut seen = Vec::new();
             bytes.chunks(step).for_each(|piece| {
                 heads.scan(piece, |length, kind, flags| seen.push((length, kind, flags)));

@@ -7,6 +7,7 @@
 pub mod convert;
 mod farewell;
 pub mod flood;
+mod frame;
 pub mod keepalive;
 pub mod receive;
 pub mod send;

@@ -14,6 +14,7 @@ use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frame::{ACK, CLIENT_PREFACE, HEAD, SETTINGS, length};
 use super::{FloodGuard, Side, farewell};
 
 /// A handle; `h2` has one, the connection's task another.
@@ -68,14 +69,8 @@ impl Preface {
     }
 }
 
-/// Length of the text that a client's preface begins with. Bytes.
-const CLIENT_PREFACE: usize = 24;
 /// What stands before the type in a frame's header. Bytes.
 const FRAME_LENGTH: usize = 3;
-/// Length of a frame's header. Bytes.
-const FRAME_HEAD: usize = 9;
-const SETTINGS: u8 = 4;
-const ACK: u8 = 1;
 /// With PROTOCOL_ERROR, no stream having been processed.
 const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
@@ -228,16 +223,16 @@ impl Wire {
             return None;
         }
         let bytes = &**buffers.first()?;
-        let [a, b, c, SETTINGS, 0, stream @ ..] = bytes.first_chunk::<FRAME_HEAD>()? else { return None };
-        let payload = bytes.get(FRAME_HEAD..)?;
-        let payload = payload.get(..usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c))?;
+        let [a, b, c, SETTINGS, 0, stream @ ..] = bytes.first_chunk::<HEAD>()? else { return None };
+        let payload = bytes.get(HEAD..)?;
+        let payload = payload.get(..length(*a, *b, *c))?;
         let length = u32::try_from(payload.len() + custom.len()).ok()?.to_be_bytes();
         let frame = [&length[1..], &[SETTINGS, 0], stream, payload, &custom].concat();
         let frame = [IoSlice::new(&frame)];
         self.0.out.borrow_mut().take(&frame)?;
         self.sent(&frame, frame[0].len());
         *custom = Vec::new();
-        Some(FRAME_HEAD + payload.len())
+        Some(HEAD + payload.len())
     }
 
     /// Looks at what `h2` has written, the first `count` bytes of `buffers`. False: too much waits for the peer.
