@@ -409,7 +409,17 @@ def panics(session, terminal):
 def recording(session, terminal):
     terminal.line(f"clear; {session.top('--record', 'looks', '--interval', '0.2')}")
     terminal.sees("recording", "live")
-    time.sleep(1)
+    terminal.keys("Space")
+    terminal.sees("paused")
+
+    def times():
+        with open(f"{session.directory}/looks", encoding="utf-8") as file:
+            return [json.loads(line)["at_ms"] for line in file if line.endswith("\n")]
+
+    first = len(times())
+    terminal.until(lambda _: len(times()) >= first + 4, "looks in the file while the screen is paused")
+    found = times()
+    assert len(set(found)) == len(found), f"each look is recorded once, also during a pause: {found}"
     terminal.keys("q")
     terminal.is_restored("recording")
     terminal.line(f"clear; {PROXYTOP} --replay looks")

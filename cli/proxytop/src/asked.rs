@@ -113,7 +113,7 @@ fn health(status: &Value) -> &'static str {
 }
 
 /// As it is typed.
-pub(crate) fn address(message: &Value) -> String {
+fn address(message: &Value) -> String {
     let (socket, pipe) = (&message["socket_address"], &message["pipe"]["path"]);
     match (socket["address"].as_str(), pipe.as_str()) {
         (Some(ip), _) if ip.contains(':') => format!("[{ip}]:{}", socket["port_value"]),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::app::Action;
+use crate::app::{Action, MOST_LINES};
 use crate::asked::{Asked, Wanted};
 use crate::fault::{self, Place};
 use crate::snapshot::Snapshot;
@@ -243,4 +243,3 @@ pub(crate) fn now_ms() -> u64 {
 const VERSION_INTERVAL: Duration = Duration::from_secs(30);
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_millis(500);
-const MOST_LINES: usize = 2000;

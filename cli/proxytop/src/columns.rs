@@ -276,7 +276,7 @@ const ACCESS_LOG: &[Column] = columns! {
 
 const EVENTS: &[Column] = columns! {
     "TIME" "time" 9 0 left "time of day in UTC of the look that showed it";
-    "WHAT" "what" 10 0 left "generation, reload, drain, health, breaker, cluster, reset or source";
+    "WHAT" "what" 10 0 left "generation, state, drain, reload, health, breaker, cluster, listener, reset or source";
     "EVENT" "event" 50 0 left "what has changed";
 };
 

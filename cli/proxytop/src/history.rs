@@ -194,16 +194,7 @@ impl Told {
                     format!("{name}: {later} of {all} hosts are healthy (before: {earlier})"),
                 );
             }
-            for (stat, what) in [
-                (Cluster::BreakerCx, "connections"),
-                (Cluster::BreakerPending, "pending requests"),
-                (Cluster::BreakerRq, "requests"),
-                (Cluster::BreakerRetry, "retries"),
-                (Cluster::HighCx, "connections of high priority"),
-                (Cluster::HighPending, "pending requests of high priority"),
-                (Cluster::HighRq, "requests of high priority"),
-                (Cluster::HighRetry, "retries of high priority"),
-            ] {
+            for (stat, _, what) in Cluster::BREAKERS {
                 match change(stat) {
                     Some((0, _)) => {
                         self.add("breaker", Mood::Bad, format!("{name}: the limit of {what} is reached"));

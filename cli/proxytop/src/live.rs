@@ -2,29 +2,16 @@
 
 use std::sync::mpsc::{self, Receiver};
 
+use nix::sys::signal::Signal;
+
 use crate::app::{App, Effect, Mode};
 use crate::collect::{self, Collectors, Event, fetch};
 use crate::draw::Look;
+use crate::target::Target;
 use crate::terminal::{Screen, block_signals};
-use nix::sys::signal::Signal;
-
-/// What the loop is to do beside drawing.
-pub(crate) trait World {
-    /// Somebody chose one of several instances.
-    fn choose(
-        &mut self,
-        at: usize,
-        app: &App,
-        events: &mpsc::SyncSender<Event>,
-    ) -> anyhow::Result<Option<Collectors>>;
-    /// A look to be recorded.
-    fn record(&mut self, app: &App) -> anyhow::Result<()>;
-    /// Another place in recorded time.
-    fn seek(&mut self, at: usize, app: &mut App);
-}
 
 /// Runs until somebody quits; the signal that ended it, if one did.
-pub(crate) fn run(app: &mut App, look: Look, world: &mut dyn World) -> anyhow::Result<Option<Signal>> {
+pub(crate) fn run(app: &mut App, look: Look, target: &mut Target) -> anyhow::Result<Option<Signal>> {
     let signals = block_signals()?;
     let (sender, events) = mpsc::sync_channel(256);
     let mut screen = Screen::take()?;
@@ -34,36 +21,34 @@ pub(crate) fn run(app: &mut App, look: Look, world: &mut dyn World) -> anyhow::R
     app.resize(columns, lines);
     let mut collectors = None;
     if app.replay.is_some() {
-        world.seek(0, app);
+        target.seek(0, app);
     } else if app.instances.len() > 1 {
         app.mode = Mode::Instances(0);
     } else {
-        collectors = world.choose(0, app, &sender)?;
+        collectors = Some(target.choose(0, app, &sender)?);
     }
     loop {
         screen.draw(app, look)?;
-        match next(app, &events, collectors.as_ref(), world)? {
+        match next(app, &events, collectors.as_ref(), target)? {
             None => {}
             Some(Wish::Signal(Signal::SIGTSTP) | Wish::Effect(Effect::Suspend)) => screen.suspend()?,
             Some(Wish::Signal(signal)) => return Ok(Some(signal)),
-            Some(Wish::Effect(effect)) => match effect {
-                Effect::Quit => return Ok(None),
-                Effect::Suspend => {}
-                Effect::Redraw => screen.clear()?,
-                Effect::Interval(interval) => {
-                    collectors.as_ref().inspect(|collectors| collectors.set_interval(interval));
+            Some(Wish::Effect(Effect::Quit)) => return Ok(None),
+            Some(Wish::Effect(Effect::Redraw)) => screen.clear()?,
+            Some(Wish::Effect(Effect::Interval(interval))) => {
+                collectors.as_ref().inspect(|collectors| collectors.set_interval(interval));
+            }
+            Some(Wish::Effect(Effect::Act(action))) => {
+                let begun = collectors.as_ref().is_some_and(|collectors| collectors.act(action));
+                if !begun {
+                    app.told("not done: the proxy is still being asked for something else".to_owned());
                 }
-                Effect::Act(action) => {
-                    if !collectors.as_ref().is_some_and(|collectors| collectors.act(action)) {
-                        app.told("not done: the proxy is still being asked for something else".to_owned());
-                    }
-                }
-                Effect::Choose(at) => {
-                    app.begin_anew();
-                    collectors = world.choose(at, app, &sender)?;
-                }
-                Effect::Seek(at) => world.seek(at, app),
-            },
+            }
+            Some(Wish::Effect(Effect::Choose(at))) => {
+                app.begin_anew();
+                collectors = Some(target.choose(at, app, &sender)?);
+            }
+            Some(Wish::Effect(Effect::Seek(at))) => target.seek(at, app),
         }
         collectors.as_ref().inspect(|collectors| collectors.want(app.wanted()));
     }
@@ -79,7 +64,7 @@ fn next(
     app: &mut App,
     events: &Receiver<Event>,
     collectors: Option<&Collectors>,
-    world: &mut dyn World,
+    target: &mut Target,
 ) -> anyhow::Result<Option<Wish>> {
     let mut event = Some(events.recv()?);
     while let Some(happened) = event {
@@ -106,8 +91,9 @@ fn next(
             app.follow(lines, state);
         }
         if let Some(found) = fetch(&collectors.looks) {
+            // Also what a pause keeps from the screen.
+            target.record(&found, &app.asked)?;
             app.see(found);
-            world.record(app)?;
         }
     }
     Ok(None)

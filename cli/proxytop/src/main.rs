@@ -35,7 +35,6 @@ use crate::arguments::{Arguments, Size};
 use crate::collect::now_ms;
 use crate::columns::Pane;
 use crate::draw::Look;
-use crate::live::World;
 use crate::snapshot::Standing;
 use crate::target::Target;
 
@@ -91,8 +90,8 @@ fn once(arguments: &Arguments, target: &mut Target, app: &mut App) -> anyhow::Re
             if let (Standing::Unknown | Standing::Gone, Some(trouble)) = (look.standing, &look.trouble) {
                 bail!("{}: {trouble}", look.origin);
             }
+            target.record(&look, &app.asked)?;
             app.see(look);
-            target.record(app)?;
         }
         // What does not answer is told in its pane.
         app.hear(admin.look(app.wanted(), &app.asked, now_ms()));

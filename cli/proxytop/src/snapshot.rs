@@ -16,8 +16,6 @@ pub(crate) struct Snapshot {
     pub(crate) standing: Standing,
     /// Why this is not what is now, if it is not.
     pub(crate) trouble: Option<String>,
-    /// Empty while nothing is known.
-    pub(crate) version: String,
     pub(crate) catalog: Arc<Catalog>,
     /// By number in the catalog: see [`Watch::values`].
     pub(crate) values: Vec<u64>,

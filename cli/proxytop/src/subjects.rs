@@ -44,20 +44,9 @@ macro_rules! stats {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum $name { $($stat,)* }
 
-        impl $name {
-            const SUFFIXES: &[&str] = &[$($suffix,)*];
-        }
+        impl Stat for $name {
+            const ALL: &[(Self, &str)] = &[$(($name::$stat, $suffix),)*];
 
-        impl $name {
-            /// The one whose names end so.
-            #[allow(dead_code, reason = "not all kinds are looked up by name")]
-            pub(crate) fn of_suffix(suffix: &str) -> Option<$name> {
-                const ALL: &[$name] = &[$($name::$stat,)*];
-                ALL.iter().copied().find(|stat| $name::SUFFIXES[*stat as usize] == suffix)
-            }
-        }
-
-        impl Place for $name {
             fn place(self) -> usize {
                 self as usize
             }
@@ -147,19 +136,42 @@ stats!(
     }
 );
 
-/// Place of a stat in the table of its kind.
-pub(crate) trait Place {
+/// A stat that all subjects of a kind have.
+pub(crate) trait Stat: Copy + 'static {
+    /// Each with what its names end with.
+    const ALL: &[(Self, &str)];
+
+    /// In the table of its kind.
     fn place(self) -> usize;
+
+    /// The one whose names end so.
+    fn of_suffix(suffix: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == suffix).map(|(stat, _)| *stat)
+    }
+}
+
+impl Cluster {
+    /// Circuit breakers: a short name of each, and what it limits.
+    pub(crate) const BREAKERS: [(Cluster, &str, &str); 8] = [
+        (Cluster::BreakerCx, "cx", "connections"),
+        (Cluster::BreakerPending, "pend", "pending requests"),
+        (Cluster::BreakerRq, "rq", "requests"),
+        (Cluster::BreakerRetry, "retry", "retries"),
+        (Cluster::HighCx, "h:cx", "connections of high priority"),
+        (Cluster::HighPending, "h:pend", "pending requests of high priority"),
+        (Cluster::HighRq, "h:rq", "requests of high priority"),
+        (Cluster::HighRetry, "h:retry", "retries of high priority"),
+    ];
 }
 
 impl Subject {
     /// The number of one of its stats.
-    pub(crate) fn id(&self, stat: impl Place) -> Option<StatId> {
+    pub(crate) fn id(&self, stat: impl Stat) -> Option<StatId> {
         self.stats.get(stat.place()).copied().filter(|id| *id != NONE).map(StatId)
     }
 
     /// The value of one of its stats; 0 if it has none.
-    pub(crate) fn value(&self, snapshot: &Snapshot, stat: impl Place) -> u64 {
+    pub(crate) fn value(&self, snapshot: &Snapshot, stat: impl Stat) -> u64 {
         self.id(stat).and_then(|id| snapshot.value(id)).unwrap_or(0)
     }
 }
@@ -168,10 +180,10 @@ impl Subjects {
     /// Sorts the names of a catalog.
     pub(crate) fn of(catalog: &Catalog) -> Subjects {
         let mut subjects = Subjects {
-            clusters: kind(catalog, "cluster.", Cluster::SUFFIXES),
-            managers: kind(catalog, "http.", Manager::SUFFIXES),
-            relays: kind(catalog, "tcp.", Tcp::SUFFIXES),
-            listeners: kind(catalog, "listener.", Listener::SUFFIXES),
+            clusters: kind::<Cluster>(catalog, "cluster."),
+            managers: kind::<Manager>(catalog, "http."),
+            relays: kind::<Tcp>(catalog, "tcp."),
+            listeners: kind::<Listener>(catalog, "listener."),
             workers: Vec::new(),
         };
         subjects.managers.retain(|manager| manager.name != "admin");
@@ -228,22 +240,21 @@ fn thread_of(name: &str) -> Option<(&str, &str)> {
 }
 
 /// All subjects of one kind. Names of subjects may hold dots: one is a subject if it has the first stat of the table.
-fn kind(catalog: &Catalog, prefix: &str, suffixes: &'static [&'static str]) -> Vec<Subject> {
+fn kind<S: Stat>(catalog: &Catalog, prefix: &str) -> Vec<Subject> {
     let mut found: HashMap<&str, usize> = HashMap::new();
     let mut subjects = Vec::new();
-    let first = format!(".{}", suffixes[0]);
+    let first = format!(".{}", S::ALL[0].1);
     for id in catalog.ids() {
         let name = catalog.name(id).strip_prefix(prefix).and_then(|rest| rest.strip_suffix(&first));
         if let Some(name) = name {
             found.entry(name).or_insert_with(|| {
-                let stats = vec![NONE; suffixes.len()].into();
+                let stats = vec![NONE; S::ALL.len()].into();
                 subjects.push(Subject { name: name.to_owned(), stats, requests: vec![], errors: vec![] });
                 subjects.len() - 1
             });
         }
     }
-    let places: HashMap<&str, usize> =
-        suffixes.iter().enumerate().map(|(at, suffix)| (*suffix, at)).collect();
+    let places: HashMap<&str, usize> = S::ALL.iter().map(|(stat, suffix)| (*suffix, stat.place())).collect();
     for id in catalog.ids() {
         let Some(rest) = catalog.name(id).strip_prefix(prefix) else { continue };
         let dots = rest.rmatch_indices('.').take(3);

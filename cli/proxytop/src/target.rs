@@ -1,19 +1,21 @@
 //! What is looked at, as the command line says, and what is done beside drawing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use anyhow::bail;
 
 use crate::app::{App, Replay};
 use crate::arguments::Arguments;
+use crate::asked::Asked;
 use crate::collect::{Collectors, Event};
-use crate::live::World;
 use crate::record::{Recorder, Recording};
+use crate::snapshot::Snapshot;
 use crate::source::Source;
 use crate::source::admin::AdminPort;
 use crate::source::ask::Admin;
-use crate::source::instances::{self, Place};
+use crate::source::instances::{self, Instance};
 use crate::source::shared::SharedMemory;
 
 /// What the command line says.
@@ -25,7 +27,7 @@ pub(crate) struct Target {
 
 enum Which {
     /// Instances on this host, of which one is chosen.
-    Shared(Vec<Place>),
+    Shared(Vec<Instance>),
     Admin(String),
     Recorded(Recording),
 }
@@ -44,8 +46,8 @@ impl Target {
     /// What there is to choose from.
     pub(crate) fn names(&self) -> Vec<String> {
         match &self.which {
-            Which::Shared(places) => {
-                places.iter().map(|place| format!("base-id {}", place.base_id)).collect()
+            Which::Shared(instances) => {
+                instances.iter().map(|instance| format!("base-id {}", instance.base_id)).collect()
             }
             Which::Admin(_) | Which::Recorded(_) => Vec::new(),
         }
@@ -69,36 +71,37 @@ impl Target {
 
     fn open(&self, at: usize) -> anyhow::Result<(Box<dyn Source>, Admin)> {
         match &self.which {
-            Which::Shared(places) => {
-                let place = &places[at.min(places.len() - 1)];
-                let admin = Admin::Control { run_dir: place.run_dir.clone(), base_id: place.base_id };
-                Ok((Box::new(SharedMemory::new(place)), admin))
+            Which::Shared(instances) => {
+                let instance = &instances[at.min(instances.len() - 1)];
+                let admin = Admin::Control { run_dir: instance.run_dir.clone(), base_id: instance.base_id };
+                Ok((Box::new(SharedMemory::new(instance)), admin))
             }
             Which::Admin(url) => Ok((Box::new(AdminPort::new(url)?), Admin::port(url)?)),
             Which::Recorded(_) => bail!("what was recorded cannot be asked"),
         }
     }
-}
 
-impl World for Target {
-    fn choose(
-        &mut self,
+    /// Looks at one of several instances from now on.
+    pub(crate) fn choose(
+        &self,
         at: usize,
         app: &App,
         events: &SyncSender<Event>,
-    ) -> anyhow::Result<Option<Collectors>> {
+    ) -> anyhow::Result<Collectors> {
         let (source, admin) = self.open(at)?;
-        Collectors::start(source, admin, self.access_log.clone(), app.interval, events).map(Some)
+        Collectors::start(source, admin, self.access_log.clone(), app.interval, events)
     }
 
-    fn record(&mut self, app: &App) -> anyhow::Result<()> {
+    /// Keeps a look and the newest answers, if looks are to be recorded.
+    pub(crate) fn record(&mut self, look: &Arc<Snapshot>, asked: &Asked) -> anyhow::Result<()> {
         match &mut self.recorder {
-            Some(recorder) => recorder.write(&app.now, &app.asked),
+            Some(recorder) => recorder.write(look, asked),
             None => Ok(()),
         }
     }
 
-    fn seek(&mut self, at: usize, app: &mut App) {
+    /// Shows another place in recorded time.
+    pub(crate) fn seek(&self, at: usize, app: &mut App) {
         if let Which::Recorded(recording) = &self.which {
             let at = at.min(recording.len() - 1);
             // So many lead to it as lines of the overview can show.

@@ -1,4 +1,4 @@
-//! A frame without a terminal: `--once`, and what tests compare.
+//! A frame without a terminal, for `--once`.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

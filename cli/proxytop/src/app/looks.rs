@@ -124,4 +124,5 @@ impl App {
     }
 }
 
-const MOST_LINES: usize = 2000;
+/// Of a log, kept.
+pub(crate) const MOST_LINES: usize = 2000;

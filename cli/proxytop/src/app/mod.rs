@@ -16,6 +16,7 @@ use std::time::Duration;
 use proxy_stats::StatId;
 
 pub(crate) use self::actions::Action;
+pub(crate) use self::looks::MOST_LINES;
 use crate::asked::{Asked, Wanted};
 use crate::columns::Pane;
 use crate::history::History;
@@ -273,8 +274,6 @@ impl App {
     }
 
     pub(crate) fn with_facts<T>(&self, make: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let (first, second) = self.log.as_slices();
-        let log: Vec<String> = first.iter().chain(second).cloned().collect();
         make(&Facts {
             between: Between { now: &self.now, before: self.before.as_deref() },
             baseline: self.baseline.as_deref(),
@@ -282,7 +281,7 @@ impl App {
             asked: &self.asked,
             asked_before: self.asked_before.as_ref(),
             events: &self.history.events,
-            log: if self.pane == Pane::AccessLog { &log } else { &[] },
+            log: &self.log,
             log_first: self.log_first,
             log_shift: self.log_shift,
             log_state: &self.log_state,

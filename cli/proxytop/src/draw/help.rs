@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::style::{self, Look};
+use super::style::{self, Look, wrapped};
 use crate::app::App;
 
 /// All lines for the pane that is shown.
@@ -17,20 +17,6 @@ pub(crate) fn lines(app: &App) -> Vec<String> {
     lines.extend(wrapped(&format!("{}: {}", app.pane.name(), app.pane.about()), 0, width));
     for column in app.pane.columns() {
         lines.extend(wrapped(&format!("{:<11} {}", column.head, column.about), 12, width));
-    }
-    lines
-}
-
-pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is a first line");
-        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > width {
-            lines.push(format!("{:indent$}{word} ", ""));
-        } else {
-            line.push_str(word);
-            line.push(' ');
-        }
     }
     lines
 }

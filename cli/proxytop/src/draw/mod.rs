@@ -88,9 +88,8 @@ fn title(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
         Standing::Unknown => look.plain(),
     };
     left.push((now.standing.name().to_owned(), mood));
-    let version = if now.version.is_empty() { &app.asked.version } else { &now.version };
-    if !version.is_empty() {
-        left.push((version.clone(), look.plain()));
+    if !app.asked.version.is_empty() {
+        left.push((app.asked.version.clone(), look.plain()));
     }
     if let Some(leader) = now.generations.iter().find(|generation| generation.leads) {
         left.push((format!("generation {}", leader.number), look.plain()));

@@ -110,6 +110,21 @@ pub(super) fn cut_end(text: &str, width: usize, look: Look) -> String {
     shown
 }
 
+/// Lines of at most `width` characters, broken between words; all but the first are indented.
+pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is a first line");
+        if !line.trim().is_empty() && line.chars().count() + word.chars().count() > width {
+            lines.push(format!("{:indent$}{word} ", ""));
+        } else {
+            line.push_str(word);
+            line.push(' ');
+        }
+    }
+    lines
+}
+
 fn printable(character: char, look: Look) -> char {
     if character.is_control() || (look.ascii && !character.is_ascii()) { '?' } else { character }
 }

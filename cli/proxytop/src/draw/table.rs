@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::style::{Look, cut, cut_end};
+use super::style::{Look, cut, cut_end, wrapped};
 use crate::app::App;
 use crate::columns::{Column, Pane};
 use crate::table::Mood;
@@ -74,7 +74,7 @@ pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
             false if app.now.at_ms == 0 => "waiting for the first look",
             false => &app.table.empty,
         };
-        for (line, text) in super::help::wrapped(said, 0, area.width.into()).iter().enumerate() {
+        for (line, text) in wrapped(said, 0, area.width.into()).iter().enumerate() {
             let y = area.y + 1 + line as u16;
             if y < area.bottom() {
                 buffer.set_stringn(area.x, y, text.trim_end(), area.width.into(), look.quiet());
@@ -96,15 +96,8 @@ pub(super) fn draw(app: &App, look: Look, area: Rect, buffer: &mut Buffer) {
                 Mood::Plain if pinned && *column == 0 => look.strong(),
                 mood => look.of(mood),
             };
-            write(
-                &app.pane.columns()[*column],
-                &cell.text(),
-                (area.x + begin, y, *width),
-                look,
-                |x, text| {
-                    buffer.set_stringn(x, y, text, usize::from(*width), style);
-                },
-            );
+            let (indent, text) = fitted(&app.pane.columns()[*column], &cell.text(), *width, look);
+            buffer.set_stringn(area.x + begin + indent, y, text, usize::from(*width), style);
         }
         if chosen {
             buffer.set_style(Rect { x: area.x, y, width: area.width, height: 1 }, look.chosen());
@@ -136,18 +129,13 @@ fn head(app: &App, placed: &[Placed], look: Look, area: Rect, buffer: &mut Buffe
     }
 }
 
-fn write(
-    column: &Column,
-    text: &str,
-    (x, _, width): (u16, u16, u16),
-    look: Look,
-    put: impl FnOnce(u16, String),
-) {
+/// A text as long as its column allows, and how far from the column's beginning it stands.
+fn fitted(column: &Column, text: &str, width: u16, look: Look) -> (u16, String) {
     // A line of a log is read from its beginning.
     let text =
         if column.key == "line" { cut_end(text, width.into(), look) } else { cut(text, width.into(), look) };
     let length = text.chars().count() as u16;
-    put(if column.right { x + width - length.min(width) } else { x }, text);
+    (if column.right { width.saturating_sub(length) } else { 0 }, text)
 }
 
 /// The name of the chosen row, if it is cut.

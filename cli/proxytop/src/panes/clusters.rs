@@ -54,20 +54,11 @@ fn success(facts: &Facts<'_>, cluster: &Subject) -> Cell {
 
 /// Those that are open.
 fn breakers(facts: &Facts<'_>, cluster: &Subject) -> Cell {
-    let all = [
-        (Cluster::BreakerCx, "cx"),
-        (Cluster::BreakerPending, "pend"),
-        (Cluster::BreakerRq, "rq"),
-        (Cluster::BreakerRetry, "retry"),
-        (Cluster::HighCx, "h:cx"),
-        (Cluster::HighPending, "h:pend"),
-        (Cluster::HighRq, "h:rq"),
-        (Cluster::HighRetry, "h:retry"),
-    ];
-    let open: Vec<_> = all.iter().filter(|(stat, _)| cluster.value(facts.now(), *stat) != 0).collect();
+    let is_open = |(stat, ..): &(Cluster, _, _)| cluster.value(facts.now(), *stat) != 0;
+    let open: Vec<_> = Cluster::BREAKERS.into_iter().filter(is_open).collect();
     match open.as_slice() {
         [] => Cell::State("closed", Mood::Quiet),
-        [(_, name)] => Cell::State(name, Mood::Bad),
+        [(_, name, _)] => Cell::State(name, Mood::Bad),
         [..] => Cell::State("several", Mood::Bad),
     }
 }

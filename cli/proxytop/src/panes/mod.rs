@@ -10,6 +10,8 @@ mod routes;
 pub(crate) mod stats;
 mod workers;
 
+use std::collections::VecDeque;
+
 use proxy_stats::StatId;
 
 use crate::asked::Asked;
@@ -17,7 +19,7 @@ use crate::columns::Pane;
 use crate::history::Event;
 use crate::rates::{Between, risen};
 use crate::snapshot::{Points, Snapshot};
-use crate::subjects::{Place, Subject, Subjects};
+use crate::subjects::{Stat, Subject, Subjects};
 use crate::table::{Cell, Row, Table};
 
 /// All that panes are made from.
@@ -30,7 +32,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) asked: &'a Asked,
     pub(crate) asked_before: Option<&'a Asked>,
     pub(crate) events: &'a [Event],
-    pub(crate) log: &'a [String],
+    pub(crate) log: &'a VecDeque<String>,
     /// Number of the first of these lines.
     pub(crate) log_first: usize,
     /// Characters that are left out at their beginning.
@@ -73,7 +75,7 @@ impl Facts<'_> {
     }
 
     /// The rate of a stat of a subject.
-    fn rate(&self, subject: &Subject, stat: impl Place) -> Option<f64> {
+    fn rate(&self, subject: &Subject, stat: impl Stat) -> Option<f64> {
         subject.id(stat).and_then(|id| self.between.rate(id))
     }
 
@@ -98,11 +100,15 @@ impl Facts<'_> {
 
 /// A quantile of a histogram in milliseconds.
 fn milliseconds(points: Option<Points>, which: fn(&Points) -> f64) -> Cell {
-    let value = points.as_ref().map(which).filter(|value| value.is_finite());
-    value.map_or(Cell::None, |value| Cell::Time(value * 1000.0))
+    scaled(points, which, 1000.0)
 }
 
+/// A quantile of a histogram in microseconds.
 fn microseconds(points: Option<Points>, which: fn(&Points) -> f64) -> Cell {
+    scaled(points, which, 1.0)
+}
+
+fn scaled(points: Option<Points>, which: fn(&Points) -> f64, microseconds: f64) -> Cell {
     let value = points.as_ref().map(which).filter(|value| value.is_finite());
-    value.map_or(Cell::None, Cell::Time)
+    value.map_or(Cell::None, |value| Cell::Time(value * microseconds))
 }

@@ -1,8 +1,9 @@
 //! What goes through the proxy as a whole.
 
 use super::{Facts, milliseconds};
-use crate::columns::{FLAGS, Pane};
-use crate::subjects::{Cluster, Manager, Place, Subject, Tcp};
+use crate::columns::{Column, FLAGS, Pane};
+use crate::snapshot::Points;
+use crate::subjects::{Cluster, Listener, Manager, Stat, Subject, Tcp};
 use crate::table::{Cell, Row};
 
 /// Sums over all connection managers, a second where it says so.
@@ -39,7 +40,7 @@ pub(crate) fn sums(facts: &Facts<'_>) -> Sums {
         |stat: Manager| -> u64 { managers.iter().map(|manager| manager.value(facts.now(), stat)).sum() };
     let relayed =
         |stat: Tcp| -> f64 { facts.subjects.relays.iter().filter_map(|relay| facts.rate(relay, stat)).sum() };
-    let worst = |which: fn(&crate::snapshot::Points) -> f64| {
+    let worst = |which: fn(&Points) -> f64| {
         let all = managers.iter().filter_map(|manager| facts.recent(manager.id(Manager::Time)));
         all.map(|points| which(&points)).filter(|value| value.is_finite()).max_by(f64::total_cmp)
     };
@@ -48,10 +49,10 @@ pub(crate) fn sums(facts: &Facts<'_>) -> Sums {
     Sums {
         requests: rate(Manager::Requests),
         requests_active: value(Manager::Active),
-        connections: listener_value(crate::subjects::Listener::Connections),
+        connections: listener_value(Listener::Connections),
         connections_rate: listeners
             .iter()
-            .filter_map(|listener| facts.rate(listener, crate::subjects::Listener::ConnectionsTotal))
+            .filter_map(|listener| facts.rate(listener, Listener::ConnectionsTotal))
             .sum(),
         statuses: [
             Manager::Status1xx,
@@ -107,10 +108,13 @@ pub(crate) fn managers(facts: &Facts<'_>) -> Vec<Row> {
 /// What there is to say of bytes.
 fn relay_row(facts: &Facts<'_>, relay: &Subject) -> Row {
     let name = format!("{} (tcp)", relay.name);
-    let mut cells = vec![Cell::None; Pane::Overview.columns().len()];
-    cells[0] = Cell::Text(name.clone());
-    cells[11] = Cell::bytes(facts.rate(relay, Tcp::Received));
-    cells[12] = Cell::bytes(facts.rate(relay, Tcp::Sent));
+    let cell = |column: &Column| match column.key {
+        "name" => Cell::Text(name.clone()),
+        "received_bytes_per_second" => Cell::bytes(facts.rate(relay, Tcp::Received)),
+        "sent_bytes_per_second" => Cell::bytes(facts.rate(relay, Tcp::Sent)),
+        _ => Cell::None,
+    };
+    let cells = Pane::Overview.columns().iter().map(cell).collect();
     Row { key: name, cells }
 }
 
@@ -140,6 +144,6 @@ fn row(facts: &Facts<'_>, manager: &Subject) -> Row {
 }
 
 /// Whether a subject's stats are there still.
-pub(super) fn is_there(facts: &Facts<'_>, subject: &Subject, stat: impl Place) -> bool {
+pub(super) fn is_there(facts: &Facts<'_>, subject: &Subject, stat: impl Stat) -> bool {
     subject.id(stat).is_some_and(|id| facts.now().value(id).is_some())
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyhow::Context;
 use proxy_stats::{Catalog, ImportMode, MetricKind, StatId, Watch};
 use serde_json::Value;
 
@@ -14,33 +13,27 @@ use crate::snapshot::{Points, Quantiles, Snapshot, Standing};
 /// The stats of an admin port.
 pub(crate) struct AdminPort {
     admin: Admin,
-    origin: String,
-    catalog: Arc<Catalog>,
     last: Snapshot,
 }
 
 impl AdminPort {
     pub(crate) fn new(url: &str) -> anyhow::Result<AdminPort> {
         let origin = url.trim_end_matches('/').to_owned();
-        let last = Snapshot { origin: origin.clone(), ..Snapshot::default() };
-        Ok(AdminPort { admin: Admin::port(url)?, origin, catalog: Arc::default(), last })
+        Ok(AdminPort { admin: Admin::port(url)?, last: Snapshot { origin, ..Snapshot::default() } })
     }
 
-    fn read(&mut self, at_ms: u64) -> anyhow::Result<Snapshot> {
-        let numbers = self.json("/stats?format=json&type=Counters")?;
-        let gauges = self.json("/stats?format=json&type=Gauges")?;
-        let others = self.json("/stats?format=json&type=Histograms")?;
-        let mut reading = Reading { catalog: Arc::clone(&self.catalog), ..Reading::default() };
-        reading.add_numbers(&numbers, MetricKind::Counter);
-        reading.add_numbers(&gauges, MetricKind::Gauge(ImportMode::Accumulate));
-        reading.add_histograms(&others);
-        reading.add_texts(&self.json("/stats?format=json&type=TextReadouts")?);
-        self.catalog = reading.catalog;
-        reading.values.resize(self.catalog.len(), Watch::ABSENT);
+    fn read(&self, at_ms: u64) -> anyhow::Result<Snapshot> {
+        let stats = |kind: &str| self.admin.json(&format!("/stats?format=json&type={kind}"));
+        let mut reading = Reading { catalog: Arc::clone(&self.last.catalog), ..Reading::default() };
+        reading.add_numbers(&stats("Counters")?, MetricKind::Counter);
+        reading.add_numbers(&stats("Gauges")?, MetricKind::Gauge(ImportMode::Accumulate));
+        reading.add_histograms(&stats("Histograms")?);
+        reading.add_texts(&stats("TextReadouts")?);
+        reading.values.resize(reading.catalog.len(), Watch::ABSENT);
         let mut snapshot = Snapshot {
             at_ms,
-            origin: self.origin.clone(),
-            catalog: Arc::clone(&self.catalog),
+            origin: self.last.origin.clone(),
+            catalog: reading.catalog,
             values: reading.values,
             quantiles: Arc::new(reading.quantiles),
             texts: Arc::new(reading.texts),
@@ -52,11 +45,6 @@ impl AdminPort {
             _ => Standing::Starting,
         };
         Ok(snapshot)
-    }
-
-    fn json(&self, target: &str) -> anyhow::Result<Value> {
-        serde_json::from_str(&self.admin.get(target)?)
-            .with_context(|| format!("{target} is not answered in JSON"))
     }
 }
 

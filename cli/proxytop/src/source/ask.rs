@@ -34,7 +34,7 @@ impl Admin {
         Ok(Admin::Port { url, client })
     }
 
-    pub(crate) fn get(&self, target: &str) -> anyhow::Result<String> {
+    fn get(&self, target: &str) -> anyhow::Result<String> {
         let (status, text) = self.ask(Method::GET, target, ANSWER_LIMIT)?;
         if status != 200 {
             bail!("{target} is answered with {status}");
@@ -42,7 +42,7 @@ impl Admin {
         Ok(text)
     }
 
-    fn json(&self, target: &str) -> anyhow::Result<Value> {
+    pub(crate) fn json(&self, target: &str) -> anyhow::Result<Value> {
         serde_json::from_str(&self.get(target)?).with_context(|| format!("{target} is not answered in JSON"))
     }
 

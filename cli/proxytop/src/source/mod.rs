@@ -1,4 +1,5 @@
-//! Where looks come from: shared memory, an admin port, or a file of recorded looks.
+//! Where looks come from, shared memory or an admin port, and who answers what they do not hold. Recorded looks are no source: see
+//! `record.rs`.
 
 pub(crate) mod admin;
 pub(crate) mod ask;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proxy_stats::{ReadError, StatId, Watch, WatchedMember};
 
 use super::Source;
-use super::instances::Place;
+use super::instances::Instance;
 use super::process::{lock_holders, threads, usage};
 use super::quantiles::Recent;
 use crate::snapshot::{Generation, Snapshot, Standing, Thread};
@@ -16,7 +16,6 @@ use crate::subjects::{Manager, Subjects};
 /// The counters of one base-id.
 pub(crate) struct SharedMemory {
     watch: Watch,
-    origin: String,
     recent: Recent,
     ids: Ids,
     /// Pids by generation.
@@ -47,15 +46,14 @@ struct Ids {
 }
 
 impl SharedMemory {
-    pub(crate) fn new(place: &Place) -> SharedMemory {
+    pub(crate) fn new(instance: &Instance) -> SharedMemory {
         SharedMemory {
-            watch: Watch::new(place.path.clone()),
-            origin: format!("base-id {}", place.base_id),
+            watch: Watch::new(instance.path.clone()),
             recent: Recent::default(),
             ids: Ids::default(),
             pids: HashMap::new(),
             silence: Silence::default(),
-            last: Snapshot { origin: format!("base-id {}", place.base_id), ..Snapshot::default() },
+            last: Snapshot { origin: format!("base-id {}", instance.base_id), ..Snapshot::default() },
         }
     }
 
@@ -67,7 +65,7 @@ impl SharedMemory {
         let generations = self.watch.members().map(|member| self.generation(member)).collect();
         let mut snapshot = Snapshot {
             at_ms,
-            origin: self.origin.clone(),
+            origin: self.last.origin.clone(),
             quantiles: self.recent.follow(&self.watch, at_ms),
             values: self.watch.values().to_vec(),
             catalog,
