@@ -136,6 +136,54 @@ fn settings_decide_what_is_compressed() {
 }
 
 #[test]
+fn what_was_decided_is_told() {
+    let backend = backend();
+    let response = "response_direction_config: {status_header_enabled: true, disable_on_etag_header: true, uncompressible_response_codes: [206]}";
+    let bootstrap = compressing(&backend, &format!("{BROTLI}, {response}")).http_filter(
+        "envoy.filters.http.compressor",
+        "compressor.v3.Compressor",
+        &format!("{{{GZIP}, {response}}}"),
+    );
+    let proxy = Proxy::start(&bootstrap);
+    // Both tell why they do not; the first reason in their order.
+    let ask = |lines: &str| {
+        let response = proxy.get_with("/", lines);
+        let told = response.headers.all("x-envoy-compression-status").join(",");
+        (told, coding(&response).map(str::to_owned))
+    };
+    for (lines, reason) in [
+        ("x-length: 2\r\nx-give: content-type: image/png", "ContentLengthTooSmall"),
+        ("x-give: content-type: image/png|etag: \"e\"", "ContentTypeNotAllowed"),
+        ("x-status: 206\r\nx-give: etag: \"e\"", "EtagNotAllowed"),
+        ("x-status: 206", "StatusCodeNotAllowed"),
+    ] {
+        for accept in ["accept-encoding: gzip\r\n", ""] {
+            let told = format!("gzip;{reason},br;{reason}");
+            assert_eq!(ask(&format!("{accept}{lines}\r\n")), (told, None), "{lines}");
+        }
+    }
+    let length = text().len();
+    for accept in ["gzip", "br"] {
+        let told = format!("{accept};Compressed;OriginalLength={length}");
+        assert_eq!(ask(&format!("accept-encoding: {accept}\r\n")), (told, Some(accept.to_owned())));
+    }
+    // What is no affair of the filter's settings is not told.
+    for (lines, encoded) in [
+        ("x-give: content-encoding: x\r\naccept-encoding: gzip\r\n", Some("x")),
+        ("x-give: cache-control: no-transform\r\naccept-encoding: gzip\r\nx-length: 2\r\n", None),
+        ("accept-encoding: identity\r\n", None),
+        ("x-length: 0\r\naccept-encoding: gzip\r\n", None),
+    ] {
+        assert_eq!(ask(lines), (String::new(), encoded.map(str::to_owned)), "{lines}");
+    }
+    proxy.stat_becomes(&format!("{STATS}.response.compressed"), 1);
+    proxy.stat_becomes(&format!("{STATS}.response.not_compressed"), 13);
+    proxy.stat_becomes(&format!("{STATS}.request.not_compressed"), 14);
+    proxy.stat_becomes(&format!("{STATS}.no_accept_header"), 0);
+    proxy.stat_becomes(&format!("{STATS}.not_compressed_etag"), 2);
+}
+
+#[test]
 fn etags_may_become_weak() {
     let backend = backend();
     let proxy = Proxy::start(&compressing(

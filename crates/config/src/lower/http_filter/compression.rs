@@ -52,6 +52,8 @@ pub(super) fn lower_compressor(
         weaken_etag: response.weaken_etag_on_compress,
         remove_accept_encoding: response.remove_accept_encoding_header,
         uncompressible: codes.filter_map(|code| u16::try_from(*code).ok()).collect(),
+        response_stats: message.response_direction_config.is_some(),
+        status_header: response.status_header_enabled,
         choose_first: message.choose_first,
     })
 }

@@ -16,6 +16,10 @@ pub struct Compressor {
     pub remove_accept_encoding: bool,
     /// `uncompressible_response_codes`.
     pub uncompressible: Vec<u16>,
+    /// `response_direction_config` is set: what is counted of responses is under `response.`, as in Envoy.
+    pub response_stats: bool,
+    /// `status_header_enabled`: `x-envoy-compression-status` tells of each response what was decided, and why.
+    pub status_header: bool,
     /// `choose_first`: of encodings that the client likes equally, that of the first filter.
     pub choose_first: bool,
 }

@@ -67,13 +67,14 @@ impl Compressor {
             HttpFilterConfig::Compressor(settings) => Some((FilterIndex(index as u8), Arc::clone(settings))),
             _ => None,
         });
+        let of_responses = if settings.response_stats { scope.scope("response.") } else { scope.clone() };
         Compressor {
             index: context.index,
             settings: Arc::clone(settings),
             all: all.collect(),
             stats: CompressorStats::new(&scope),
             of_requests: DirectionStats::new(&scope.scope("request.")),
-            of_responses: DirectionStats::new(&scope),
+            of_responses: DirectionStats::new(&of_responses),
         }
     }
 
@@ -158,6 +159,54 @@ impl Compressor {
         allows
     }
 
+    /// Decides on a response that is not empty, and tells in `x-envoy-compression-status`. What the response itself has
+    /// against it comes first here, and only then what the client wants.
+    fn decide_openly(&self, stream: &StreamInfo, response: &mut Response) {
+        let (headers, stats) = (&mut response.headers, &self.of_responses);
+        let direction = &self.settings.response;
+        let is_long_enough = self.is_long_enough(direction, headers, stats);
+        if response.status == 101
+            || has_token(headers, "cache-control", b"no-transform")
+            || headers.contains("content-encoding")
+        {
+            stats.not_compressed.inc();
+            return;
+        }
+        let refusal = if !is_long_enough {
+            Some("ContentLengthTooSmall")
+        } else if !is_type_wanted(direction, headers) {
+            Some("ContentTypeNotAllowed")
+        } else if !self.etag_allows(headers) {
+            Some("EtagNotAllowed")
+        } else if self.settings.uncompressible.contains(&response.status) {
+            Some("StatusCodeNotAllowed")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            stats.not_compressed.inc();
+            self.tell(headers, reason, b"");
+            return;
+        }
+        if self.is_chosen(stream, headers)
+            && let Ok(encoder) = Encoder::new(&self.settings.library)
+        {
+            let length = headers.value(HeaderId::CONTENT_LENGTH).map(<[u8]>::to_vec).unwrap_or_default();
+            self.change_etag(headers);
+            self.compress(encoder, headers, &mut response.body, stats);
+            self.tell(headers, "Compressed;OriginalLength=", &length);
+        } else {
+            stats.not_compressed.inc();
+        }
+        vary(headers);
+    }
+
+    fn tell(&self, headers: &mut Headers, what: &str, value: &[u8]) {
+        let coding = coding(&self.settings.library);
+        let value = [coding.as_bytes(), b";", what.as_bytes(), value].concat();
+        headers.append("x-envoy-compression-status", &value);
+    }
+
     /// A strong `etag` is one of exact bytes, which are others now.
     fn change_etag(&self, headers: &mut Headers) {
         let Some(etag) =
@@ -223,19 +272,17 @@ impl HttpFilter for Compressor {
                 headers.remove("accept-encoding");
             }
         }
+        let stats = &self.of_requests;
         if let Some(direction) = self.settings.request.as_ref().filter(|direction| direction.enabled)
             && !request.body.is_empty()
+            && self.is_long_enough(direction, headers, stats)
+            && is_type_wanted(direction, headers)
+            && !headers.contains("content-encoding")
+            && let Ok(encoder) = Encoder::new(&self.settings.library)
         {
-            let stats = &self.of_requests;
-            if self.is_long_enough(direction, headers, stats)
-                && is_type_wanted(direction, headers)
-                && !headers.contains("content-encoding")
-                && let Ok(encoder) = Encoder::new(&self.settings.library)
-            {
-                self.compress(encoder, headers, &mut request.body, stats);
-            } else {
-                stats.not_compressed.inc();
-            }
+            self.compress(encoder, headers, &mut request.body, stats);
+        } else {
+            stats.not_compressed.inc();
         }
         Filtered::Now(Ok(Flow::Continue))
     }
@@ -252,6 +299,10 @@ impl HttpFilter for Compressor {
             Some(CompressorPerRoute::Disabled) => false,
             Some(CompressorPerRoute::Overrides { response: true, .. }) => true,
         };
+        if self.settings.status_header && enabled && !response.body.is_empty() {
+            self.decide_openly(stream, response);
+            return Filtered::Now(Ok(()));
+        }
         let enabled = enabled && self.is_long_enough(direction, headers, stats);
         let could = enabled
             && response.status != 101
