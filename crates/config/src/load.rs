@@ -1,8 +1,9 @@
 //! Loading a bootstrap: file and `--config-yaml` to trees, to one message, to findings.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -289,6 +290,10 @@ impl Source {
 }
 
 fn read_bounded(path: &FilePath) -> std::io::Result<Vec<u8>> {
+    // Standard input may be a pipe; that one has no name in any directory.
+    if fs::metadata(path)?.file_type().is_fifo() && fs::canonicalize(path).is_ok() {
+        return Err(std::io::Error::other("a named pipe, where reading may wait for ever"));
+    }
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -90,8 +90,9 @@ pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, Run
         files = Some(running.state.files.clone());
         running.serve(&options, predecessor, &log, signals).await
     });
-    // With main's tasks the last handle to the workers goes, and with the workers what they had to log.
-    drop(runtime);
+    // With main's tasks the last handle to the workers goes, and with the workers what they had to log. What hangs on
+    // a file in another thread is not waited for.
+    runtime.shutdown_timeout(LOG_GRACE);
     if let Some(files) = files {
         files.finish(LOG_GRACE);
     }

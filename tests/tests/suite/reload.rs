@@ -62,6 +62,20 @@ fn other_routes_come_to_connections_that_stay() {
 }
 
 #[test]
+fn a_file_that_would_not_come_to_an_end_holds_nothing_up() {
+    only_proxyd!("Envoy does not read its file again");
+    let proxy = Generations::start(&answering("before"), &[]);
+    fs::remove_file(proxy.config()).unwrap();
+    nix::unistd::mkfifo(&proxy.config(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(refused(&proxy).contains("a named pipe"));
+    assert_eq!(proxy.get("/").text(), "before");
+    fs::remove_file(proxy.config()).unwrap();
+    write(&proxy, &answering("after"));
+    reload(&proxy, &[]);
+    assert_eq!(proxy.get("/").text(), "after");
+}
+
+#[test]
 fn clusters_and_listeners_come_change_and_go() {
     only_proxyd!("Envoy does not read its file again");
     let (one, two) = (Backend::saying("one"), Backend::saying("two"));

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
+    getsockopt, listen, recvmsg, sendmsg, socket, sockopt,
 };
 use prost::Message;
 use tokio::io::Interest;
@@ -171,17 +171,13 @@ impl Channel {
     async fn receive_one(&self) -> Result<(Option<Body>, Vec<OwnedFd>), ChannelError> {
         let read = self.socket.async_io(Interest::READABLE, |socket| {
             let mut bytes = vec![0; MESSAGE_BYTES];
-            let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS]);
+            // Zeroed: without descriptors the kernel leaves it as it is.
+            let mut control = vec![0; nix::cmsg_space!([RawFd; DESCRIPTORS]).capacity()];
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
             let (length, flags) = (message.bytes, message.flags);
-            let mut descriptors = Vec::new();
-            for control in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(received) = control {
-                    descriptors.extend(received.into_iter().map(own));
-                }
-            }
+            let descriptors = rights(&control);
             bytes.truncate(length);
             Ok((bytes, descriptors, flags))
         });
@@ -220,6 +216,19 @@ fn seqpacket() -> io::Result<OwnedFd> {
 pub(crate) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor stays open, and the same, until the `AsyncFd` that holds it is gone.
     Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+/// The descriptors of a control message that `recvmsg` has filled in, also of one that was cut: `nix` tells nothing of that, and
+/// those that had room would stay open. There is one message at most, for nothing but rights is asked for.
+fn rights(control: &[u8]) -> Vec<OwnedFd> {
+    const HEAD: usize = size_of::<nix::libc::cmsghdr>();
+    let word =
+        |at: usize| control.get(at..at + 4).and_then(|word| word.try_into().ok()).map(i32::from_ne_bytes);
+    let length = control.first_chunk().map_or(0, |length| usize::from_ne_bytes(*length));
+    let is_rights =
+        word(HEAD - 8) == Some(nix::libc::SOL_SOCKET) && word(HEAD - 4) == Some(nix::libc::SCM_RIGHTS);
+    let all = control.get(HEAD..length).filter(|_| is_rights).unwrap_or_default();
+    all.as_chunks().0.iter().map(|raw| own(RawFd::from_ne_bytes(*raw))).collect()
 }
 
 /// Takes a descriptor that the kernel has just made for this process.
@@ -273,6 +282,21 @@ mod tests {
         let mut read = String::new();
         ours.read_to_string(&mut read).unwrap();
         assert_eq!(read, "x");
+    }
+
+    #[tokio::test]
+    async fn descriptors_of_a_message_that_was_cut_are_closed() {
+        let (one, other) = pair().await;
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let many = vec![theirs.as_fd().as_raw_fd(); DESCRIPTORS + 1];
+        let rights = [ControlMessage::ScmRights(&many)];
+        let flags = MsgFlags::empty();
+        sendmsg::<()>(one.as_fd().as_raw_fd(), &[IoSlice::new(b"x")], &rights, flags, None).unwrap();
+        drop(theirs);
+        assert!(matches!(other.receive().await, Err(ChannelError::DescriptorsLost)));
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "nobody has the other end any more");
+        one.send(Body::Heartbeat(Heartbeat {}), &[]).await.unwrap();
+        assert_eq!(other.receive().await.unwrap().body, Body::Heartbeat(Heartbeat {}));
     }
 
     #[tokio::test]
