@@ -52,6 +52,7 @@ fn fill_in(format: &Format, target: &[u8], value: &[u8]) {
         response: Some(&response),
         response_status: 200,
         trailers: Some(&trailers),
+        local_reply_body: value,
         filter_chain: "",
         log_type: LogType::DownstreamEnd,
         now: start + Duration::from_micros(1500),
