@@ -49,7 +49,7 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_s
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l format -d 'How findings are printed' -r -f -a "text\t''
 json\t''
 sarif\t''"
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l allow-unsupported -d 'What proxyd does not implement is a warning, not an error'
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l allow-unsupported -d 'What proxyd does not implement is left out, and no error'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l no-files -d 'Does not look at files that the configuration names: they are on another machine'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l env-substitution -d 'Fills in ${VAR} and ${VAR:-default} in values from the environment'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand validate; and __fish_seen_subcommand_from config" -l json -d 'The same as --format json'

@@ -88,13 +88,10 @@ pub(crate) enum Validate {
     Config(ValidateConfig),
 }
 
+/// How files are read.
 #[derive(Debug, Args)]
-pub(crate) struct ValidateConfig {
-    /// Bootstrap files, YAML, JSON or protobuf binary by suffix; folders of such; - for standard input
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-
-    /// What proxyd does not implement is a warning, not an error
+pub(crate) struct Reading {
+    /// What proxyd does not implement is left out, and no error
     #[arg(long)]
     pub(crate) allow_unsupported: bool,
 
@@ -105,6 +102,16 @@ pub(crate) struct ValidateConfig {
     /// Fills in ${VAR} and ${VAR:-default} in values from the environment
     #[arg(long)]
     pub(crate) env_substitution: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateConfig {
+    /// Bootstrap files, YAML, JSON or protobuf binary by suffix; folders of such; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 
     /// Exits with 1 also when there are only warnings
     #[arg(long, value_enum, value_name = "WHAT")]
@@ -225,17 +232,8 @@ pub(crate) struct RoutesExplain {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) random: u64,
 
-    /// What proxyd does not implement is left out, and no error
-    #[arg(long)]
-    pub(crate) allow_unsupported: bool,
-
-    /// Does not look at files that the configuration names: they are on another machine
-    #[arg(long)]
-    pub(crate) no_files: bool,
-
-    /// Fills in ${VAR} and ${VAR:-default} in values from the environment
-    #[arg(long)]
-    pub(crate) env_substitution: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 
     /// How it is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]

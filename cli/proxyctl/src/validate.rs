@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use proxy_config::{Code, FileReport, LintOptions, LoadOptions, Severity, ValidateOptions};
 
-use crate::arguments::{Deny, Explain, Format, Profile, ValidateConfig};
+use crate::arguments::{Deny, Explain, Format, Profile, Reading, ValidateConfig};
 use crate::output::Output;
 use crate::report;
 
@@ -25,13 +25,8 @@ pub(crate) fn config(arguments: &ValidateConfig, output: &mut Output) -> ExitCod
         }
     };
     let lint = LintOptions { edge: arguments.profile == Some(Profile::Edge) };
-    let load = LoadOptions {
-        allow_unsupported: arguments.allow_unsupported,
-        environment: arguments.env_substitution.then(environment),
-        lint: Some(lint),
-        ..LoadOptions::default()
-    };
-    let options = ValidateOptions { load, no_files: arguments.no_files };
+    let load = LoadOptions { lint: Some(lint), ..load_options(&arguments.reading) };
+    let options = ValidateOptions { load, no_files: arguments.reading.no_files };
     let reports = proxy_config::validate(&files, &options);
     match arguments.format.unwrap_or(if arguments.json { Format::Json } else { Format::Text }) {
         Format::Text => report::text(&reports, output),
@@ -49,8 +44,17 @@ pub(crate) fn config(arguments: &ValidateConfig, output: &mut Output) -> ExitCod
     }
 }
 
+/// What the options on reading come to.
+pub(crate) fn load_options(reading: &Reading) -> LoadOptions {
+    LoadOptions {
+        allow_unsupported: reading.allow_unsupported,
+        environment: reading.env_substitution.then(environment),
+        ..LoadOptions::default()
+    }
+}
+
 /// What can be filled in; names and values that are no text cannot.
-pub(crate) fn environment() -> Arc<HashMap<String, String>> {
+fn environment() -> Arc<HashMap<String, String>> {
     let text = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Arc::new(text.collect())

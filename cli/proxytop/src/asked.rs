@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use proxy_control::answers::address;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,17 +110,6 @@ fn health(status: &Value) -> &'static str {
         Some("DRAINING") => "draining",
         Some("TIMEOUT") => "timeout",
         _ => "healthy",
-    }
-}
-
-/// As it is typed.
-fn address(message: &Value) -> String {
-    let (socket, pipe) = (&message["socket_address"], &message["pipe"]["path"]);
-    match (socket["address"].as_str(), pipe.as_str()) {
-        (Some(ip), _) if ip.contains(':') => format!("[{ip}]:{}", socket["port_value"]),
-        (Some(ip), _) => format!("{ip}:{}", socket["port_value"]),
-        (None, Some(path)) => path.to_owned(),
-        (None, None) => message.to_string(),
     }
 }
 

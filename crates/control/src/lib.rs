@@ -1,5 +1,6 @@
 #![doc = include_str!("../DESIGN.md")]
 
+pub mod answers;
 mod client;
 mod instance;
 mod lock;

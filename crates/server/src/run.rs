@@ -92,9 +92,9 @@ pub fn run(mut options: Options, extensions: Extensions) -> Result<ExitCode, Run
     });
     // With main's tasks the last handle to the workers goes, and with the workers what they had to log. What hangs on
     // a file in another thread is not waited for.
-    runtime.shutdown_timeout(LOG_GRACE);
+    runtime.shutdown_timeout(LAST_GRACE);
     if let Some(files) = files {
-        files.finish(LOG_GRACE);
+        files.finish(LAST_GRACE);
     }
     result
 }
@@ -301,5 +301,5 @@ pub fn start_workers(concurrency: u16, store: &Store, measured: bool) -> Result<
     Ok(Rc::new(workers))
 }
 
-/// How long access logs may take to be written at the end.
-const LOG_GRACE: Duration = Duration::from_secs(1);
+/// How long access logs may take to be written at the end, and threads with what main gave them.
+const LAST_GRACE: Duration = Duration::from_secs(1);

@@ -7,14 +7,14 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, bail};
 use proxy_config::lower::LowerOptions;
 use proxy_config::settings::{self, Bootstrap, HttpConnectionManager, Listener, NetworkFilterConfig};
-use proxy_config::{FileReport, LoadInputs, LoadOptions};
+use proxy_config::{FileReport, LoadInputs};
 use proxy_http::explain::{Answer, Asked, Explanation, Outcome, explain as ask};
 use proxy_net::Address;
 
 use crate::arguments::{RoutesExplain, TextOrJson};
 use crate::output::Output;
 use crate::report;
-use crate::validate::environment;
+use crate::validate::load_options;
 use request::Head;
 
 mod request;
@@ -59,13 +59,9 @@ pub(crate) fn explain(arguments: &RoutesExplain, output: &mut Output) -> anyhow:
 }
 
 fn load(arguments: &RoutesExplain, output: &mut Output) -> anyhow::Result<Bootstrap> {
-    let options = LoadOptions {
-        allow_unsupported: arguments.allow_unsupported,
-        environment: arguments.env_substitution.then(environment),
-        ..LoadOptions::default()
-    };
+    let options = load_options(&arguments.reading);
     let inputs = LoadInputs { file: Some(arguments.file.clone()), yaml_override: None, options };
-    let lowering = LowerOptions { read_files: !arguments.no_files, ..LowerOptions::default() };
+    let lowering = LowerOptions { read_files: !arguments.reading.no_files, ..LowerOptions::default() };
     match proxy_config::load(&inputs, &lowering) {
         Ok(configuration) => Ok(configuration.settings),
         Err(findings) => {
