@@ -202,6 +202,9 @@ impl Router {
                 return Err(Failure::Reply(LocalReply::UpstreamReset));
             }
             let reused = link.reused;
+            if stream.shows_request() {
+                stream.show_request(request);
+            }
             let active = ActiveRequest::begin(stream, cluster, &host, forward.priority)?;
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
             let tunnel = stream.tunnel() != Tunnelling::No;

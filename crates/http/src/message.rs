@@ -143,6 +143,14 @@ impl Request {
         self.authority = self.headers.store(authority);
     }
 
+    /// The same request once more, without its body.
+    pub fn copy_head(&self) -> Request {
+        let (method, scheme) = (self.method.clone(), self.scheme);
+        let headers = self.headers.copy();
+        let copy = Request::new(method, self.version, self.authority(), self.path(), headers);
+        Request { scheme, ..copy }
+    }
+
     /// Bytes of the names and values of all headers, with the pseudo headers, as Envoy counts them.
     pub fn header_bytes(&self) -> u64 {
         let pseudo = [

@@ -49,6 +49,35 @@ pub fn mutate_response(
     }
 }
 
+/// Mutates the trailers of a request, of which only `source` tells.
+pub fn mutate_request_trailers(
+    mutations: &HeaderMutations,
+    trailers: &mut Headers,
+    source: ContextSource<'_>,
+) {
+    mutations.remove.iter().for_each(|name| _ = trailers.remove(&**name));
+    if !mutations.add.is_empty() {
+        let filled = fill(&mutations.add, |format, out| write_text(format, true, &source(), out));
+        add(&mutations.add, &filled, trailers, Direction::RequestTrailers);
+    }
+}
+
+/// Mutates the trailers of a response; values may tell of them besides what `source` tells.
+pub fn mutate_response_trailers(
+    mutations: &HeaderMutations,
+    trailers: &mut Headers,
+    source: ContextSource<'_>,
+) {
+    mutations.remove.iter().for_each(|name| _ = trailers.remove(&**name));
+    if !mutations.add.is_empty() {
+        let filled = fill(&mutations.add, |format, out| {
+            let context = FormatContext { trailers: Some(trailers), ..source() };
+            write_text(format, true, &context, out);
+        });
+        add(&mutations.add, &filled, trailers, Direction::ResponseTrailers);
+    }
+}
+
 /// Values of the additions that have a format, in their order.
 type Filled = SmallVec<[Vec<u8>; 4]>;
 

@@ -85,6 +85,10 @@ pub struct StreamInfo {
     needs: LogNeeds,
     /// A filter wants the request's head kept as well.
     wants_request: Cell<bool>,
+    /// A body looks at the request's head while that is on its way.
+    shows_request: Cell<bool>,
+    /// A body looks at the response's head.
+    wants_response: Cell<bool>,
     kept: RefCell<KeptMessages>,
 }
 
@@ -98,7 +102,7 @@ pub struct FilterData {
     pub metadata: RefCell<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// Heads and trailers that outlive their messages, where an access log tells of them.
+/// Heads and trailers that outlive their messages, where an access log tells of them or a body looks at them.
 #[derive(Default)]
 pub struct KeptMessages {
     /// Without its body.
@@ -142,6 +146,8 @@ impl StreamInfo {
             response_id: RefCell::new(None),
             needs,
             wants_request: Cell::new(false),
+            shows_request: Cell::new(false),
+            wants_response: Cell::new(false),
             kept: RefCell::default(),
         }
     }
@@ -333,9 +339,33 @@ impl StreamInfo {
         self.kept.borrow_mut().request = Some(Box::new(request));
     }
 
+    /// Has the request's head at hand as [`KeptMessages::request`] while the request is on its way, for a body that looks
+    /// at it: as it is now, until the router has made it ready for a host.
+    pub fn show_request(&self, request: &Request) {
+        self.shows_request.set(true);
+        self.keep_request(request.copy_head());
+    }
+
+    /// Whether a body looks at the request's head.
+    pub fn shows_request(&self) -> bool {
+        self.shows_request.get()
+    }
+
+    /// Has the response's headers at hand as [`KeptMessages::response`], for a body that looks at them: as they are now,
+    /// until they are sent.
+    pub fn show_response(&self, headers: &Headers) {
+        self.wants_response.set(true);
+        self.kept.borrow_mut().response = Some(headers.copy());
+    }
+
+    /// Whether somebody wants the headers of the response that was sent.
+    pub fn keeps_response(&self) -> bool {
+        self.needs.response || self.wants_response.get()
+    }
+
     /// Keeps the headers of the response that was sent.
     pub fn keep_response(&self, headers: Headers) {
-        if self.needs.response {
+        if self.keeps_response() {
             self.kept.borrow_mut().response = Some(headers);
         }
     }

@@ -1,17 +1,23 @@
-//! `envoy.filters.http.header_mutation`: changes headers, and query parameters, in the order that the configuration says.
+//! `envoy.filters.http.header_mutation`: changes headers, query parameters and trailers, in the order that the
+//! configuration says. A body is wrapped only where its trailers are to be changed, if there are any.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use proxy_config::settings::{
-    AppendAction, HeaderMutationFilter, HeaderValue, LogType, Mutation, Mutations, QueryMutation,
+    AppendAction, HeaderMutationFilter, HeaderMutations, HeaderValue, LogType, Mutation, Mutations,
+    QueryMutation,
 };
 use proxy_http::access_log::{FormatContext, write_text};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
-use proxy_http::mutation::{ContextSource, mutate_request, mutate_response};
+use proxy_http::mutation::{
+    ContextSource, mutate_request, mutate_request_trailers, mutate_response, mutate_response_trailers,
+};
 use proxy_http::reply::percent_encode;
 use proxy_http::route::RouteEntry;
-use proxy_http::{Request, Response, StreamInfo};
+use proxy_http::{Body, BodyError, BodyStream, Frame, Headers, Request, Response, StreamInfo, Tunnelling};
+use proxy_net::pipe::Pipe;
 
 use super::{FilterContext, FilterWorker, HttpFilterPlan};
 
@@ -22,10 +28,28 @@ pub(super) struct HeaderMutation {
 }
 
 /// A worker's instance.
+#[derive(Clone)]
 struct Filter {
     index: FilterIndex,
     settings: Arc<HeaderMutationFilter>,
     filter_chain: Rc<str>,
+}
+
+/// A body whose trailers are to be changed.
+struct ChangedTrailers {
+    body: Body,
+    of: Message,
+    filter: Filter,
+    stream: Rc<StreamInfo>,
+    /// The one that the head was changed by.
+    route: Option<RouteEntry>,
+}
+
+/// What a body is part of.
+#[derive(Clone, Copy)]
+enum Message {
+    Request,
+    Response { status: u16 },
 }
 
 impl HeaderMutation {
@@ -58,6 +82,58 @@ impl Filter {
             levels.rev().for_each(visit);
         } else {
             levels.for_each(visit);
+        }
+    }
+
+    /// Has the trailers of `body` changed, where it may have some.
+    fn wrap(&self, body: &mut Body, of: Message, stream: &Rc<StreamInfo>, route: Option<RouteEntry>) {
+        if matches!(body, Body::Stream(_)) {
+            let inner = std::mem::replace(body, Body::Empty);
+            let (filter, stream) = (self.clone(), Rc::clone(stream));
+            *body = Body::Stream(Box::new(ChangedTrailers { body: inner, of, filter, stream, route }));
+        }
+    }
+}
+
+impl ChangedTrailers {
+    fn change(&self, trailers: &mut Headers) {
+        let kept = self.stream.kept();
+        let all = || FormatContext::of_stream(&self.stream, &self.filter.filter_chain, LogType::NotSet);
+        let of_request = || FormatContext { request: kept.request.as_deref(), ..all() };
+        let of_response = |status| {
+            let context = of_request();
+            let sent = Some(context.response_status).filter(|status| *status != 0);
+            FormatContext {
+                response: kept.response.as_ref(),
+                response_status: sent.unwrap_or(status),
+                ..context
+            }
+        };
+        self.filter.each(self.route.as_ref(), |mutations| match self.of {
+            Message::Request => {
+                change_trailers(&mutations.request_trailers, trailers, |addition, trailers| {
+                    mutate_request_trailers(addition, trailers, &of_request);
+                })
+            }
+            Message::Response { status } => {
+                change_trailers(&mutations.response_trailers, trailers, |addition, trailers| {
+                    mutate_response_trailers(addition, trailers, &|| of_response(status));
+                });
+            }
+        });
+    }
+}
+
+fn change_trailers(
+    mutations: &[Mutation],
+    trailers: &mut Headers,
+    append: impl Fn(&HeaderMutations, &mut Headers),
+) {
+    for mutation in mutations {
+        match mutation {
+            Mutation::Remove(name) => _ = trailers.remove(&**name),
+            Mutation::RemoveMatching(matcher) => trailers.remove_if(|name, _| matcher.matches(name)),
+            Mutation::Append(addition) => append(addition, trailers),
         }
     }
 }
@@ -178,6 +254,7 @@ impl HttpFilter for Filter {
     ) -> Filtered<'a, Result<Flow, Reset>> {
         let route = stream.route();
         let source = || FormatContext::of_stream(stream, &self.filter_chain, LogType::NotSet);
+        let (mut trailers, mut shown) = (false, false);
         self.each(route.as_ref(), |mutations| {
             for mutation in &mutations.request {
                 change_request(mutation, request, &source);
@@ -188,7 +265,16 @@ impl HttpFilter for Filter {
             if mutations.responses_need_requests() {
                 stream.want_request();
             }
+            trailers |= !mutations.request_trailers.is_empty();
+            shown |= mutations.trailers_need_requests();
         });
+        // What a tunnel carries has no trailers, and is to stay bytes.
+        if trailers && stream.tunnel() == Tunnelling::No {
+            if shown && !request.body.is_empty() {
+                stream.show_request(request);
+            }
+            self.wrap(&mut request.body, Message::Request, stream, route);
+        }
         Filtered::Now(Ok(Flow::Continue))
     }
 
@@ -200,11 +286,47 @@ impl HttpFilter for Filter {
         let route = stream.route();
         let kept = stream.kept();
         let source = || FormatContext::of_stream(stream, &self.filter_chain, LogType::NotSet);
+        let (mut trailers, mut shown) = (false, false);
         self.each(route.as_ref(), |mutations| {
             for mutation in &mutations.response {
                 change_response(mutation, response, kept.request.as_deref(), &source);
             }
+            trailers |= !mutations.response_trailers.is_empty();
+            shown |= mutations.trailers_need_responses();
         });
+        drop(kept);
+        if trailers && response.tunnel.is_none() {
+            if shown && !response.body.is_empty() {
+                stream.show_response(&response.headers);
+            }
+            let of = Message::Response { status: response.status };
+            self.wrap(&mut response.body, of, stream, route);
+        }
         Filtered::Now(Ok(()))
+    }
+}
+
+impl BodyStream for ChangedTrailers {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let mut frame = ready!(self.body.poll_frame(cx));
+        if let Some(Ok(Frame::Trailers(trailers))) = &mut frame {
+            self.change(trailers);
+            if trailers.is_empty() {
+                frame = None;
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        self.body.remaining()
+    }
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Option<Poll<Result<usize, BodyError>>> {
+        self.body.poll_splice(cx, pipe)
     }
 }

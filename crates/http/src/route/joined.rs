@@ -5,11 +5,13 @@
 
 use smallvec::SmallVec;
 
-/// Which of the two lists applies.
+/// Which list applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Request,
     Response,
+    RequestTrailers,
+    ResponseTrailers,
 }
 
 /// Whether lines of the lower-case `name` are joined.
@@ -17,6 +19,8 @@ pub(crate) fn is_joined(name: &str, direction: Direction) -> bool {
     match direction {
         Direction::Request => REQUEST.binary_search(&name).is_ok(),
         Direction::Response => RESPONSE.binary_search(&name).is_ok(),
+        Direction::RequestTrailers => false,
+        Direction::ResponseTrailers => matches!(name, "grpc-message" | "grpc-status"),
     }
 }
 

@@ -42,6 +42,16 @@ fn mutations(
         request: list(context, &path.field("request_mutations"), &message.request_mutations),
         query: each.filter_map(|(index, message)| query(context, &here.index(index), message)).collect(),
         response: list(context, &path.field("response_mutations"), &message.response_mutations),
+        request_trailers: list(
+            context,
+            &path.field("request_trailers_mutations"),
+            &message.request_trailers_mutations,
+        ),
+        response_trailers: list(
+            context,
+            &path.field("response_trailers_mutations"),
+            &message.response_trailers_mutations,
+        ),
     }
 }
 

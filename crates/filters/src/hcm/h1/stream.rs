@@ -207,7 +207,7 @@ async fn send_response(
         write_response_head(status, &response.headers, manager.head_style(stream.version), out)
     });
     stream.record.sent.headers.set(outgoing.header_bytes());
-    if stream.needs().response {
+    if stream.keeps_response() {
         // What frames the message here is no header of it.
         response.headers.remove(HeaderId::TRANSFER_ENCODING);
         if !has_length {
