@@ -58,12 +58,25 @@ impl TokenBucket {
 
     /// Takes a token if there is one.
     pub fn take(&self, now: Instant) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens if there are as many, and none otherwise. As in Envoy, there are never none to take: 0 is refused.
+    pub fn take_many(&self, count: u64, now: Instant) -> bool {
         let now = self.since_start(now);
+        let price = self.token.saturating_mul(count);
         let taken = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
-            let full_at = full_at.max(now).saturating_add(self.token);
+            let full_at = full_at.max(now).saturating_add(price);
             (full_at - now <= self.whole).then_some(full_at)
         });
-        taken.is_ok()
+        count > 0 && taken.is_ok()
+    }
+
+    /// Puts so many tokens back, up to what it holds.
+    pub fn put_back(&self, count: u64) {
+        let price = self.token.saturating_mul(count);
+        let put_back = |full_at: u64| Some(full_at.saturating_sub(price));
+        self.full_at.fetch_update(Relaxed, Relaxed, put_back).unwrap_or_default();
     }
 
     fn since_start(&self, now: Instant) -> u64 {
@@ -118,6 +131,21 @@ mod tests {
         assert_eq!(taken(&bucket, after(1500)), 1);
         assert_eq!(taken(&bucket, after(60_000)), 3);
         assert_eq!(taken(&bucket, after(1000)), 0, "a thread whose clock is behind");
+    }
+
+    #[test]
+    fn several_are_taken_together_or_not_at_all() {
+        let start = Instant::now();
+        let bucket = TokenBucket::new(settings(5, 1, 1000), start);
+        assert!(bucket.take_many(3, start));
+        assert!(!bucket.take_many(3, start));
+        assert_eq!(bucket.left(start).0, 2);
+        assert!(!bucket.take_many(0, start));
+        assert!(!bucket.take_many(u64::MAX, start));
+        bucket.put_back(1);
+        assert_eq!(taken(&bucket, start), 3);
+        bucket.put_back(u64::MAX);
+        assert_eq!(taken(&bucket, start), 5);
     }
 
     #[test]

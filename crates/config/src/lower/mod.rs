@@ -30,6 +30,8 @@ mod network;
 mod overload;
 mod protocol;
 mod rate_limit;
+#[cfg(test)]
+mod rate_limit_tests;
 mod rbac;
 mod regex;
 mod route;

@@ -59,7 +59,7 @@ pub(super) fn forward(
         ),
         max_stream_duration: max_stream,
         priority,
-        rate_limits: rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits),
+        rate_limits: rate_limit::of_route(context, &path.field("rate_limits"), &message.rate_limits),
         include_virtual_host_limits: value::flag(include_virtual_host_limits, false),
         upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
         terminated: terminated(context, &path.field("upgrade_configs"), &message.upgrade_configs),

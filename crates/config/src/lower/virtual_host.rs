@@ -51,7 +51,7 @@ fn virtual_host(
         request_headers,
         response_headers,
         require_tls,
-        rate_limits: rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits),
+        rate_limits: rate_limit::of_route(context, &path.field("rate_limits"), &message.rate_limits),
         metadata: metadata::lower(message.metadata.as_ref()),
         filters: http_filter::of_route(context, path, &message.typed_per_filter_config),
     }

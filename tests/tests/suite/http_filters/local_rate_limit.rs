@@ -231,3 +231,255 @@ fn parameters_and_networks_describe_requests() {
     let proxy = Proxy::start(&bootstrap(&backend, &fields));
     assert_eq!(passed(&proxy, ["/"]), [1]);
 }
+
+/// A rate limit of requests with `header`, whose value becomes an entry under the same key.
+fn by_header(header: &str, more: &str) -> String {
+    format!("{{actions: [{{request_headers: {{header_name: {header}, descriptor_key: {header}}}}}]{more}}}")
+}
+
+/// A descriptor of one entry.
+fn descriptor(key: &str, value: &str, tokens: u32, more: &str) -> String {
+    format!("{{entries: [{{key: {key}, value: '{value}'}}], {}{more}}}", bucket(tokens))
+}
+
+/// What one answer after the other says of its bucket: how many it holds, and how many are left.
+fn left<const N: usize>(proxy: &Proxy, lines: [&str; N]) -> [String; N] {
+    lines.map(|lines| {
+        let response = proxy.get_with("/", lines);
+        let [limit, remaining, _] = told(&response);
+        format!("{} {}/{}", response.status(), remaining.unwrap_or("-"), limit.unwrap_or("-"))
+    })
+}
+
+#[test]
+fn descriptors_in_shadow_mode_only_count() {
+    let backend = Backend::saying("ok");
+    let fields = format!(
+        "{}, {ON}, enable_x_ratelimit_headers: DRAFT_VERSION_03, request_headers_to_add_when_not_enforced: [{{header: {{key: x-too, value: many}}}}],
+         rate_limits: [{}, {}], descriptors: [{}, {}]",
+        bucket(6),
+        by_header("x-a", ""),
+        by_header("x-b", ""),
+        descriptor("x-a", "1", 1, ", shadow_mode: true"),
+        descriptor("x-b", "1", 2, ""),
+    );
+    let proxy = Proxy::start(&bootstrap(&backend, &fields));
+    assert_eq!(left(&proxy, ["x-a: 1\r\n", "x-a: 1\r\n"]), ["200 0/1", "200 0/1"]);
+    let both = "x-a: 1\r\nx-b: 1\r\n";
+    assert_eq!(left(&proxy, [both, both, both]), ["200 0/1", "200 0/1", "429 0/2"]);
+    assert_eq!(left(&proxy, ["", ""]), ["200 1/6", "200 0/6"]);
+    assert_eq!(left(&proxy, ["x-a: 1\r\n"]), ["429 0/6"]);
+    for (name, value) in [("ok", 3), ("rate_limited", 5), ("shadow_mode", 3), ("enforced", 2)] {
+        proxy.stat_becomes(&format!("{STATS}.{name}"), value);
+    }
+    assert!(backend.requests().iter().all(|request| request.header("x-too").is_none()));
+}
+
+#[test]
+fn requests_may_cost_more_than_one_token_or_put_some_back() {
+    let backend = Backend::saying("ok");
+    let fields = format!(
+        "{}, {ON}, enable_x_ratelimit_headers: DRAFT_VERSION_03,
+         rate_limits: [{}, {}, {}, {}], descriptors: [{}, {}, {}]",
+        bucket(100),
+        by_header("x-two", ", hits_addend: {number: 2}"),
+        by_header("x-told", ", hits_addend: {format: '%REQ(x-cost)%'}"),
+        by_header("x-take", ", hits_addend: {number: 3}"),
+        "{actions: [{request_headers: {header_name: x-back, descriptor_key: x-take}}], hits_addend: {number: 2, is_negative_hits: true}}",
+        descriptor("x-two", "1", 5, ""),
+        descriptor("x-told", "1", 5, ""),
+        descriptor("x-take", "1", 5, ""),
+    );
+    let proxy = Proxy::start(&bootstrap(&backend, &fields));
+    assert_eq!(left(&proxy, ["x-two: 1\r\n"; 3]), ["200 3/5", "200 1/5", "429 1/5"]);
+    let (take, back) = ("x-take: 1\r\n", "x-back: 1\r\n");
+    assert_eq!(
+        left(&proxy, [take, take, back, take, back, back, back]),
+        ["200 2/5", "429 2/5", "200 4/5", "200 1/5", "200 3/5", "200 5/5", "200 5/5"]
+    );
+    let told = |cost: &str| left(&proxy, [&format!("x-told: 1\r\nx-cost: {cost}\r\n")])[0].clone();
+    assert_eq!(
+        ["2", "1.9", "0", "1e0", "1000000000"].map(told),
+        ["200 3/5", "200 2/5", "429 2/5", "200 1/5", "429 1/5"]
+    );
+    let undescribed = ["many", "-1", "", "1000000001", "inf"].map(told);
+    assert!(undescribed.iter().all(|told| told.ends_with("/100")), "{undescribed:?}");
+}
+
+#[test]
+fn a_descriptor_without_a_value_has_a_bucket_for_every_value() {
+    let backend = Backend::saying("ok");
+    let start = |more: &str| {
+        let fields = format!(
+            "{}, {ON}, enable_x_ratelimit_headers: DRAFT_VERSION_03, {more} rate_limits: [{}, {}],
+             descriptors: [{}, {}, {{entries: [{{key: x-a}}, {{key: x-b, value: '1'}}], {}}}]",
+            bucket(100),
+            by_header("x-a", ""),
+            "{actions: [{request_headers: {header_name: x-a, descriptor_key: x-a}}, {request_headers: {header_name: x-b, descriptor_key: x-b}}]}",
+            descriptor("x-a", "", 2, ""),
+            descriptor("x-a", "known", 5, ""),
+            bucket(1),
+        );
+        Proxy::start(&bootstrap(&backend, &fields))
+    };
+    let proxy = start("");
+    let known = "x-a: known\r\n";
+    assert_eq!(
+        left(&proxy, ["x-a: 1\r\n", "x-a: 1\r\n", "x-a: 1\r\n", "x-a: 2\r\n", known, ""]),
+        ["200 1/2", "200 0/2", "429 0/2", "200 1/2", "200 4/5", "200 95/100"]
+    );
+    let (one, two) = ("x-a: 3\r\nx-b: 1\r\n", "x-a: 3\r\nx-b: 2\r\n");
+    assert_eq!(left(&proxy, [one, two]).map(|told| told[..3].to_owned()), ["200", "200"]);
+    assert_eq!(left(&proxy, [one])[0][..3], *"429");
+    // The value that was not used for longest is forgotten, and with it what it has used up.
+    let proxy = start("max_dynamic_descriptors: 2,");
+    let values = ["1", "1", "2", "1", "3", "1", "2"].map(|value| format!("x-a: {value}\r\n"));
+    assert_eq!(
+        left(&proxy, values.each_ref().map(String::as_str)),
+        ["200 1/2", "200 0/2", "200 1/2", "429 0/2", "200 1/2", "429 0/2", "200 1/2"]
+    );
+}
+
+#[test]
+fn what_is_known_of_the_route_and_the_client_describes_requests() {
+    let backend = Backend::saying("ok");
+    let metadata = |source: &str, more: &str| {
+        format!(
+            "{{metadata: {{descriptor_key: m, metadata_key: {{key: ns, path: [{{key: p}}, {{key: q}}]}}, source: {source}{more}}}}}"
+        )
+    };
+    let matched = |value: &str, network: &str, more: &str| {
+        format!(
+            "{{remote_address_match: {{descriptor_value: '{value}', address_matcher: {{ranges: [{{address_prefix: {network}, prefix_len: 8}}]{more}}}}}}}"
+        )
+    };
+    let generic = |value: &str| format!("{{generic_key: {{descriptor_value: {value}}}}}");
+    let route = |path: &str, actions: &[String], value: &str| {
+        let actions = actions.join(", ");
+        format!(
+            "- {{match: {{path: {path}}}, route: {{cluster: backend, rate_limits: [{{actions: [{actions}]}}]}}, metadata: {{filter_metadata: {{ns: {{p: {{q: {value}}}}}}}}}}}\n"
+        )
+    };
+    let defaulted = metadata("ROUTE_ENTRY", ", default_value: none");
+    let routes = [
+        route("/of-route", &[metadata("ROUTE_ENTRY", "")], "mine"),
+        route("/of-cluster", &[metadata("CLUSTER_ENTRY", "")], "mine"),
+        route("/no-text", &[metadata("ROUTE_ENTRY", ""), generic("a")], "5"),
+        route("/left-out", &[metadata("ROUTE_ENTRY", ", skip_if_absent: true"), generic("b")], "5"),
+        route("/default", &[defaulted], "''"),
+        route("/dynamic", &[metadata("DYNAMIC", "")], "mine"),
+        route("/no-host-yet", &[metadata("CLUSTER_LOCALITY_ENTRY", "")], "mine"),
+        route("/in", &[matched("in-%REQ(:method)%", "127.0.0.0", "")], "mine"),
+        route("/not-in", &[matched("in-%REQ(:method)%", "10.0.0.0", "")], "mine"),
+        route("/outside", &[matched("outside", "10.0.0.0", ", invert_match: true")], "mine"),
+        route("/nothing", &[matched("%REQ(x-none)%", "127.0.0.0", "")], "mine"),
+    ];
+    let descriptors = [
+        described("m", "mine"),
+        described("m", "cluster"),
+        described("m", "none"),
+        described("generic_key", "a"),
+        described("generic_key", "b"),
+        described("remote_address_match", "in-GET"),
+        described("remote_address_match", "outside"),
+        "{entries: [{key: remote_address_match}], token_bucket: {max_tokens: 0, fill_interval: 1000s}}"
+            .to_owned(),
+    ];
+    let fields = format!("{}, {ON}, descriptors: [{}]", bucket(100), descriptors.join(", "));
+    let proxy = Proxy::start(
+        &bootstrap(&backend, &fields)
+            .routes(&routes.concat())
+            .cluster_with("backend", "metadata: {filter_metadata: {ns: {p: {q: cluster}}}}"),
+    );
+    assert_eq!(passed(&proxy, ["/of-route", "/of-cluster", "/no-text", "/left-out"]), [1, 1, 3, 1]);
+    assert_eq!(passed(&proxy, ["/default", "/dynamic", "/no-host-yet"]), [1, 3, 3]);
+    assert_eq!(passed(&proxy, ["/in", "/not-in", "/outside", "/nothing"]), [1, 3, 1, 3]);
+}
+
+#[test]
+fn what_local_limits_do_not_go_by_changes_nothing() {
+    let backend = Backend::saying("ok");
+    let route = |path: &str, more: &str| {
+        let limit = generic("a", more);
+        format!("- {{match: {{path: {path}}}, route: {{cluster: backend, rate_limits: [{limit}]}}}}\n")
+    };
+    let routes = [
+        route("/disabled", "disable_key: key,"),
+        route(
+            "/ignored",
+            "limit: {rate_limit: {requests_per_unit: 9, unit: HOUR}}, apply_on_stream_done: true, hits_addend: {number: 2},",
+        ),
+    ];
+    let fields = format!("{}, {ON}, descriptors: [{}]", bucket(100), described("generic_key", "a"));
+    let proxy = Proxy::start(&bootstrap(&backend, &fields).routes(&routes.concat()));
+    assert_eq!(passed(&proxy, ["/disabled", "/ignored"]), [3, 1]);
+    let fields = format!(
+        "{}, {ON}, rate_limits: [{}], descriptors: [{}]",
+        bucket(100),
+        generic("a", "apply_on_stream_done: true,"),
+        described("generic_key", "a")
+    );
+    assert_eq!(passed(&Proxy::start(&bootstrap(&backend, &fields)), ["/"]), [3]);
+}
+
+#[test]
+fn a_rate_limit_may_say_whether_its_bucket_is_told_of() {
+    let backend = Backend::saying("ok");
+    let start = |filter: &str, limits: &str| {
+        let fields = format!(
+            "{}, {ON}, {filter} rate_limits: [{}], descriptors: [{}]",
+            bucket(2),
+            by_header("x-a", limits),
+            descriptor("x-a", "1", 5, "")
+        );
+        Proxy::start(&bootstrap(&backend, &fields))
+    };
+    let silent = start("enable_x_ratelimit_headers: DRAFT_VERSION_03,", ", x_ratelimit_option: 'OFF'");
+    assert_eq!(left(&silent, ["x-a: 1\r\n", "", "x-a: 1\r\n"]), ["200 -/-", "200 0/2", "429 0/2"]);
+    let telling = start("", ", x_ratelimit_option: DRAFT_VERSION_03");
+    assert_eq!(left(&telling, ["x-a: 1\r\n", "", "x-a: 1\r\n"]), ["200 4/5", "200 -/-", "429 -/-"]);
+}
+
+#[test]
+fn refusals_may_tell_when_to_come_back() {
+    let backend = Backend::saying("ok");
+    let refused = |more: &str, tokens: u32, lines: &str| {
+        let fields = format!("{}, {ON}, enable_retry_after_header: true{more}", bucket(tokens));
+        let proxy = Proxy::start(&bootstrap(&backend, &fields));
+        let responses = [proxy.get_with("/", lines), proxy.get_with("/", lines)];
+        responses.map(|response| response.header("retry-after").map(str::to_owned))
+    };
+    let after = |text: &str| [None, Some(text.to_owned())];
+    assert_eq!(refused("", 1, ""), after("500"));
+    assert_eq!(refused("", 1, "content-type: application/grpc\r\n"), after("500"));
+    assert_eq!(refused(", status: {code: Forbidden}", 1, ""), [None, None]);
+    let own = ", response_headers_to_add: [{header: {key: retry-after, value: '7'}}]";
+    assert_eq!(refused(own, 1, ""), after("7"));
+    assert_eq!(refused("", 0, ""), [None, None], "there is never a token");
+    let soon = format!(
+        ", rate_limits: [{}], descriptors: [{}]",
+        by_header("x-a", ", hits_addend: {number: 3}"),
+        descriptor("x-a", "1", 5, "")
+    );
+    assert_eq!(refused(&soon, 9, "x-a: 1\r\n"), after("1"), "there is a token, but not enough of them");
+}
+
+#[test]
+fn values_may_be_formats_where_the_runtime_says_so() {
+    let backend = Backend::saying("ok");
+    let fields = format!(
+        "{}, {ON}, rate_limits: [{{actions: [{{generic_key: {{descriptor_value: '%REQ(x-a)%', default_value: none}}}}]}}],
+         descriptors: [{}, {}, {}]",
+        bucket(100),
+        described("generic_key", "mine"),
+        described("generic_key", "none"),
+        described("generic_key", "'%REQ(x-a)%'"),
+    );
+    let passed = |proxy: &Proxy| {
+        let refused = |lines| statuses(proxy, 3, lines).iter().filter(|status| **status == 429).count();
+        ["x-a: mine\r\n", "x-a: other\r\n", ""].map(refused)
+    };
+    assert_eq!(passed(&Proxy::start(&bootstrap(&backend, &fields))), [2, 3, 3]);
+    let flag = "{layered_runtime: {layers: [{name: static, static_layer: {envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value: true}}]}}";
+    assert_eq!(passed(&Proxy::start(&bootstrap(&backend, &fields).with(flag))), [2, 0, 2]);
+}

@@ -31,11 +31,14 @@ pub(super) fn lower(
     let (enabled, enforced) = (path.field("filter_enabled"), path.field("filter_enforced"));
     let request = path.field("request_headers_to_add_when_not_enforced");
     let response = path.field("response_headers_to_add");
-    let rate_limits = rate_limit::lower(context, &path.field("rate_limits"), &message.rate_limits);
+    let rate_limits = rate_limit::of_filter(context, &path.field("rate_limits"), &message.rate_limits);
     let of_host = path.field("vh_rate_limits");
     let version = path.field("enable_x_ratelimit_headers");
     let version: Version = value::enumeration(context, &version, message.enable_x_ratelimit_headers);
     let status = message.status.as_ref().map_or(0, |status| status.code);
+    let dynamic = path.field("max_dynamic_descriptors");
+    let max_dynamic =
+        value::number(context, &dynamic, message.max_dynamic_descriptors.as_ref(), 1..=u32::MAX, 20);
     LocalRateLimit {
         stat_prefix: message.stat_prefix.clone(),
         status: u16::try_from(status).ok().filter(|status| *status >= 400).unwrap_or(429),
@@ -67,6 +70,8 @@ pub(super) fn lower(
         always_default: value::flag(message.always_consume_default_token_bucket.as_ref(), true),
         tells: version == Version::DraftVersion03,
         resource_exhausted: message.rate_limited_as_resource_exhausted,
+        tells_when: message.enable_retry_after_header,
+        max_dynamic: max_dynamic as usize,
     }
 }
 
@@ -80,14 +85,11 @@ fn descriptors(
         let here = path.index(index);
         let entries: Vec<_> =
             message.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-        if entries.iter().any(|(_, value)| value.is_empty()) {
-            context.unsupported(&here.field("entries"), "a descriptor for every value");
-        }
         if lowered.iter().any(|other| other.entries == entries) {
             context.error(&here.field("entries"), Code::INVALID, "there is a descriptor like this already");
         }
         let bucket = token_bucket(context, &here.field("token_bucket"), message.token_bucket.as_ref());
-        lowered.extend(bucket.map(|bucket| LimitDescriptor { entries, bucket }));
+        lowered.extend(bucket.map(|bucket| LimitDescriptor { entries, bucket, shadow: message.shadow_mode }));
     }
     lowered
 }

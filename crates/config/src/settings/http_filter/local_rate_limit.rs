@@ -1,4 +1,6 @@
-use crate::settings::{Fraction, HeaderMatcher, HeaderMutations, QueryMatcher, TokenBucket};
+use crate::settings::{
+    Cidr, Format, Fraction, HeaderMatcher, HeaderMutations, MetadataOf, QueryMatcher, TokenBucket,
+};
 
 /// `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`, of the filter or of a route.
 #[derive(Debug)]
@@ -31,14 +33,20 @@ pub struct LocalRateLimit {
     pub tells: bool,
     /// `rate_limited_as_resource_exhausted`.
     pub resource_exhausted: bool,
+    /// `enable_retry_after_header`.
+    pub tells_when: bool,
+    /// `max_dynamic_descriptors`: how many values a descriptor with wildcards keeps buckets for.
+    pub max_dynamic: usize,
 }
 
 /// `LocalRateLimitDescriptor`.
 #[derive(Debug)]
 pub struct LimitDescriptor {
-    /// Keys and values, all of which a request has to have in this order.
+    /// Keys and values, all of which a request has to have in this order; any value, if one is empty.
     pub entries: Vec<(String, String)>,
     pub bucket: TokenBucket,
+    /// `shadow_mode`: only counts.
+    pub shadow: bool,
 }
 
 /// `envoy.config.route.v3.RateLimit`: a descriptor, put together from what is known of a request. Where one of its parts is
@@ -46,8 +54,31 @@ pub struct LimitDescriptor {
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     pub stage: u32,
+    /// False: it is there, and never describes a request (`disable_key`, `apply_on_stream_done`).
+    pub applies: bool,
     pub actions: Vec<LimitAction>,
+    pub hits: Hits,
+    /// `x_ratelimit_option`, in place of the filter's.
+    pub tells: Option<bool>,
 }
+
+/// `hits_addend`: how many tokens a request costs, or puts back.
+#[derive(Debug, Clone)]
+pub struct Hits {
+    pub count: HitCount,
+    /// `is_negative_hits`.
+    pub puts_back: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum HitCount {
+    Fixed(u64),
+    /// A single operator that yields a number up to [`MOST_HITS`]; where it yields anything else, there is no descriptor.
+    Told(Format),
+}
+
+/// The most tokens that a request may cost.
+pub const MOST_HITS: u64 = 1_000_000_000;
 
 /// Whether the rate limits of a virtual host count for a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,20 +118,48 @@ pub enum LimitAction {
     },
     GenericKey {
         key: String,
-        value: String,
+        value: LimitValue,
+    },
+    /// If the client is in one of these networks, or in none of them.
+    RemoteAddressMatch {
+        key: String,
+        value: LimitValue,
+        networks: Vec<Cidr>,
+        invert: bool,
+    },
+    Metadata {
+        key: String,
+        of: MetadataOf,
+        namespace: Box<str>,
+        path: Box<[Box<str>]>,
+        /// Where there is no text, or an empty one.
+        default: Option<String>,
+        /// Without a value there is no entry, but a descriptor.
+        skip_if_absent: bool,
     },
     HeaderValueMatch {
         key: String,
-        value: String,
+        value: LimitValue,
         /// Whether the headers have to match, or not to.
         expect: bool,
         headers: Vec<HeaderMatcher>,
     },
     QueryParameterValueMatch {
         key: String,
-        value: String,
+        value: LimitValue,
         /// Whether the parameters have to match, or not to.
         expect: bool,
         parameters: Vec<QueryMatcher>,
+    },
+}
+
+/// The value of an entry.
+#[derive(Debug, Clone)]
+pub enum LimitValue {
+    Text(String),
+    Format {
+        format: Format,
+        /// Where it yields nothing; if this is empty too, there is no descriptor.
+        default: String,
     },
 }
