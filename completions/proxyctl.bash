@@ -28,6 +28,9 @@ _proxyctl() {
             proxyctl,epochs)
                 cmd="proxyctl__subcmd__epochs"
                 ;;
+            proxyctl,events)
+                cmd="proxyctl__subcmd__events"
+                ;;
             proxyctl,explain)
                 cmd="proxyctl__subcmd__explain"
                 ;;
@@ -96,6 +99,9 @@ _proxyctl() {
                 ;;
             proxyctl__subcmd__help,epochs)
                 cmd="proxyctl__subcmd__help__subcmd__epochs"
+                ;;
+            proxyctl__subcmd__help,events)
+                cmd="proxyctl__subcmd__help__subcmd__events"
                 ;;
             proxyctl__subcmd__help,explain)
                 cmd="proxyctl__subcmd__help__subcmd__explain"
@@ -176,7 +182,7 @@ _proxyctl() {
 
     case "${cmd}" in
         proxyctl)
-            opts="-h -V --help --version validate config routes coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="-h -V --help --version validate config routes coverage explain status drain stop reload restart rollback epochs log-level events stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -389,6 +395,40 @@ _proxyctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        proxyctl__subcmd__events)
+            opts="-n -f -h --last --follow --shm-dir --base-id --run-dir --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --last)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --shm-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --run-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         proxyctl__subcmd__explain)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -404,7 +444,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help)
-            opts="validate config routes coverage explain status drain stop reload restart rollback epochs log-level stats help"
+            opts="validate config routes coverage explain status drain stop reload restart rollback epochs log-level events stats help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -502,6 +542,20 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__help__subcmd__epochs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        proxyctl__subcmd__help__subcmd__events)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -1,7 +1,7 @@
 complete -c proxytop -l base-id -d 'The instance with this base-id [default: the only one there is, or a list to choose from]' -r
 complete -c proxytop -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
 complete -c proxytop -l shm-dir -d 'Directory of the counters, in memory' -r -F
-complete -c proxytop -l admin -d 'Asks an admin port instead: of a proxyd on another host, or of an Envoy' -r
+complete -c proxytop -l admin -d 'Asks an admin port instead, such as host:9901: of a proxyd on another host, or of an Envoy' -r
 complete -c proxytop -s i -l interval -d 'Time between two looks, in seconds' -r
 complete -c proxytop -l pane -d 'The pane to begin with, by its key or its name' -r
 complete -c proxytop -l size -d 'Size of the frame that --once prints' -r

@@ -73,6 +73,12 @@ pub(crate) enum Command {
     /// Shows log levels, or changes them while the instance runs
     LogLevel(LogLevel),
 
+    /// Shows what has happened to an instance: starts, reloads, hot restarts, drains, panics
+    ///
+    /// Its processes write down their last 240 events in shared memory, so no instance needs to answer; whoever takes over from one that
+    /// was killed keeps the last 120. Times are UTC.
+    Events(Events),
+
     /// Shows stats from shared memory, also those of an instance that hangs or was killed
     ///
     /// Histograms are shown as quantiles of all values since the start.
@@ -371,6 +377,24 @@ pub(crate) struct LogLevel {
     /// New levels of single components
     #[arg(long, value_name = "NAME:LEVEL,...")]
     pub(crate) component: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) instance: Where,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only the last so many
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    pub(crate) last: Option<usize>,
+
+    /// Goes on with what happens, until the instance has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Directory of the counters, in memory
+    #[arg(long, value_name = "DIRECTORY", default_value = "/dev/shm")]
+    pub(crate) shm_dir: PathBuf,
 
     #[command(flatten)]
     pub(crate) instance: Where,

@@ -4,6 +4,7 @@
 mod arguments;
 mod config;
 mod coverage;
+mod events;
 mod generations;
 mod instance;
 mod output;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Rollback(arguments) => restart::rollback(&arguments, &mut output),
         Command::Epochs(arguments) => generations::epochs(&arguments, &mut output),
         Command::LogLevel(arguments) => instance::log_level(&arguments, &mut output),
+        Command::Events(arguments) => events::events(&arguments, &mut output),
         Command::Stats(arguments) => stats::stats(&arguments, &mut output),
     };
     match done {

@@ -1,14 +1,15 @@
 //! `proxyctl stats`: from shared memory, so no instance needs to answer.
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use proxy_control::{BaseId, stats_prefix};
-use proxy_stats::{LineageReader, find_lineages};
+use proxy_stats::{LineagePath, LineageReader, find_lineages};
 use serde_json::json;
 
-use crate::arguments::{Seconds, Stats};
+use crate::arguments::{Seconds, Stats, Where};
 use crate::instance::run_dir_path;
 use crate::output::Output;
 use crate::readings::{Reading, is_used};
@@ -93,26 +94,32 @@ fn read(source: &Source, arguments: &Stats) -> anyhow::Result<Reading> {
 impl Source {
     /// The stats of the base-id that is meant, or of the only one that has any.
     fn open(arguments: &Stats) -> anyhow::Result<Self> {
-        let (run_dir, shm_dir) = (run_dir_path(&arguments.instance), &arguments.shm_dir);
-        let mut found = Vec::new();
-        for path in find_lineages(shm_dir).with_context(|| shm_dir.display().to_string())? {
-            let base_id = path.prefix.split('_').nth(1).and_then(|number| number.parse().ok()).map(BaseId);
-            let ours = base_id.filter(|base_id| stats_prefix(&run_dir, *base_id) == path.prefix);
-            let wanted = arguments.instance.base_id.map(BaseId);
-            found.extend(ours.filter(|ours| wanted.is_none_or(|wanted| *ours == wanted)).zip(Some(path)));
-        }
-        if found.len() > 1 {
-            found.sort_unstable();
-            let all: Vec<_> = found.iter().map(|(base_id, _)| base_id.to_string()).collect();
-            bail!("there are stats of several instances, choose one with --base-id: {}", all.join(", "));
-        }
-        let Some((base_id, path)) = found.pop() else {
-            let of = arguments.instance.base_id.map(|id| format!(" with base-id {id}")).unwrap_or_default();
-            let (shm_dir, run_dir) = (shm_dir.display(), run_dir.display());
-            bail!("there are no stats of an instance{of} (looked in {shm_dir} for those of {run_dir})");
-        };
+        let (base_id, path) = lineage(&arguments.instance, &arguments.shm_dir)?;
         let reader = LineageReader::open(&path).with_context(|| format!("stats of base-id {base_id}"))?;
         let running = reader.leader();
         Ok(Self { reader, base_id, running })
     }
+}
+
+/// Where the base-id that is meant has its stats in shared memory, or the only one that has any.
+pub(crate) fn lineage(instance: &Where, shm_dir: &Path) -> anyhow::Result<(BaseId, LineagePath)> {
+    let run_dir = run_dir_path(instance);
+    let mut found = Vec::new();
+    for path in find_lineages(shm_dir).with_context(|| shm_dir.display().to_string())? {
+        let base_id = path.prefix.split('_').nth(1).and_then(|number| number.parse().ok()).map(BaseId);
+        let ours = base_id.filter(|base_id| stats_prefix(&run_dir, *base_id) == path.prefix);
+        let wanted = instance.base_id.map(BaseId);
+        found.extend(ours.filter(|ours| wanted.is_none_or(|wanted| *ours == wanted)).zip(Some(path)));
+    }
+    if found.len() > 1 {
+        found.sort_unstable();
+        let all: Vec<_> = found.iter().map(|(base_id, _)| base_id.to_string()).collect();
+        bail!("there are stats of several instances, choose one with --base-id: {}", all.join(", "));
+    }
+    let Some(found) = found.pop() else {
+        let of = instance.base_id.map(|id| format!(" with base-id {id}")).unwrap_or_default();
+        let (shm_dir, run_dir) = (shm_dir.display(), run_dir.display());
+        bail!("there are no stats of an instance{of} (looked in {shm_dir} for those of {run_dir})");
+    };
+    Ok(found)
 }

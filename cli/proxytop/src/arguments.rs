@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY", default_value = "/dev/shm")]
     pub(crate) shm_dir: PathBuf,
 
-    /// Asks an admin port instead: of a proxyd on another host, or of an Envoy
+    /// Asks an admin port instead, such as host:9901: of a proxyd on another host, or of an Envoy
     #[arg(long, value_name = "URL", conflicts_with = "replay")]
     pub(crate) admin: Option<String>,
 

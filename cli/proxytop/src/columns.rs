@@ -109,8 +109,11 @@ impl Pane {
             }
             Pane::AccessLog => "The last lines of an access log file, as they are written.",
             Pane::Events => {
-                "What has happened, as far as it shows in stats: found by comparing looks, so what came and went between two \
-                 of them is missing, and times are those of looks."
+                "What has happened, newest first. Each process of proxyd writes down its last 240 events in shared memory: starts, reloads, \
+                 listeners, steps of hot restarts, drains, health checks failed by hand, log levels, panics. They are still \
+                 there when it was killed; who takes over its counters keeps the last 120. Rows without a number in GEN were found by comparing \
+                 looks: health of hosts, breakers, a process that hangs or was killed; of an admin port, everything. Of these \
+                 times are those of looks, and what came and went between two of them is missing."
             }
             Pane::Hosts => {
                 "The hosts of a cluster, from the admin port or control socket; asked only while they are shown."
@@ -275,9 +278,11 @@ const ACCESS_LOG: &[Column] = columns! {
 };
 
 const EVENTS: &[Column] = columns! {
-    "TIME" "time" 9 0 left "time of day in UTC of the look that showed it";
-    "WHAT" "what" 10 0 left "generation, state, drain, reload, health, breaker, cluster, listener, reset or source";
-    "EVENT" "event" 50 0 left "what has changed";
+    "TIME" "time" 14 0 left "day and time in UTC";
+    "GEN" "generation" 4 0 left "number of the process that tells it; - if it was found by comparing looks";
+    "WHAT" "what" 11 0 left "what it is about: start, serve, restart, reload, listener, drain, shutdown, end, killed, log level, healthcheck, panic, stats or watchdog; of looks generation, state, drain, reload, health, breaker, cluster, listener, reset or source";
+    "LEVEL" "severity" 7 1 left "info, success, warning or error; WHAT has its colour";
+    "EVENT" "event" 44 0 left "what has happened";
 };
 
 const HOSTS: &[Column] = columns! {

@@ -41,12 +41,14 @@ impl History {
 
 /// What has changed.
 pub(crate) fn compare(before: &Snapshot, now: &Snapshot, subjects: &Subjects) -> Vec<Event> {
-    let mut told = Told { at_ms: now.at_ms, events: Vec::new() };
+    let mut told = Told { at_ms: now.at_ms, events: Vec::new(), tells: now.tells() };
     told.standing(before, now);
     told.generations(before, now);
     told.starts(before, now);
-    told.counters(before, now);
-    told.stops(before, now);
+    if !told.tells {
+        told.counters(before, now);
+        told.stops(before, now);
+    }
     told.clusters(before, now, subjects);
     let more = told.events.len().saturating_sub(MOST_AT_ONCE);
     told.events.truncate(MOST_AT_ONCE);
@@ -59,6 +61,8 @@ pub(crate) fn compare(before: &Snapshot, now: &Snapshot, subjects: &Subjects) ->
 struct Told {
     at_ms: u64,
     events: Vec<Event>,
+    /// Processes write down themselves what they know: only what they cannot know is told here.
+    tells: bool,
 }
 
 impl Told {
@@ -67,7 +71,12 @@ impl Told {
     }
 
     fn standing(&mut self, before: &Snapshot, now: &Snapshot) {
-        if before.standing != now.standing && before.standing != Standing::Unknown {
+        // That it begins or ends it tells itself; not that it hangs, was killed, or is back.
+        let trouble = |snapshot: &Snapshot| {
+            matches!(snapshot.standing, Standing::Silent | Standing::Dead | Standing::Gone)
+        };
+        let news = !self.tells || trouble(before) || trouble(now);
+        if before.standing != now.standing && before.standing != Standing::Unknown && news {
             let (mood, text) = match now.standing {
                 Standing::Live => (Mood::Good, "it serves"),
                 Standing::Silent => (Mood::Bad, "its main thread has long flushed no stats: it may hang"),
@@ -96,10 +105,10 @@ impl Told {
         for generation in &now.generations {
             let number = generation.number;
             let earlier = before.generations.iter().find(|other| other.number == number);
-            if earlier.is_none() && !before.generations.is_empty() {
+            if !self.tells && earlier.is_none() && !before.generations.is_empty() {
                 self.add("generation", Mood::Plain, format!("generation {number} has started"));
             }
-            if generation.leads && earlier.is_some_and(|earlier| !earlier.leads) {
+            if !self.tells && generation.leads && earlier.is_some_and(|earlier| !earlier.leads) {
                 self.add("generation", Mood::Good, format!("generation {number} leads"));
             }
             if earlier.is_some_and(|earlier| earlier.lives) && !generation.lives {
@@ -112,6 +121,8 @@ impl Told {
         for number in ended {
             // Of one that is not missed it cannot be told.
             match led || gone(number) {
+                // The last of all takes its ring with it.
+                true if self.tells && now.standing != Standing::Gone => {}
                 true => self.add("generation", Mood::Plain, format!("generation {number} has ended")),
                 false => self.add("generation", Mood::Bad, format!("generation {number} was killed")),
             }
@@ -259,6 +270,34 @@ mod tests {
         assert_eq!(told(&over, &end), ["generation: generation 1 has ended"]);
         assert_eq!(told(&alone, &look(&[], &[(1, false, false)])), ["generation: generation 1 was killed"]);
         assert_eq!(told(&alone, &alone), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_process_tells_itself_is_not_told_twice() {
+        let reloads =
+            |count| [("config_reload.success", count), ("listener_manager.listener_stopped", count)];
+        let (alone, both): (&[_], &[_]) = (&[(1, true, true)], &[(1, true, true), (2, true, false)]);
+        let with_ring = |mut snapshot: Snapshot| {
+            let event = proxy_stats::Event {
+                at_us: 1,
+                generation: 1,
+                number: 1,
+                kind: proxy_stats::EventKind::START,
+                severity: proxy_stats::Severity::Info,
+                text: String::new(),
+            };
+            snapshot.ring = Arc::new(vec![event]);
+            snapshot
+        };
+        let before = with_ring(look(&reloads(1), alone));
+        assert_eq!(told(&before, &with_ring(look(&reloads(2), alone))), [""; 0]);
+        assert_eq!(told(&before, &with_ring(look(&reloads(1), both))), [""; 0]);
+        let mut silent = before.clone();
+        silent.standing = Standing::Silent;
+        assert_eq!(told(&before, &silent).len(), 1);
+        assert_eq!(told(&silent, &before), ["state: it serves"]);
+        let killed = with_ring(look(&reloads(1), &[(1, false, false)]));
+        assert_eq!(told(&before, &killed), ["generation: generation 1 was killed"]);
     }
 
     #[test]

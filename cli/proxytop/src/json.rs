@@ -18,7 +18,9 @@ pub(crate) fn of(app: &App) -> Value {
         (flag.flag.to_owned(), json!({ "per_second": flag.rate, "total": flag.total }))
     };
     value["errors_by_flag"] = app.flags.iter().map(flag).collect::<Map<_, _>>().into();
-    for pane in [Pane::Overview, Pane::Clusters, Pane::Listeners, Pane::Workers, Pane::Generations] {
+    for pane in
+        [Pane::Overview, Pane::Clusters, Pane::Listeners, Pane::Workers, Pane::Generations, Pane::Events]
+    {
         let table = app.with_facts(|facts| panes::table(pane, facts));
         let rows = table.rows.iter().map(|row| {
             let cells = table.columns.iter().zip(&row.cells);

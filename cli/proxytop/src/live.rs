@@ -22,6 +22,9 @@ pub(crate) fn run(app: &mut App, look: Look, target: &mut Target) -> anyhow::Res
     let mut collectors = None;
     if app.replay.is_some() {
         target.seek(0, app);
+        if let Some(trouble) = target.trouble() {
+            app.told(trouble.to_owned());
+        }
     } else if app.instances.len() > 1 {
         app.mode = Mode::Instances(0);
     } else {

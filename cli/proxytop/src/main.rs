@@ -82,6 +82,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn once(arguments: &Arguments, target: &mut Target, app: &mut App) -> anyhow::Result<ExitCode> {
     if let Some(of) = target.recorded() {
         target.seek(of - 1, app);
+        if let Some(trouble) = target.trouble() {
+            let _ = writeln!(io::stderr(), "proxytop: {trouble}");
+        }
     } else {
         let (mut source, admin) = target.open_only()?;
         for pause in [Duration::ZERO, arguments.interval.0] {

@@ -1,17 +1,17 @@
 //! Looks in a file, to be gone through afterwards: a line of JSON each, with what has changed since the line before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use proxy_stats::{Catalog, ImportMode, MetricKind, StatId, Watch};
+use proxy_stats::{Catalog, Event, EventKind, ImportMode, MetricKind, Severity, StatId, Watch};
 use serde::{Deserialize, Serialize};
 
 use crate::asked::Asked;
-use crate::snapshot::{Generation, Points, Quantiles, Snapshot, Standing, Thread};
+use crate::snapshot::{Generation, Points, Quantiles, Snapshot, Standing, Thread, add_events};
 
 /// One look, less what is as in the one before.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,6 +30,12 @@ struct Line {
     values: Vec<(u32, Option<u64>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     quantiles: Vec<(u32, [f64; 4], Option<[f64; 4]>)>,
+    /// Number and text readout; none for what is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    texts: Vec<(u32, Option<String>)>,
+    /// Of rings: microseconds since 1970, generation, number, kind, severity, text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    events: Vec<(u64, u64, u64, u16, u8, String)>,
     generations: Vec<Generation>,
     threads: Vec<Thread>,
     /// If it has changed.
@@ -63,6 +69,8 @@ impl Recorder {
         };
         let quantiles = now.quantiles.iter().filter(|(id, found)| !same_quantiles(id, found));
         let line = Line {
+            texts: changed_texts(before.map(|(before, _)| &**before), now),
+            events: new_events(before.map(|(before, _)| &**before), now),
             version: VERSION,
             at_ms: now.at_ms,
             origin: now.origin.clone(),
@@ -92,6 +100,8 @@ pub(crate) struct Recording {
     catalog: Arc<Catalog>,
     /// Values after every so many lines, so that going back does not begin at the beginning.
     marks: Vec<State>,
+    /// Why there are no looks after the last.
+    trouble: Option<String>,
 }
 
 /// What lines add up to.
@@ -99,34 +109,34 @@ pub(crate) struct Recording {
 struct State {
     values: Vec<u64>,
     quantiles: HashMap<StatId, Quantiles>,
+    texts: Arc<HashMap<StatId, String>>,
+    ring: Arc<Vec<Event>>,
     asked: Asked,
 }
 
 impl Recording {
-    /// Reads a file. A last line that was cut off is left out.
+    /// Reads a file, as far as it makes sense: see [`Recording::trouble`].
     pub(crate) fn open(path: &Path) -> anyhow::Result<Recording> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         Recording::read(BufReader::new(file)).with_context(|| path.display().to_string())
     }
 
     fn read(mut input: impl BufRead) -> anyhow::Result<Recording> {
-        let (mut lines, mut catalog, mut text) = (Vec::<Line>::new(), Catalog::default(), String::new());
+        let (mut lines, mut catalog, mut text) = (Vec::<Line>::new(), Catalog::default(), Vec::new());
         let (mut state, mut marks) = (State::default(), Vec::new());
-        while input.read_line(&mut text)? > 0 {
-            let line: Line = match serde_json::from_str(&text) {
+        let mut trouble = None;
+        while input.read_until(b'\n', &mut text)? > 0 {
+            let line = match read_line(&text, &mut catalog) {
                 Ok(line) => line,
-                Err(_) if !text.ends_with('\n') => break,
-                Err(error) => bail!("line {} is no look: {error}", lines.len() + 1),
-            };
-            if line.version != VERSION {
-                bail!("it is of version {}, this program reads {VERSION}", line.version);
-            }
-            for (letter, name) in &line.names {
-                let id = catalog.intern(name, kind(*letter)).context("it has too many names")?;
-                if id.0 as usize + 1 != catalog.len() {
-                    bail!("line {} names {name:?} a second time", lines.len() + 1);
+                Err(error) if lines.is_empty() => return Err(error.context("its first line is no look")),
+                Err(error) => {
+                    let (number, good) = (lines.len() + 1, lines.len());
+                    trouble = Some(format!(
+                        "line {number} cannot be read ({error:#}): only the {good} looks before it are shown"
+                    ));
+                    break;
                 }
-            }
+            };
             state.apply(&line, catalog.len());
             if lines.len().is_multiple_of(MARK_EVERY) {
                 marks.push(state.clone());
@@ -137,7 +147,12 @@ impl Recording {
         if lines.is_empty() {
             bail!("it has no looks");
         }
-        Ok(Recording { lines, catalog: Arc::new(catalog), marks })
+        Ok(Recording { lines, catalog: Arc::new(catalog), marks, trouble })
+    }
+
+    /// What was wrong with the file, from where on it is not shown.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -162,9 +177,10 @@ impl Recording {
                     catalog: Arc::clone(&self.catalog),
                     values: state.values.clone(),
                     quantiles: Arc::new(state.quantiles.clone()),
+                    texts: Arc::clone(&state.texts),
+                    ring: Arc::clone(&state.ring),
                     generations: line.generations.clone(),
                     threads: line.threads.clone(),
-                    ..Snapshot::default()
                 }));
             }
         }
@@ -185,9 +201,73 @@ impl State {
             let quantiles = Quantiles { cumulative: points(*cumulative), recent: recent.map(points) };
             self.quantiles.insert(StatId(*id), quantiles);
         }
+        for (id, text) in &line.texts {
+            let texts = Arc::make_mut(&mut self.texts);
+            match text {
+                Some(text) => drop(texts.insert(StatId(*id), text.clone())),
+                None => drop(texts.remove(&StatId(*id))),
+            }
+        }
+        add_events(&mut self.ring, line.events.iter().map(event));
         if let Some(asked) = &line.asked {
             self.asked = asked.clone();
         }
+    }
+}
+
+/// A look, whose names are added to the others.
+fn read_line(text: &[u8], catalog: &mut Catalog) -> anyhow::Result<Line> {
+    if !text.ends_with(b"\n") {
+        bail!("it was cut off");
+    }
+    let line: Line = serde_json::from_slice(text)?;
+    if line.version != VERSION {
+        bail!("it is of version {}, this program reads {VERSION}", line.version);
+    }
+    for (letter, name) in &line.names {
+        let id = catalog.intern(name, kind(*letter)).context("there are too many names")?;
+        if id.0 as usize + 1 != catalog.len() {
+            bail!("it names {name:?} a second time");
+        }
+    }
+    Ok(line)
+}
+
+fn changed_texts(before: Option<&Snapshot>, now: &Snapshot) -> Vec<(u32, Option<String>)> {
+    let earlier = before.map(|before| &before.texts);
+    if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, &now.texts)) {
+        return Vec::new();
+    }
+    let text_before = |id: &StatId| earlier.and_then(|texts| texts.get(id));
+    let changed = now.texts.iter().filter(|(id, text)| text_before(id) != Some(*text));
+    let gone = earlier.into_iter().flat_map(|texts| texts.keys()).filter(|id| !now.texts.contains_key(*id));
+    let mut texts: Vec<_> =
+        changed.map(|(id, text)| (id.0, Some(text.clone()))).chain(gone.map(|id| (id.0, None))).collect();
+    texts.sort_unstable();
+    texts
+}
+
+fn new_events(before: Option<&Snapshot>, now: &Snapshot) -> Vec<(u64, u64, u64, u16, u8, String)> {
+    let known: HashSet<_> = match before {
+        Some(before) if Arc::ptr_eq(&before.ring, &now.ring) => return Vec::new(),
+        before => before.into_iter().flat_map(|before| before.ring.iter().map(Event::order)).collect(),
+    };
+    let new = now.ring.iter().filter(|event| !known.contains(&event.order()));
+    let parts = |event: &Event| {
+        let Event { at_us, generation, number, kind, severity, text } = event.clone();
+        (at_us, generation, number, kind.0, severity as u8, text)
+    };
+    new.map(parts).collect()
+}
+
+fn event((at_us, generation, number, kind, severity, text): &(u64, u64, u64, u16, u8, String)) -> Event {
+    Event {
+        at_us: *at_us,
+        generation: *generation,
+        number: *number,
+        kind: EventKind(*kind),
+        severity: Severity::of_code(*severity),
+        text: text.clone(),
     }
 }
 
@@ -238,9 +318,22 @@ mod tests {
             catalog: Arc::new(catalog),
             values: values.iter().map(|(_, value)| *value).collect(),
             quantiles: Arc::new(quantiles),
+            texts: Arc::new(HashMap::from([(StatId(0), format!("text of {}", at_ms / 7000))])),
+            ring: Arc::new((at_ms.saturating_sub(9000) / 1000..at_ms / 1000).map(happened).collect()),
             generations: vec![Generation { number: 7, ..Generation::default() }],
             ..Snapshot::default()
         })
+    }
+
+    fn happened(second: u64) -> Event {
+        Event {
+            at_us: second * 1_000_000,
+            generation: 7,
+            number: second + 1,
+            kind: EventKind::RELOAD,
+            severity: Severity::Warning,
+            text: format!("reload {second}"),
+        }
     }
 
     #[test]
@@ -270,14 +363,36 @@ mod tests {
                 assert_eq!(seen.value(id("a")), expected.value(StatId(0)));
                 assert_eq!(seen.value(id("b")), expected.value(StatId(1)));
                 assert_eq!(
-                    (&seen.quantiles, &seen.generations),
-                    (&expected.quantiles, &expected.generations)
+                    (&seen.quantiles, &seen.texts, &seen.generations),
+                    (&expected.quantiles, &expected.texts, &expected.generations)
                 );
+                // All that was ever seen in a ring, each once.
+                assert_eq!(*seen.ring, (0..seen.at_ms / 1000).map(happened).collect::<Vec<_>>());
             }
         }
         let text = std::fs::read(&path).unwrap();
+        assert_eq!(recording.trouble(), None);
         std::fs::write(&path, &text[..text.len() - 5]).unwrap();
-        assert_eq!(Recording::open(&path).unwrap().len(), 199, "the last line was cut off");
+        let cut = Recording::open(&path).unwrap();
+        assert_eq!((cut.len(), cut.trouble().is_some()), (199, true), "the last line was cut off");
+        let line = text
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .map(|(at, _)| at + 1)
+            .nth(49)
+            .unwrap();
+        for torn in [
+            &text[..line + 40],
+            &[&text[..line + 40], b"\n", &text[line..]].concat(),
+            &[&text[..line], b"\xff\n"].concat(),
+        ] {
+            std::fs::write(&path, torn).unwrap();
+            let torn = Recording::open(&path).unwrap();
+            assert_eq!(torn.len(), 50);
+            assert!(torn.trouble().unwrap().starts_with("line 51 cannot be read ("), "{:?}", torn.trouble());
+            assert_eq!(torn.looks(49, 49).0[0].value(StatId(0)), looks[49].value(StatId(0)));
+        }
         std::fs::write(&path, "{}\n").unwrap();
         assert!(Recording::open(&path).is_err());
     }

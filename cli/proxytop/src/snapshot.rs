@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use proxy_stats::{Catalog, MetricKind, StatId, Watch};
+use proxy_stats::{Catalog, Event, MetricKind, StatId, Watch};
 use serde::{Deserialize, Serialize};
 
 /// One look.
@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) values: Vec<u64>,
     pub(crate) quantiles: Arc<HashMap<StatId, Quantiles>>,
     pub(crate) texts: Arc<HashMap<StatId, String>>,
+    /// What processes have written into their rings of events, by time: the last of it, not only what is new. Empty where there is no ring.
+    pub(crate) ring: Arc<Vec<Event>>,
     /// By number of the process; empty where that is not known.
     pub(crate) generations: Vec<Generation>,
     /// Of the process that leads; main first.
@@ -113,6 +115,11 @@ impl Snapshot {
         matches!(self.catalog.kind(id), Some(MetricKind::Counter | MetricKind::Histogram))
     }
 
+    /// Whether processes tell themselves what happens to them.
+    pub(crate) fn tells(&self) -> bool {
+        !self.ring.is_empty()
+    }
+
     /// Whether the same processes were looked at.
     pub(crate) fn same_processes(&self, other: &Snapshot) -> bool {
         let numbers = |snapshot: &Snapshot| -> Vec<u64> {
@@ -120,6 +127,19 @@ impl Snapshot {
         };
         numbers(self) == numbers(other)
     }
+}
+
+/// Adds events to those of a ring that are known, each once, in order of time; the oldest go.
+pub(crate) fn add_events(ring: &mut Arc<Vec<Event>>, found: impl IntoIterator<Item = Event>) {
+    let mut found = found.into_iter().peekable();
+    if found.peek().is_none() {
+        return;
+    }
+    let ring = Arc::make_mut(ring);
+    ring.extend(found);
+    ring.sort_by_key(Event::order);
+    ring.dedup_by_key(|event| event.order());
+    ring.drain(..ring.len().saturating_sub(MOST_EVENTS));
 }
 
 impl Standing {
@@ -147,3 +167,6 @@ impl Standing {
         all.into_iter().find(|standing| standing.name() == name).unwrap_or_default()
     }
 }
+
+/// Of rings, kept.
+const MOST_EVENTS: usize = 2000;

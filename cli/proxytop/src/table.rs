@@ -1,5 +1,6 @@
 //! Rows and columns without a terminal: what is in a cell, how it reads, and how rows are sorted and filtered.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::columns::Column;
@@ -31,6 +32,10 @@ pub(crate) enum Cell {
     Text(String),
     /// A word about how something is.
     State(&'static str, Mood),
+    /// As [`Cell::State`], of words that are not all known beforehand.
+    Word(Cow<'static, str>, Mood),
+    /// Microseconds since 1970.
+    Moment(u64),
     /// How many.
     Count(u64),
     /// As [`Cell::Count`], where anything but 0 is bad.
@@ -90,6 +95,8 @@ impl Cell {
             Cell::None => "-".to_owned(),
             Cell::Text(text) => text.clone(),
             Cell::State(word, _) => (*word).to_owned(),
+            Cell::Word(word, _) => (**word).to_owned(),
+            Cell::Moment(at_us) => units::moment(*at_us),
             Cell::Count(count) | Cell::Faults(count) => units::number(*count as f64),
             Cell::Rate(rate) | Cell::FaultRate(rate) => units::number(*rate),
             Cell::Bytes(bytes) => units::bytes(*bytes),
@@ -105,7 +112,7 @@ impl Cell {
 
     pub(crate) fn mood(&self) -> Mood {
         match self {
-            Cell::State(_, mood) => *mood,
+            Cell::State(_, mood) | Cell::Word(_, mood) => *mood,
             Cell::Faults(0) => Mood::Quiet,
             Cell::Faults(_) => Mood::Bad,
             Cell::FaultRate(rate) if *rate > 0.0 => Mood::Bad,
@@ -129,6 +136,8 @@ impl Cell {
             Cell::None => serde_json::Value::Null,
             Cell::Text(text) => text.as_str().into(),
             Cell::State(word, _) => (*word).into(),
+            Cell::Word(word, _) => (**word).into(),
+            Cell::Moment(at_us) => proxy_stats::utc(*at_us).into(),
             Cell::Count(value) | Cell::Faults(value) | Cell::Age(value) => (*value).into(),
             Cell::Rate(value)
             | Cell::FaultRate(value)
@@ -146,6 +155,7 @@ impl Cell {
         match (self, other) {
             (Cell::Text(one), Cell::Text(other)) => natural(one, other),
             (Cell::State(one, _), Cell::State(other, _)) => one.cmp(other),
+            (Cell::Word(one, _), Cell::Word(other, _)) => one.cmp(other),
             _ => self.weight().total_cmp(&other.weight()),
         }
     }
@@ -153,8 +163,10 @@ impl Cell {
     fn weight(&self) -> f64 {
         match self {
             Cell::None => -1.0,
-            Cell::Text(_) | Cell::State(..) => 0.0,
-            Cell::Count(value) | Cell::Faults(value) | Cell::Age(value) => *value as f64,
+            Cell::Text(_) | Cell::State(..) | Cell::Word(..) => 0.0,
+            Cell::Moment(value) | Cell::Count(value) | Cell::Faults(value) | Cell::Age(value) => {
+                *value as f64
+            }
             Cell::Rate(value)
             | Cell::FaultRate(value)
             | Cell::Bytes(value)
@@ -204,6 +216,7 @@ fn matches(row: &Row, wanted: &str) -> bool {
     row.cells.iter().any(|cell| match cell {
         Cell::Text(text) => found(text),
         Cell::State(word, _) => found(word),
+        Cell::Word(word, _) => found(word),
         _ => false,
     })
 }

@@ -61,6 +61,14 @@ impl Target {
         }
     }
 
+    /// What is wrong with what was recorded.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        match &self.which {
+            Which::Recorded(recording) => recording.trouble(),
+            _ => None,
+        }
+    }
+
     /// The one to look at and to ask, where nobody chooses.
     pub(crate) fn open_only(&self) -> anyhow::Result<(Box<dyn Source>, Admin)> {
         if self.names().len() > 1 {

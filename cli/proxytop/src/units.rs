@@ -72,6 +72,12 @@ pub(crate) fn clock(unix_ms: u64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
+/// Day and time in UTC, from microseconds since 1970: `11-14 22:13:20`.
+pub(crate) fn moment(unix_us: u64) -> String {
+    let whole = proxy_stats::utc(unix_us);
+    format!("{} {}", &whole[5..10], &whole[11..19])
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -97,6 +103,7 @@ mod tests {
         assert_eq!(cases.map(time), ["0", "830us", "1.2ms", "45ms", "2.5s", "10min"]);
         assert_eq!([42, 1020, 12_000, 1_036_800].map(age), ["42s", "17min", "3h20m", "12d"]);
         assert_eq!(clock(1_700_000_000_000), "22:13:20");
+        assert_eq!(moment(1_700_000_000_123_456), "11-14 22:13:20");
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proxy_control::restart::{Channel, Moved, Step};
 use proxy_runtime::Workers;
+use proxy_stats::EventKind;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -108,6 +109,14 @@ impl Running {
             }
         };
         lending.end().await;
+        let moved = lending.moved(&state);
+        state.events.info(
+            EventKind::RESTART,
+            format_args!(
+                "this process ends; connections that have moved: {}, that are left: {}",
+                moved.moved, moved.left
+            ),
+        );
         if state.restarts.is_under_way() {
             state.restarts.end(Step::Done(lending.moved(&state)));
         }
@@ -127,6 +136,9 @@ impl Running {
             return false;
         }
         tracing::warn!(target: "restart", generation = %successor.generation, "the process that led has died, this one leads again");
+        let generation = successor.segment;
+        let text = format_args!("generation {generation}, which led, has died");
+        self.state.events.error(EventKind::RESTART, text);
         if let Err(error) = self.state.listeners.take_back(Inherited::default()) {
             tracing::error!(target: "restart", %error, "cannot accept on all listeners again");
         }
@@ -184,6 +196,7 @@ impl Running {
             tokio::task::spawn_local(arrivals.run(Rc::clone(&self.stop_arrivals)));
         }
         tracing::info!(target: "restart", epoch = state.epoch.get(), "this process leads again");
+        state.events.success(EventKind::RESTART, format_args!("this process leads again"));
         self.service.leads(true);
         if state.restarts.is_under_way() {
             state.restarts.end(Step::Leads);

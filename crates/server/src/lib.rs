@@ -9,6 +9,7 @@ mod connection_log;
 pub mod control_socket;
 pub mod default_config;
 mod discovery;
+mod events;
 mod flush;
 mod handing_over;
 pub mod invocation;

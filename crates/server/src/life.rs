@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use proxy_control::Generation;
 use proxy_control::restart::{Channel, Step};
+use proxy_stats::EventKind;
 use tokio::sync::{Notify, mpsc};
 
 use crate::absent::AbsentStats;
 use crate::admin::{Admin, AdminState, DrainListeners, RestartRequest, ShutDown};
 use crate::control_socket::ControlSocket;
 use crate::handing_over::Handed;
-use crate::listeners::ListenerManager;
 use crate::logging::Log;
 use crate::options::{ConfigSource, DrainStrategy, Options};
 use crate::reload;
@@ -94,6 +94,7 @@ impl Running {
                 End::NotLeading(error) => {
                     // Before connections end, which may take a while.
                     tracing::error!(target: "main", %error, "this process ends");
+                    self.state.events.error(EventKind::RESTART, format_args!("this process ends: {error}"));
                     self.shut_down(options.shutdown_time, &mut signals, &mut ending).await;
                     break Err(error);
                 }
@@ -143,7 +144,7 @@ impl Running {
                         return Ok(End::ShutDown);
                     }
                     Command::ReopenLogs => self.reopen_logs(log),
-                    Command::Drain(request) => drain(&self.state.listeners, request, options),
+                    Command::Drain(request) => drain(&self.state, request, options),
                     // Looked at before `opening` gets another turn, which is where this process comes to lead.
                     Command::RollBack if !self.leadership.leads() => self.roll_back.notify_one(),
                     Command::RollBack => self.roll_back_failed("this process leads already"),
@@ -198,6 +199,7 @@ impl Running {
                 () = roll_back.notified() => {
                     let error = ChildError::RolledBack(predecessor.name.generation);
                     predecessor.give_up(error.to_string()).await;
+                    state.events.warning(EventKind::RESTART, format_args!("{error}"));
                     state.restarts.end(Step::GivenUp);
                     return Err(error.into());
                 }
@@ -205,6 +207,11 @@ impl Running {
             }
             state.taking_over.set(false);
             tracing::info!(target: "restart", epoch = state.epoch.get(), "this process leads");
+            let before = predecessor.name;
+            state.events.success(
+                EventKind::RESTART,
+                format_args!("this process leads, in place of generation {}", before.segment),
+            );
             service.leads(true);
             watch(&state, watched)?;
             let before = predecessor.name.generation;
@@ -225,11 +232,13 @@ impl Running {
         // Nobody hears of it but the log.
         if let Err(refusal) = self.state.restart(RestartRequest::default()) {
             tracing::warn!(target: "restart", %refusal, "SIGUSR2: no hot restart");
+            self.state.events.warning(EventKind::RESTART, format_args!("SIGUSR2: no hot restart, {refusal}"));
         }
     }
 
     /// A step of the next generation.
     fn note(&self, event: &Event) {
+        self.tell(event);
         let step = match event {
             Event::Greeted { successor, version } => {
                 // What comes from the generation before would have to go on to the next one at once.
@@ -260,7 +269,37 @@ impl Running {
         self.state.restarts.hear(step);
     }
 
+    fn tell(&self, event: &Event) {
+        let events = &self.state.events;
+        match event {
+            Event::Greeted { successor, version } => events.info(
+                EventKind::RESTART,
+                format_args!("generation {}, proxyd {version}, wants to take over", successor.segment),
+            ),
+            Event::SocketsPassed { sockets } => {
+                events
+                    .info(EventKind::RESTART, format_args!("listening sockets have been passed: {sockets}"));
+            }
+            Event::Serving => {
+                events.info(EventKind::RESTART, format_args!("the new process accepts, this one does not"));
+            }
+            Event::Leads { successor, .. } => events.info(
+                EventKind::RESTART,
+                format_args!(
+                    "generation {} leads; connections move there, the rest ends here",
+                    successor.segment
+                ),
+            ),
+            // Whoever has asked for it knows more.
+            Event::Failed { .. } if self.state.restarts.is_under_way() => {}
+            Event::Failed { reason } => {
+                events.error(EventKind::RESTART, format_args!("failed, this process goes on: {reason}"));
+            }
+        }
+    }
+
     pub(crate) fn roll_back_failed(&self, reason: &str) {
+        self.state.events.warning(EventKind::RESTART, format_args!("not rolled back: {reason}"));
         tracing::warn!(target: "restart", reason, "not rolled back");
         self.state.restarts.end(Step::Failed { reason: reason.to_owned() });
     }
@@ -273,6 +312,15 @@ impl Running {
         ending: &mut Ending,
     ) -> ExitCode {
         tracing::info!(target: "main", ?limit, "shutting down");
+        let events = &self.state.events;
+        let connections = self.state.listeners.connections();
+        events.info(
+            EventKind::SHUTDOWN,
+            format_args!(
+                "no new connections; the {connections} that are open may take {} s",
+                limit.as_secs()
+            ),
+        );
         self.state.healthy.set(false);
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
@@ -282,10 +330,13 @@ impl Running {
             tokio::select! {
                 () = &mut drained => {
                     tracing::info!(target: "main", "all connections have ended");
+                    events.info(EventKind::SHUTDOWN, format_args!("all connections have ended"));
                     return ExitCode::SUCCESS;
                 }
                 () = &mut deadline => {
                     tracing::info!(target: "main", "connections are left, the time is over");
+                    let left = self.state.listeners.connections();
+                    events.warning(EventKind::SHUTDOWN, format_args!("the time is over, {left} connections are left"));
                     return ExitCode::SUCCESS;
                 }
                 signal = signals.next() => if let Action::ExitNow(code) = ending.handle(signal) {
@@ -312,17 +363,34 @@ fn open(state: &State) -> Result<(), RunError> {
     let after = state.started.elapsed();
     state.stats.initialized(after);
     tracing::info!(target: "main", ?after, "serving");
+    let listeners = state.listeners.list().len();
+    let after = after.as_millis();
+    state.events.success(
+        EventKind::SERVE,
+        format_args!("connections are accepted, {after} ms after the start; listeners: {listeners}"),
+    );
     Ok(())
 }
 
 /// `/drain_listeners`: connections are asked to close over the drain time, or at once, as `--drain-strategy` says.
-fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, options: &Options) {
+fn drain(state: &State, request: DrainListeners, options: &Options) {
     let DrainListeners { graceful, skip_exit, inbound_only } = request;
     let stop_now = !graceful && !skip_exit;
     let (drain_time, immediate) =
         (options.drain_time, options.restart.drain_strategy == DrainStrategy::Immediate);
+    let (listeners, events) = (Rc::clone(&state.listeners), state.events.clone());
+    let which = if inbound_only { "inbound listeners" } else { "all listeners" };
+    let accept = match (stop_now, skip_exit) {
+        (true, _) => "accept no more",
+        (false, true) => "go on accepting",
+        (false, false) => "accept until then",
+    };
+    let seconds = drain_time.as_secs();
+    events.warning(
+        EventKind::DRAIN,
+        format_args!("{which} drain: connections are asked to end within {seconds} s, they {accept}"),
+    );
     listeners.drain(inbound_only, if immediate { 1.0 } else { 0.0 }, stop_now);
-    let listeners = Rc::clone(listeners);
     tokio::task::spawn_local(async move {
         for step in 1..=DRAIN_STEPS {
             tokio::time::sleep(drain_time / DRAIN_STEPS).await;
@@ -332,6 +400,12 @@ fn drain(listeners: &Rc<ListenerManager>, request: DrainListeners, options: &Opt
                 listeners.drain(inbound_only, f64::from(step) / f64::from(DRAIN_STEPS), stop);
             }
         }
+        let left = listeners.connections();
+        let accept = if skip_exit { "go on accepting" } else { "accept no more" };
+        events.warning(
+            EventKind::DRAIN,
+            format_args!("the drain time is over: {left} connections are left, {which} {accept}"),
+        );
     });
 }
 

@@ -13,7 +13,7 @@ use proxy_filters::Extensions;
 use proxy_net::{ConnectionIds, Handover};
 use proxy_runtime::log_file::LogFiles;
 use proxy_runtime::{LoopStats, Pulse, Workers, WorkersOptions, worker_local};
-use proxy_stats::{Store, ThreadIndex};
+use proxy_stats::{EventKind, Store, ThreadIndex};
 use proxy_upstream::dns::Resolver;
 use proxy_upstream::stats::ThreadClusterStats;
 use proxy_upstream::{ClusterMap, ClusterNames};
@@ -23,6 +23,7 @@ use crate::absent::{self, AbsentStats};
 use crate::admin::{self, Admin, AdminPort, AdminState};
 use crate::clusters::ClusterManager;
 use crate::control_socket::ControlSocket;
+use crate::events::Events;
 use crate::flush::Flusher;
 use crate::life::Running;
 use crate::listeners::ListenerManager;
@@ -167,7 +168,9 @@ async fn start(
     let first_started = predecessor.as_ref().map_or_else(SystemTime::now, |before| before.first_started);
     let stats = ServerStats::start(&store.root(), concurrency, bootstrap.version_override, &warnings);
     stats.restarted(epoch, control.instance().generation());
-    stats.count_panics();
+    let events = Events::of(&store);
+    tell_start(&events, predecessor.as_ref());
+    stats.count_panics(events.clone());
     let names = ClusterNames::default();
     let resolver = Resolver::new()
         .inspect_err(|error| tracing::warn!(target: "upstream", %error, "no resolver: clusters found by DNS have no hosts"))
@@ -194,6 +197,7 @@ async fn start(
         extensions,
         &bootstrap.node.cluster,
     );
+    let restart_events = events.clone();
     let state = Rc::new(State {
         reloader: Reloader::new(
             source,
@@ -201,6 +205,7 @@ async fn start(
             Rc::clone(&clusters),
             Rc::clone(&listeners),
             &store.root(),
+            events.clone(),
         ),
         has_file: matches!(options.config, ConfigSource::File { .. }),
         clusters,
@@ -208,6 +213,7 @@ async fn start(
         listeners,
         files,
         store,
+        events,
         onlooker,
         stats,
         allocator: options.allocator,
@@ -222,7 +228,7 @@ async fn start(
         epoch: Cell::new(epoch),
         taking_over: Cell::new(predecessor.is_some()),
         can_return: Cell::new(false),
-        restarts: Restarts::new(options, Rc::clone(&leadership), service.supervisor()),
+        restarts: Restarts::new(options, Rc::clone(&leadership), service.supervisor(), restart_events),
         leadership: Rc::clone(&leadership),
         first_started,
         admin_port: OnceCell::new(),
@@ -255,7 +261,7 @@ async fn start(
     let running = Running {
         _absent: AbsentStats::new(&state.store.root()),
         // From now on: adding what a large file declares may take long.
-        _guard_dog: watch(&state.store, &bootstrap.watchdogs, &state.workers, log.clone())?,
+        _guard_dog: watch(&state, &bootstrap.watchdogs, log.clone())?,
         segment,
         state,
         admin,
@@ -272,13 +278,29 @@ async fn start(
 }
 
 /// Watches this thread and the workers; who is stuck for too long ends the process, once the log says so.
-fn watch(store: &Store, settings: &Watchdogs, workers: &Workers, log: Log) -> Result<GuardDog, RunError> {
+fn watch(state: &State, settings: &Watchdogs, log: Log) -> Result<GuardDog, RunError> {
+    let events = state.events.clone();
     let kill = move |stuck| {
+        events.error(EventKind::WATCHDOG, format_args!("{stuck}; the process is killed"));
         tracing::error!(target: "main", "watchdog: {stuck}");
         log.flush();
         std::process::abort();
     };
-    Ok(GuardDog::start(&store.root(), settings, Pulse::of_this_loop(), workers.pulses(), kill)?)
+    let (root, pulses) = (state.store.root(), state.workers.pulses());
+    Ok(GuardDog::start((&root, &state.events), settings, Pulse::of_this_loop(), pulses, kill)?)
+}
+
+fn tell_start(events: &Events, predecessor: Option<&Predecessor>) {
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    match predecessor {
+        None => events.info(EventKind::START, format_args!("proxyd {version} starts, pid {pid}")),
+        Some(before) => {
+            let before = before.name.segment;
+            let text =
+                format_args!("proxyd {version} starts, pid {pid}, to take over from generation {before}");
+            events.info(EventKind::START, text);
+        }
+    }
 }
 
 /// Starts workers that can serve: each with a column of `store`, which has one more for main, and its cluster table.

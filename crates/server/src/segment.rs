@@ -8,8 +8,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use proxy_control::{Instance, stats_prefix};
-use proxy_stats::{Backing, Lineage, LineageOptions, LineagePath, LineageWarning, Scope, StatsError, Store};
+use proxy_stats::{
+    Backing, EventKind, Lineage, LineageOptions, LineagePath, LineageWarning, Scope, StatsError, Store,
+};
 
+use crate::events::Events;
 use crate::options::Options;
 
 /// The place of this process in its lineage. Lives on main, until nothing is counted any more.
@@ -65,6 +68,7 @@ impl Segment {
         if let Backing::FileRefused(error) = lineage.store().backing() {
             tracing::warn!(target: "stats", %error, "stats are in private memory: other programs cannot read them");
         }
+        tell_killed(&lineage);
         let _first_used_later = lineage.store().root().scope("http2.");
         Ok(Rc::new(Segment { lineage: Arc::new(lineage), _first_used_later }))
     }
@@ -89,7 +93,12 @@ impl Segment {
             loop {
                 tokio::time::sleep(INTERVAL).await;
                 let Some(lineage) = lineage.upgrade() else { break };
-                match tokio::task::spawn_blocking(move || lineage.tend()).await {
+                let tending = move || {
+                    let warnings = lineage.tend();
+                    tell_killed(&lineage);
+                    warnings
+                };
+                match tokio::task::spawn_blocking(tending).await {
                     Ok(warnings) => tell(&warnings),
                     Err(error) => tracing::error!(target: "stats", %error, "stats of others are not kept"),
                 }
@@ -104,6 +113,7 @@ impl Drop for Segment {
         if std::thread::panicking() {
             return;
         }
+        Events::of(self.store()).info(EventKind::END, format_args!("the process ends"));
         if let Err(error) = self.lineage.leave() {
             tracing::warn!(target: "stats", %error, "stats files stay in shared memory");
         }
@@ -113,6 +123,16 @@ impl Drop for Segment {
 fn tell(warnings: &[LineageWarning]) {
     for warning in warnings {
         tracing::warn!(target: "stats", "{warning}");
+    }
+}
+
+/// Processes whose counters were taken over without their having ended in good order.
+fn tell_killed(lineage: &Lineage) {
+    for generation in lineage.take_killed() {
+        Events::of(lineage.store()).error(
+            EventKind::KILLED,
+            format_args!("generation {generation} was killed or has crashed; its counters go on here"),
+        );
     }
 }
 

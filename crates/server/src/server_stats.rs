@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_config::{Code, Finding};
-use proxy_stats::{Backing, Scope, stats_block};
+use proxy_stats::{Backing, EventKind, Scope, stats_block};
 
 use crate::admin::{AdminState, ServerState};
+use crate::events::Events;
 use crate::memory;
 use crate::state::State;
 
@@ -59,11 +60,12 @@ impl ServerStats {
         stats
     }
 
-    /// Counts panics of all threads from now on, beside what is done about them already.
-    pub(crate) fn count_panics(&self) {
+    /// Counts and tells panics of all threads from now on, beside what is done about them already.
+    pub(crate) fn count_panics(&self, events: Events) {
         let (stats, before) = (self.clone(), std::panic::take_hook());
         std::panic::set_hook(Box::new(move |panic| {
             stats.envoy_bug_failures.inc();
+            events.panicked(panic);
             before(panic);
         }));
     }
@@ -105,6 +107,10 @@ pub(crate) fn keep(state: Rc<State>) {
                 && !std::mem::replace(&mut told, true)
             {
                 tracing::warn!(target: "stats", %error, "no more space for stats: other programs do not see newer ones");
+                state.events.warning(
+                    EventKind::STATS,
+                    format_args!("no more space in memory ({error}): stats made from now on show on the admin port only"),
+                );
             }
             state.refresh_stats();
         }
@@ -128,11 +134,25 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_bug_that_is_counted() {
-        let store = Store::create(StoreOptions::private(1)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("segment");
+        let options = StoreOptions { path: Some(path.clone()), ..StoreOptions::private(1) };
+        let store = Store::create(options).unwrap();
         let stats = ServerStats::start(&store.root(), 1, None, &[]);
-        stats.count_panics();
-        assert!(std::thread::spawn(|| panic!("for the test")).join().is_err());
+        stats.count_panics(Events::of(&store));
+        let thread = std::thread::Builder::new().name("wrk:test".to_owned());
+        assert!(thread.spawn(|| panic!("for the\ntest")).unwrap().join().is_err());
         assert!(stats.envoy_bug_failures.value() >= 1);
+        let events = proxy_stats::Reader::open(&path).unwrap().events().unwrap();
+        let told: Vec<_> = events.iter().filter(|event| event.kind == EventKind::PANIC).collect();
+        // Tests of other threads may panic on purpose as well.
+        assert!(
+            told.iter().any(|event| {
+                event.text.starts_with("thread wrk:test at crates/server/src/server_stats.rs:")
+                    && event.text.ends_with(": for the test")
+            }),
+            "{told:?}"
+        );
     }
 
     #[test]

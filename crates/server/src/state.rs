@@ -13,7 +13,7 @@ use proxy_control::restart::{Standing, Status};
 use proxy_net::{Address, PipePath};
 use proxy_runtime::Workers;
 use proxy_runtime::log_file::LogFiles;
-use proxy_stats::{Store, TagExtractor};
+use proxy_stats::{EventKind, Store, TagExtractor};
 use proxy_upstream::HostStat;
 use tokio::sync::mpsc;
 
@@ -22,6 +22,7 @@ use crate::admin::{
     ListenerStatus, Memory, Refusal, RestartRequest, ServerState, ServerStatus, ShutDown, Stats,
 };
 use crate::clusters::ClusterManager;
+use crate::events::Events;
 use crate::flush::Flusher;
 use crate::listeners::ListenerManager;
 use crate::memory;
@@ -37,6 +38,7 @@ pub(crate) struct State {
     pub listeners: Rc<ListenerManager>,
     pub flusher: Rc<Flusher>,
     pub store: Store,
+    pub events: Events,
     pub onlooker: Onlooker,
     pub stats: ServerStats,
     pub allocator: Allocator,
@@ -159,6 +161,7 @@ impl AdminState for State {
         let store = self.store.clone();
         self.workers.post_all(move || store.reset_counters());
         self.store.reset_counters();
+        self.events.info(EventKind::STATS, format_args!("counters were reset to zero"));
     }
 
     fn config_dump(&self) -> ConfigDump {
@@ -172,6 +175,16 @@ impl AdminState for State {
     fn set_healthy(&self, healthy: bool) {
         self.healthy.set(healthy);
         self.listeners.set_healthy(healthy);
+        match healthy {
+            true => self.events.success(EventKind::HEALTH_CHECK, format_args!("health checks pass again")),
+            false => {
+                self.events.warning(EventKind::HEALTH_CHECK, format_args!("health checks are made to fail"))
+            }
+        }
+    }
+
+    fn log_levels_changed(&self, levels: &str) {
+        self.events.info(EventKind::LOG_LEVEL, format_args!("set to {levels}"));
     }
 
     fn drain_listeners(&self, request: DrainListeners) {
@@ -230,7 +243,10 @@ impl State {
     pub(crate) fn reload_unasked(&self, why: &str) {
         match self.may_reload() {
             Ok(()) => self.reloader.ask(),
-            Err(refusal) => tracing::warn!(target: "config", %refusal, "{why}: no reload"),
+            Err(refusal) => {
+                tracing::warn!(target: "config", %refusal, "{why}: no reload");
+                self.events.warning(EventKind::RELOAD, format_args!("{why}: no reload, {refusal}"));
+            }
         }
     }
 

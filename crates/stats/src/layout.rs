@@ -19,6 +19,10 @@ pub(crate) const CHUNK_SLOTS: u32 = 4096;
 pub(crate) const EXTRA_COLUMNS: u32 = 2;
 /// Threads a segment can have columns for.
 pub(crate) const MAX_THREADS: usize = 1024;
+/// Where in the header the ring of events begins: words are before it. Programs that do not know it have zeros there.
+pub(crate) const RING_OFFSET: u64 = 4096;
+pub(crate) const RING_BYTES: u64 = HEADER_BYTES - RING_OFFSET;
+pub(crate) const RING_ENTRY_BYTES: u64 = 256;
 /// Longest prefix, suffix or text value in bytes.
 pub(crate) const MAX_TEXT: usize = 16 * 1024;
 
@@ -38,8 +42,12 @@ pub(crate) mod word {
     pub(crate) const SUFFIXES_USED: usize = 11;
     /// Not 0 once the scopes of the writer's configuration are there: a prefix that is missing then is gone for good.
     pub(crate) const SETTLED: usize = 12;
+    /// Events ever written to the ring.
+    pub(crate) const EVENTS: usize = 13;
     /// The area directory: offset and capacity in elements, one pair per [`Area`](super::Area); 16 pairs.
     pub(crate) const AREAS: usize = 32;
+    /// The directory's entry of the ring of events, which lies in the header: offset and entries; 0 where there is none.
+    pub(crate) const RING: usize = AREAS + 6 * 2;
     pub(crate) const COUNT: usize = 64;
 }
 

@@ -6,6 +6,7 @@ mod declared;
 mod deltas;
 mod directory;
 mod error;
+mod events;
 mod histogram;
 mod inherited;
 mod layout;
@@ -28,9 +29,11 @@ mod walk;
 pub use declared::Declared;
 pub use deltas::{Delta, Deltas, FlushMark};
 pub use error::{LineageWarning, ReadError, StatsError};
+pub use events::{Event, EventKind, EventLog, Severity, utc};
 pub use histogram::{Bucket, Distribution, HistogramValue, Interval, Merge};
 pub use lineage::{
-    Catalog, Lineage, LineageOptions, LineagePath, LineageReader, StatId, Watch, WatchedMember, find_lineages,
+    Catalog, EventWatch, Lineage, LineageOptions, LineagePath, LineageReader, StatId, Watch, WatchedMember,
+    find_lineages,
 };
 pub use matcher::StatsMatcher;
 pub use metric::{

@@ -25,8 +25,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::ftruncate;
 
 use crate::error::StatsError;
+use crate::events::Ring;
 use crate::histogram::Recording;
-use crate::layout::{ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, EXTRA_COLUMNS, Geometry, HEADER_BYTES, word};
+use crate::layout::{
+    ALIGN, Area, BLOCK_SLOTS, CHUNK_SLOTS, EXTRA_COLUMNS, Geometry, HEADER_BYTES, RING_BYTES, RING_OFFSET,
+    word,
+};
 use crate::metric::MetricKind;
 
 mod handle;
@@ -49,6 +53,8 @@ pub(crate) struct Segment {
     claimed: Box<[AtomicBool]>,
     /// The error that ended growth of the file; 0 is none. From then on new stats are private.
     failure: AtomicI32,
+    /// The right to write events; false once nothing in the file may change any more.
+    telling: Mutex<bool>,
     /// Recorded by threads, for main to merge.
     handed_over: Mutex<Vec<Recording>>,
     /// Recorded by threads without a column; not worth more than a lock.
@@ -112,6 +118,7 @@ impl Segment {
             extra: [unused(), unused()],
             claimed: (0..geometry.threads).map(|_| AtomicBool::new(false)).collect(),
             failure: AtomicI32::new(0),
+            telling: Mutex::new(true),
             handed_over: Mutex::default(),
             unbound: Mutex::default(),
         };
@@ -300,8 +307,19 @@ impl Segment {
         self.extra_cell(Extra::Flushed, slot as usize).fetch_add(amount, Release);
     }
 
-    /// Lets go of the lock that says that the writer lives.
+    /// Calls `change` with the ring of events, unless the segment has been [released](Segment::release).
+    pub(crate) fn ring(&self, change: impl FnOnce(&mut Ring<'_>)) {
+        // What panics leaves an entry behind that no reader takes for whole.
+        let open = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        if *open {
+            let words = self.slice(RING_OFFSET as usize, RING_BYTES as usize / 8);
+            change(&mut Ring { words, count: &self.header()[word::EVENTS] });
+        }
+    }
+
+    /// Lets go of the lock that says that the writer lives. No events are written from then on.
     pub(crate) fn release(&self) {
+        *self.telling.lock().unwrap_or_else(PoisonError::into_inner) = false;
         if let Some(file) = &self.file {
             // It goes with the process anyway.
             let _ = file.unlock();

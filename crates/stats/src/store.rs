@@ -18,9 +18,13 @@ use nix::fcntl::{FallocateFlags, FlockArg, fallocate};
 use crate::deltas::{Deltas, FlushMark};
 use crate::directory::Directory;
 use crate::error::StatsError;
+use crate::events::EventLog;
 use crate::histogram::{Interval, Merge};
 use crate::inherited::Inherited;
-use crate::layout::{Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, VERSION, word};
+use crate::layout::{
+    Area, BLOCK_SLOTS, Geometry, HEADER_BYTES, MAGIC, MAX_THREADS, RING_BYTES, RING_ENTRY_BYTES, RING_OFFSET,
+    VERSION, word,
+};
 use crate::lineage::{Marks, Totals};
 use crate::metric::{ImportMode, MetricKind};
 use crate::scope::Scope;
@@ -116,6 +120,12 @@ impl Store {
     /// The scope with the empty prefix.
     pub fn root(&self) -> Scope {
         self.root.clone()
+    }
+
+    /// Where this process writes down what happens to it.
+    pub fn events(&self) -> EventLog {
+        let segment = &self.shared.segment;
+        EventLog::new(segment, segment.header()[word::GENERATION].load(Relaxed))
     }
 
     /// Makes only those stats that `matcher` accepts, from now on: to be called before there are any. See
@@ -369,5 +379,7 @@ fn write_header(segment: &Segment, options: &StoreOptions) {
         header[entry].store(geometry.offset(area), Relaxed);
         header[entry + 1].store(geometry.capacity(area), Relaxed);
     }
+    header[word::RING].store(RING_OFFSET, Relaxed);
+    header[word::RING + 1].store(RING_BYTES / RING_ENTRY_BYTES, Relaxed);
     header[word::MAGIC].store(MAGIC, Release);
 }

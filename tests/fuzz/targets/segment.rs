@@ -6,7 +6,7 @@
 use std::fs;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_stats::{LineagePath, Reader, Watch};
+use proxy_stats::{EventWatch, LineagePath, Reader, Watch};
 
 fuzz_target!(|data: &[u8]| {
     let mut segment = segment();
@@ -25,10 +25,13 @@ fuzz_target!(|data: &[u8]| {
     fs::write(directory.path().join("p_control"), control()).unwrap();
     fs::write(path.segment(GENERATION), &segment).unwrap();
     // A second look goes by what the first has found.
-    let mut watch = Watch::new(path.clone());
+    let (mut watch, mut events) = (Watch::new(path.clone()), EventWatch::new(path.clone()));
     for _ in 0..2 {
         let _ = watch.look();
         assert!(watch.catalog().len() <= SLOTS * 2);
+        let found = events.look().unwrap_or_default();
+        assert!(found.len() <= segment.len() / EVENT_BYTES);
+        assert!(found.iter().all(|event| !event.text.contains(char::is_control)));
     }
     let file = fs::File::open(path.segment(GENERATION)).unwrap();
     let Ok(reader) = Reader::from_file(file) else { return };
@@ -36,6 +39,8 @@ fuzz_target!(|data: &[u8]| {
     // What is wrong with it is told; seeing more than there is room for is not possible.
     let _ = reader.for_each(|_| seen += 1);
     assert!(seen <= SLOTS);
+    let events = reader.events().map_or(0, |events| events.len());
+    assert!(events <= segment.len() / EVENT_BYTES);
 });
 
 /// As `lineage/control.rs` has it: the segment is on the list, and led.
@@ -49,7 +54,8 @@ fn control() -> Vec<u8> {
     words.iter().flat_map(|word: &u64| word.to_ne_bytes()).collect()
 }
 
-/// One thread, [`SLOTS`] slots: every area in the order of the real file, as `layout.rs` of proxy-stats has it.
+/// One thread, [`SLOTS`] slots, four events: every area in the order of the real file, as `layout.rs` of proxy-stats has it; the
+/// ring of events at the end, where patches reach it as well.
 fn segment() -> Vec<u8> {
     let mut words = vec![0u64; 64];
     words[0] = u64::from_ne_bytes(*b"PRXSTATS");
@@ -66,6 +72,9 @@ fn segment() -> Vec<u8> {
         words[33 + area * 2] = capacity as u64;
         offset += capacity * bytes;
     }
+    words[13] = EVENTS;
+    words[44] = offset as u64;
+    words[45] = EVENTS;
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let mut push = |numbers: &[u32]| bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
     // Descriptors: suffix and kind. A counter, two gauges, a text, a stat of a suffix that is not there, a histogram.
@@ -80,8 +89,16 @@ fn segment() -> Vec<u8> {
     let histogram = bytes.len() + 5 * 8;
     bytes.resize(offset, 0);
     bytes[histogram..histogram + 8].copy_from_slice(&(248u64 << 32 | 8).to_ne_bytes());
+    for number in 1..=EVENTS {
+        let words = [number * 2, 1_700_000_000_000_000 + number, 6 | 3 << 16 | 16 << 24, GENERATION, number];
+        bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend(b"nothing changed.");
+        bytes.resize(offset + number as usize * EVENT_BYTES, 0);
+    }
     bytes
 }
 
 const SLOTS: usize = 32;
+const EVENTS: u64 = 4;
+const EVENT_BYTES: usize = 256;
 const GENERATION: u64 = 5;

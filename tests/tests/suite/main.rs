@@ -10,6 +10,7 @@ mod admin;
 mod architecture;
 mod cli;
 mod drain;
+mod events;
 mod examples;
 mod forwarding;
 mod framing;

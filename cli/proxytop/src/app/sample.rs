@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use proxy_stats::{Catalog, ImportMode, MetricKind, StatId};
+use proxy_stats::{Catalog, Event, EventKind, ImportMode, MetricKind, Severity, StatId};
 
 use super::App;
 use crate::asked::{Asked, Host, Route};
@@ -139,10 +139,53 @@ pub(super) fn look(second: u64) -> Snapshot {
         catalog: Arc::new(making.catalog),
         values: making.values,
         quantiles: Arc::new(making.quantiles),
+        ring: Arc::new(ring(second)),
         generations: vec![generation(6, false, 80 - 8 * second), generation(7, true, 20 + 8 * second)],
         threads: vec![thread("main", 0), thread("worker_0", 1), thread("worker_1", 2)],
         ..Snapshot::default()
     }
+}
+
+/// What its processes have told by then.
+fn ring(second: u64) -> Vec<Event> {
+    let event =
+        |(number, (at, generation, kind, severity, text)): (usize, (u64, u64, EventKind, Severity, &str))| {
+            Event {
+                at_us: (1_700_000_000 + at) * 1_000_000 - 90_000_000,
+                generation,
+                number: number as u64 + 1,
+                kind,
+                severity,
+                text: text.to_owned(),
+            }
+        };
+    use Severity::{Error, Info, Success, Warning};
+    let all = [
+        (0, 5, EventKind::WATCHDOG, Error, "thread main_thread still does not react"),
+        (2, 6, EventKind::START, Info, "proxyd 0.1.0 starts, pid 1006"),
+        (2, 6, EventKind::KILLED, Error, "generation 5 was killed or has crashed; its counters go on here"),
+        (3, 6, EventKind::SERVE, Success, "connections are accepted, 412 ms after the start; listeners: 2"),
+        (
+            60,
+            6,
+            EventKind::RELOAD,
+            Error,
+            "refused, 2 errors: /etc/proxyd/proxyd.yaml:14:9: error[unknown-field]: there is no field 'clustr' here; did you mean 'cluster'?",
+        ),
+        (
+            71,
+            6,
+            EventKind::RELOAD,
+            Success,
+            "clusters: 1 added, 2 changed; routes of 1 listeners, after 18 ms",
+        ),
+        (80, 7, EventKind::START, Info, "proxyd 0.1.0 starts, pid 1007, to take over from generation 6"),
+        (80, 6, EventKind::RESTART, Info, "generation 7, proxyd 0.1.0, wants to take over"),
+        (82, 7, EventKind::RESTART, Success, "this process leads, in place of generation 6"),
+        (94, 7, EventKind::HEALTH_CHECK, Warning, "health checks are made to fail"),
+        (95, 7, EventKind(99), Info, "of a kind that this program does not know"),
+    ];
+    all.into_iter().filter(|(at, ..)| *at <= 90 + second).enumerate().map(event).collect()
 }
 
 /// What it answered.

@@ -29,7 +29,7 @@ fn place(pane: Pane, width: u16, sort: Option<usize>) -> Vec<Placed> {
     chosen.sort_unstable();
     let texts: Vec<usize> = match pane {
         Pane::Routes => chosen.iter().copied().filter(|column| !columns[*column].right).collect(),
-        Pane::Events => vec![2],
+        Pane::Events => vec![4],
         _ => vec![0],
     };
     // Names of these are short.
@@ -131,9 +131,12 @@ fn head(app: &App, placed: &[Placed], look: Look, area: Rect, buffer: &mut Buffe
 
 /// A text as long as its column allows, and how far from the column's beginning it stands.
 fn fitted(column: &Column, text: &str, width: u16, look: Look) -> (u16, String) {
-    // A line of a log is read from its beginning.
-    let text =
-        if column.key == "line" { cut_end(text, width.into(), look) } else { cut(text, width.into(), look) };
+    // What is a sentence is read from its beginning.
+    let text = if matches!(column.key, "line" | "event") {
+        cut_end(text, width.into(), look)
+    } else {
+        cut(text, width.into(), look)
+    };
     let length = text.chars().count() as u16;
     (if column.right { width.saturating_sub(length) } else { 0 }, text)
 }

@@ -54,7 +54,7 @@ pub(crate) fn table(pane: Pane, facts: &Facts<'_>) -> Table {
         Pane::Generations => (generations::rows(facts), generations::absent(facts)),
         Pane::Routes => (routes::rows(facts), routes::absent(facts)),
         Pane::Hosts => (hosts::rows(facts), hosts::absent(facts)),
-        Pane::Events => (events::rows(facts), "nothing has happened since proxytop looks".to_owned()),
+        Pane::Events => (events::rows(facts), "nothing has happened that is known".to_owned()),
         Pane::AccessLog => (log_rows(facts), facts.log_state.to_owned()),
         Pane::Stats => (Vec::new(), "no stat has this in its name".to_owned()),
     };

@@ -7,7 +7,7 @@ use proxy_stats::{Catalog, ImportMode, MetricKind, StatId, Watch};
 use serde_json::Value;
 
 use super::Source;
-use super::ask::Admin;
+use super::ask::{Admin, whole_url};
 use crate::snapshot::{Points, Quantiles, Snapshot, Standing};
 
 /// The stats of an admin port.
@@ -18,7 +18,7 @@ pub(crate) struct AdminPort {
 
 impl AdminPort {
     pub(crate) fn new(url: &str) -> anyhow::Result<AdminPort> {
-        let origin = url.trim_end_matches('/').to_owned();
+        let origin = whole_url(url);
         Ok(AdminPort { admin: Admin::port(url)?, last: Snapshot { origin, ..Snapshot::default() } })
     }
 

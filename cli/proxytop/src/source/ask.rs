@@ -20,9 +20,9 @@ pub(crate) enum Admin {
 }
 
 impl Admin {
-    /// An admin port: `http://host:port`.
+    /// An admin port: `http://host:port`, or `host:port`.
     pub(crate) fn port(url: &str) -> anyhow::Result<Admin> {
-        let url = url.trim_end_matches('/').to_owned();
+        let url = whole_url(url);
         if !url.starts_with("http://") {
             bail!("{url:?} is no admin port: http://host:port is expected");
         }
@@ -107,6 +107,12 @@ impl Admin {
             Ok(_) => "done".to_owned(),
         }
     }
+}
+
+/// With the scheme that it has if it has none.
+pub(crate) fn whole_url(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// What the steps of a hot restart say.

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use proxy_stats::{ReadError, StatId, Watch, WatchedMember};
+use proxy_stats::{Event, EventWatch, ReadError, StatId, Watch, WatchedMember};
 
 use super::Source;
 use super::instances::Instance;
 use super::process::{lock_holders, threads, usage};
 use super::quantiles::Recent;
-use crate::snapshot::{Generation, Snapshot, Standing, Thread};
+use crate::snapshot::{Generation, Snapshot, Standing, Thread, add_events};
 use crate::subjects::{Manager, Subjects};
 
 /// The counters of one base-id.
 pub(crate) struct SharedMemory {
     watch: Watch,
+    events: EventWatch,
+    ring: Arc<Vec<Event>>,
     recent: Recent,
     ids: Ids,
     /// Pids by generation.
@@ -49,6 +51,8 @@ impl SharedMemory {
     pub(crate) fn new(instance: &Instance) -> SharedMemory {
         SharedMemory {
             watch: Watch::new(instance.path.clone()),
+            events: EventWatch::new(instance.path.clone()),
+            ring: Arc::default(),
             recent: Recent::default(),
             ids: Ids::default(),
             pids: HashMap::new(),
@@ -69,6 +73,7 @@ impl SharedMemory {
             quantiles: self.recent.follow(&self.watch, at_ms),
             values: self.watch.values().to_vec(),
             catalog,
+            ring: Arc::clone(&self.ring),
             generations,
             ..Snapshot::default()
         };
@@ -150,6 +155,9 @@ impl SharedMemory {
 
 impl Source for SharedMemory {
     fn look(&mut self, at_ms: u64) -> Snapshot {
+        // What is wrong is told of the counters, which lie in the same files.
+        add_events(&mut self.ring, self.events.look().unwrap_or_default());
+        self.last.ring = Arc::clone(&self.ring);
         match self.read(at_ms) {
             Ok(snapshot) => self.last = snapshot,
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {

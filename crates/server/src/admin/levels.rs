@@ -7,11 +7,11 @@ use http::StatusCode;
 use super::answer::Answer;
 use super::query::Query;
 use super::routes::Context;
-use crate::logging::{ComponentLevels, Level, Log, UnknownComponent};
+use crate::logging::{ComponentLevels, Level, UnknownComponent};
 
 pub(super) fn logging(context: &Context, query: &Query) -> Answer {
     let mut text = String::new();
-    let status = match change(&context.log, query) {
+    let status = match change(context, query) {
         Ok(()) => StatusCode::OK,
         Err(error) => {
             let levels = Level::ALL.map(Level::name).join(" ");
@@ -29,7 +29,8 @@ pub(super) fn logging(context: &Context, query: &Query) -> Answer {
 }
 
 /// Errors are Envoy's texts.
-fn change(log: &Log, query: &Query) -> Result<(), &'static str> {
+fn change(context: &Context, query: &Query) -> Result<(), &'static str> {
+    let Context { log, state, .. } = context;
     let (name, value) = match query.all() {
         [] => return Ok(()),
         [(name, value)] => (name.as_str(), value.as_str()),
@@ -38,12 +39,22 @@ fn change(log: &Log, query: &Query) -> Result<(), &'static str> {
     match name {
         "level" | "paths" if value.is_empty() => Ok(()),
         "level" => {
-            log.set_all(value.parse().map_err(|_| "unknown logger level")?);
+            let level: Level = value.parse().map_err(|_| "unknown logger level")?;
+            log.set_all(level);
+            state.log_levels_changed(level.name());
             Ok(())
         }
         "group" => Err("group parameter requires fine-grain logging to be enabled"),
-        "paths" => value.parse().map(|levels| log.set(&levels)).map_err(|error| what(&error)),
-        _ => ComponentLevels::one(name, value).map(|levels| log.set(&levels)).map_err(|error| what(&error)),
+        "paths" => {
+            log.set(&value.parse().map_err(|error| what(&error))?);
+            state.log_levels_changed(value);
+            Ok(())
+        }
+        _ => {
+            log.set(&ComponentLevels::one(name, value).map_err(|error| what(&error))?);
+            state.log_levels_changed(&format!("{name}:{value}"));
+            Ok(())
+        }
     }
 }
 

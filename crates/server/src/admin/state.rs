@@ -41,6 +41,9 @@ pub trait AdminState {
     /// `/healthcheck/fail` and `/healthcheck/ok`.
     fn set_healthy(&self, healthy: bool);
 
+    /// Somebody has changed log levels to these: `level`, or `component:level` and so on.
+    fn log_levels_changed(&self, levels: &str);
+
     fn drain_listeners(&self, request: DrainListeners);
     /// Opens all log files anew.
     fn reopen_logs(&self);

@@ -373,6 +373,11 @@ impl ListenerManager {
         let _ = self.draining.subscribe().wait_for(|count| *count == 0).await;
     }
 
+    /// How many listeners or sets of filter chains were removed or replaced and have connections left.
+    pub(crate) fn draining(&self) -> usize {
+        *self.draining.borrow()
+    }
+
     /// Name and bound addresses of every listener; a listener has at least one.
     pub fn list(&self) -> Vec<(Arc<str>, Vec<Address>)> {
         let listeners = self.listeners.borrow();

@@ -16,13 +16,14 @@ use bytes::Bytes;
 use proxy_config::settings::NamedFile;
 use proxy_config::{Compared, Finding};
 use proxy_control::reload::{Applied, Outcome};
-use proxy_stats::{Scope, stats_block};
+use proxy_stats::{EventKind, Scope, stats_block};
 use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::admin::{ConfigDump, Refusal};
 use crate::clusters::ClusterManager;
+use crate::events::Events;
 use crate::listeners::{ListenerError, ListenerManager};
 use crate::loading::Source;
 use crate::resources::Resources;
@@ -49,6 +50,9 @@ pub(crate) struct Reloader {
     /// Somebody asked while another reload was under way.
     again: Cell<bool>,
     stats: ReloadStats,
+    events: Events,
+    /// Somebody waits for what was replaced or removed to drain.
+    drains: Cell<bool>,
 }
 
 struct Current {
@@ -86,6 +90,7 @@ impl Reloader {
         clusters: Rc<ClusterManager>,
         listeners: Rc<ListenerManager>,
         root: &Scope,
+        events: Events,
     ) -> Rc<Reloader> {
         Rc::new(Reloader {
             source,
@@ -97,6 +102,8 @@ impl Reloader {
             busy: watch_channel::Sender::new(false),
             again: Cell::new(false),
             stats: ReloadStats::new(&root.scope("config_reload.")),
+            events,
+            drains: Cell::new(false),
         })
     }
 
@@ -173,6 +180,8 @@ impl Reloader {
                     let fields = applied.needs_restart.join(", ");
                     warn!(target: "config", "unchanged until a hot restart: {fields}");
                 }
+                self.events.reloaded(&applied);
+                self.tell_drained();
                 Outcome::Applied(Box::new(applied))
             }
             Err(failed) => {
@@ -182,6 +191,7 @@ impl Reloader {
                 if !matches!(failed, ReloadError::InPart(_)) {
                     error!(target: "config", "configuration not reloaded, everything is as it was");
                 }
+                self.events.not_reloaded(&errors);
                 Outcome::Failed { errors }
             }
         };
@@ -244,6 +254,28 @@ impl Reloader {
         self.uncertain.take();
         *self.current.borrow_mut() = Current { compared: Arc::new(compared), resources: Arc::new(resources) };
         Ok(applied)
+    }
+
+    /// Tells that what was replaced or removed drains, and when it has.
+    fn tell_drained(self: &Rc<Self>) {
+        let draining = self.listeners.draining();
+        if draining == 0 || self.drains.replace(true) {
+            return;
+        }
+        self.events.info(
+            EventKind::LISTENER,
+            format_args!(
+                "what was replaced or removed drains ({draining} listeners or sets of filter chains)"
+            ),
+        );
+        let reloader = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            reloader.listeners.drained().await;
+            reloader.drains.set(false);
+            reloader
+                .events
+                .info(EventKind::LISTENER, format_args!("what was replaced or removed has drained"));
+        });
     }
 
     /// Removes clusters as soon as no listener that may route to them has a connection left.

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use proxy_control::restart::{Moved, Progress, Step};
 use proxy_control::supervise::Supervisor;
 use proxy_control::{BaseId, GENERATIONS};
+use proxy_stats::EventKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use super::Leadership;
 use super::spawn::{SpawnError, Spawner, validate};
 use crate::admin::{Refusal, RestartRequest};
+use crate::events::Events;
 use crate::invocation::{Changes, Invocation};
 use crate::options::Options;
 
@@ -34,6 +36,7 @@ pub(crate) struct Restarts {
     /// A new process is being talked to, whoever started it.
     talking: Cell<bool>,
     under_way: RefCell<Option<UnderWay>>,
+    events: Events,
 }
 
 /// What was asked for and is not over.
@@ -69,6 +72,7 @@ impl Restarts {
         options: &Options,
         leadership: Rc<Leadership>,
         supervisor: Option<Supervisor>,
+        events: Events,
     ) -> Rc<Self> {
         Rc::new(Restarts {
             invocation: options.invocation.clone(),
@@ -78,6 +82,7 @@ impl Restarts {
             disabled: options.restart.disabled,
             talking: Cell::new(false),
             under_way: RefCell::default(),
+            events,
         })
     }
 
@@ -160,6 +165,7 @@ impl Restarts {
             Ok(Outcome::DryRun) => drop(self.under_way.take()),
             Err(error) => {
                 warn!(target: "restart", %error, after = ?began.elapsed(), "hot restart failed, this process goes on");
+                self.events.error(EventKind::RESTART, format_args!("failed, this process goes on: {error}"));
                 self.end(Step::Failed { reason: error.to_string() });
             }
         }
@@ -176,6 +182,8 @@ impl Restarts {
         let successor = self.invocation.successor(&changes, self.base_id);
         let program = successor.program().display().to_string();
         info!(target: "restart", %program, "hot restart: the configuration is validated");
+        self.events
+            .info(EventKind::RESTART, format_args!("asked for: {program} validates the configuration"));
         self.say(Step::Validating { program });
         validate(&successor.to_validate(), limit).await?;
         self.say(Step::Validated);
@@ -186,6 +194,7 @@ impl Restarts {
         let spawned = self.spawner.spawn(&program, &arguments).await?;
         let pid = spawned.pid;
         info!(target: "restart", pid, "hot restart: the new process is started");
+        self.events.info(EventKind::RESTART, format_args!("the new process is started, pid {pid}"));
         self.say(Step::Spawned { pid });
         let (tell, mut ended) = oneshot::channel();
         // Reaped whenever it ends, also long after it has failed to take over.

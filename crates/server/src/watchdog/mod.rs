@@ -12,8 +12,9 @@ use std::{fmt, io};
 
 use proxy_config::settings::{Watchdog, Watchdogs};
 use proxy_runtime::{Beat, Pulse};
-use proxy_stats::{Scope, stats_block};
+use proxy_stats::{EventKind, Scope, stats_block};
 
+use crate::events::Events;
 use stall::{Found, Stalls};
 
 stats_block! {
@@ -42,6 +43,7 @@ struct Watch {
     threads: Vec<Thread>,
     total: WatchdogStats,
     due: Instant,
+    events: Events,
 }
 
 struct Thread {
@@ -57,7 +59,7 @@ impl GuardDog {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(
-        root: &Scope,
+        (root, events): (&Scope, &Events),
         settings: &Watchdogs,
         main: Pulse,
         workers: impl Iterator<Item = Pulse>,
@@ -66,8 +68,8 @@ impl GuardDog {
         let main = vec![("main_thread".to_owned(), main)];
         let workers = workers.enumerate().map(|(index, pulse)| (format!("worker_{index}"), pulse)).collect();
         let mut watches = [
-            Watch::new(root, "main_thread.", &settings.main_thread, main),
-            Watch::new(root, "workers.", &settings.workers, workers),
+            Watch::new((root, events), "main_thread.", &settings.main_thread, main),
+            Watch::new((root, events), "workers.", &settings.workers, workers),
         ];
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new().name("dog:guard".into()).spawn(move || {
@@ -108,14 +110,20 @@ impl fmt::Display for Stuck {
 }
 
 impl Watch {
-    fn new(root: &Scope, kind: &str, settings: &Watchdog, threads: Vec<(String, Pulse)>) -> Self {
+    fn new(
+        (root, events): (&Scope, &Events),
+        kind: &str,
+        settings: &Watchdog,
+        threads: Vec<(String, Pulse)>,
+    ) -> Self {
         let thread = |(name, pulse)| {
             let stats = WatchdogStats::new(&root.scope(&format!("server.{name}.")));
             Thread { name, pulse, stats }
         };
         let total = WatchdogStats::new(&root.scope(kind));
         let stalls = Stalls::new(with_jitter(settings), threads.len());
-        Self { stalls, threads: threads.into_iter().map(thread).collect(), total, due: Instant::now() }
+        let threads = threads.into_iter().map(thread).collect();
+        Self { stalls, threads, total, due: Instant::now(), events: events.clone() }
     }
 
     /// Looks if it is time to, tells what it finds, and asks loops that are awake to turn before the next time.
@@ -141,12 +149,14 @@ impl Watch {
         match found {
             Found::Miss(_) => {
                 tracing::warn!(thread = %name, "watchdog: the thread does not react (miss)");
+                self.events.warning(EventKind::WATCHDOG, format_args!("thread {name} does not react"));
                 stats.watchdog_miss.inc();
                 self.total.watchdog_miss.inc();
                 None
             }
             Found::Megamiss(_) => {
                 tracing::warn!(thread = %name, "watchdog: the thread still does not react (mega-miss)");
+                self.events.error(EventKind::WATCHDOG, format_args!("thread {name} still does not react"));
                 stats.watchdog_mega_miss.inc();
                 self.total.watchdog_mega_miss.inc();
                 None

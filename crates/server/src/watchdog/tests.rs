@@ -25,7 +25,8 @@ fn watched(workers: Watchdog) -> Watched {
     let main = local_runtime().unwrap().block_on(async { Pulse::of_this_loop() });
     let (kill, killed) = channel();
     let kill = move |stuck| drop(kill.send(stuck));
-    let dog = GuardDog::start(&store.root(), &settings, main, workers.pulses(), kill).unwrap();
+    let dog = GuardDog::start((&store.root(), &Events::of(&store)), &settings, main, workers.pulses(), kill)
+        .unwrap();
     Watched { store, workers, killed, _dog: dog }
 }
 

@@ -19,6 +19,7 @@ use super::control::{Changing, Snapshot};
 use super::files::{LineagePath, open_own, remove};
 use super::totals::{Total, Totals};
 use crate::error::{LineageWarning, ReadError};
+use crate::events::{Event, EventKind};
 use crate::metric::{ImportMode, MetricKind, Value};
 use crate::reader::{Reader, Scan, Seen};
 use crate::store::flock;
@@ -29,6 +30,10 @@ pub(super) struct Past {
     pub(super) totals: Totals,
     /// Of the base file that holds `totals`; None if there is none.
     pub(super) marks: Option<Marks>,
+    /// What was in the rings of those who were folded just now.
+    pub(super) events: Vec<Event>,
+    /// Of those, who had not ended in good order.
+    pub(super) killed: Vec<u64>,
 }
 
 /// A fold under way.
@@ -124,7 +129,8 @@ impl<'a> Fold<'a> {
                 *pending = 0;
             }
         }
-        let past = Past { totals, marks: None };
+        let (events, killed) = last_events(path, &members.dead);
+        let past = Past { totals, marks: None, events, killed };
         let (base_id, number) = (snapshot.base_id, newest.max(snapshot.base) + 1);
         Ok(Some(Fold { path, changing, base_id, number, absorbed: members.dead, past }))
     }
@@ -139,7 +145,11 @@ impl<'a> Fold<'a> {
                     warnings.push(LineageWarning::NotRemoved(error));
                 }
             }
-            Err(error) => warnings.push(LineageWarning::NotFolded(error)),
+            Err(error) => {
+                // The segments stay, with what is in their rings.
+                (self.past.events, self.past.killed) = Default::default();
+                warnings.push(LineageWarning::NotFolded(error));
+            }
         }
         self.past
     }
@@ -274,6 +284,22 @@ fn add_up(
             }
         }
     }
+}
+
+/// Events in the rings of dead processes, and which of these had not ended in good order. What cannot be read has none.
+fn last_events(path: &LineagePath, dead: &[u64]) -> (Vec<Event>, Vec<u64>) {
+    let (mut all, mut killed) = (Vec::new(), Vec::new());
+    for generation in dead {
+        let file = open_segment(path, *generation).ok().flatten();
+        let reader = file.and_then(|file| Reader::from_file(file).ok());
+        let events = reader.and_then(|reader| reader.events().ok()).unwrap_or_default();
+        let own = events.iter().filter(|event| event.generation == *generation);
+        if own.max_by_key(|event| event.number).is_some_and(|last| last.kind != EventKind::END) {
+            killed.push(*generation);
+        }
+        all.extend(events);
+    }
+    (all, killed)
 }
 
 /// Adds what a segment holds of counters and histograms, and of gauges if its process lives.

@@ -5,6 +5,7 @@
 
 mod base;
 mod control;
+mod events;
 mod files;
 mod fold;
 mod reader;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use base::Marks;
+pub use events::EventWatch;
 pub use files::{LineagePath, find_lineages};
 pub use reader::LineageReader;
 pub(crate) use totals::{Place, Total, Totals};
@@ -53,6 +55,8 @@ pub struct Lineage {
     settled: AtomicBool,
     /// One thread at a time reads what others have counted, or changes what there is of it.
     view: Mutex<View>,
+    /// Generations that were found dead and had not ended in good order, and nobody was told of.
+    killed: Mutex<Vec<u64>>,
 }
 
 /// What this process shows of others.
@@ -96,16 +100,16 @@ impl Lineage {
             },
         };
         let LineageOptions { path, generation, threads, base_id } = options;
-        let (control, store, generation) = match joined {
-            Some((control, Entered { store, generation, listed })) => {
-                (Some(control).filter(|_| listed), store, generation)
-            }
+        let (control, Entered { store, generation, killed, .. }) = match joined {
+            Some((control, entered)) => (Some(control).filter(|_| entered.listed), entered),
             None => {
-                (None, Store::create(StoreOptions { path: None, threads, generation, base_id })?, generation)
+                let store = Store::create(StoreOptions { path: None, threads, generation, base_id })?;
+                (None, Entered { store, generation, listed: false, killed: Vec::new() })
             }
         };
         let view = Mutex::new(View { of_living: true, left: false });
-        Ok((Lineage { path, generation, store, control, settled: AtomicBool::new(false), view }, warnings))
+        let (settled, killed) = (AtomicBool::new(false), Mutex::new(killed));
+        Ok((Lineage { path, generation, store, control, settled, view, killed }, warnings))
     }
 
     fn enter(
@@ -145,7 +149,8 @@ impl Lineage {
             files::remove(&path.control())?;
         }
         store.inherit(past.totals, past.marks);
-        Ok(Entered { store, generation, listed })
+        store.events().adopt(past.events);
+        Ok(Entered { store, generation, listed, killed: past.killed })
     }
 
     /// The store of this process.
@@ -156,6 +161,12 @@ impl Lineage {
     /// Number of this process.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Generations that have been found dead since this was asked last, and had not ended in good order, as far as their events
+    /// tell.
+    pub fn take_killed(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.killed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether others see this process. Not where there is no space for the files of the lineage.
@@ -259,6 +270,8 @@ impl Lineage {
         drop(changing);
         view.of_living = members.living.iter().any(|generation| *generation != self.generation);
         self.store.inherit(past.totals, past.marks);
+        self.store.events().adopt(past.events);
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner).extend(past.killed);
         Ok(())
     }
 
@@ -347,6 +360,7 @@ struct Entered {
     store: Store,
     generation: u64,
     listed: bool,
+    killed: Vec<u64>,
 }
 
 enum Refused {
@@ -374,7 +388,7 @@ fn take_stock(
                 return Ok(Past::default());
             };
             let totals = base.totals().map_err(io::Error::other)?;
-            Ok(Past { totals, marks: Some(base.into_marks()) })
+            Ok(Past { totals, marks: Some(base.into_marks()), ..Past::default() })
         }
     }
 }
@@ -399,5 +413,5 @@ fn look_on(
         }
     }
     fold::add_others(path, &snapshot.generations, own, &mut totals)?;
-    Ok(Past { totals, marks: None })
+    Ok(Past { totals, ..Past::default() })
 }

@@ -269,6 +269,10 @@ impl AdminState for Process {
         self.healthy.set(healthy);
     }
 
+    fn log_levels_changed(&self, levels: &str) {
+        self.asked.borrow_mut().push(format!("log levels {levels}"));
+    }
+
     fn drain_listeners(&self, request: DrainListeners) {
         self.asked.borrow_mut().push(format!("{request:?}"));
     }
