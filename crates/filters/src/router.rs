@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use proxy_config::settings::{self, HostRewrite, LogType, Priority, RouteAction, Terminated};
 use proxy_http::access_log::FormatContext;
@@ -15,7 +14,7 @@ use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
 use proxy_http::tunnel::joined;
 use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
 use proxy_upstream::connect::ConnectError;

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_config::settings;
+use proxy_runtime::Instant;
 
 /// `envoy.type.v3.TokenBucket` of a local rate limit.
 #[derive(Debug)]

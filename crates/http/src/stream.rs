@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use proxy_config::settings::ResponseFlags;
 use proxy_config::settings::{Cluster, LogNeeds};
 use proxy_net::{Address, ConnectionInfo, StreamRecord};
-use proxy_runtime::Deadlines;
+use proxy_runtime::{Deadlines, Instant};
 
 use crate::filter::{FilterIndex, FilterSet};
 use crate::headers::Headers;

@@ -1,10 +1,11 @@
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::connection::ConnectionId;
+use proxy_runtime::Instant;
 
 fn address(text: &str) -> Address {
     match text.parse() {

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use proxy_runtime::WorkerIndex;
+use proxy_runtime::{Instant, WorkerIndex};
 
 use crate::address::Address;
 use crate::buffer::ReadBuffer;

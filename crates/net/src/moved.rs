@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::address::{Address, PipePath};
 use crate::buffer::ReadBuffer;
 use crate::connection::{ConnectionId, ConnectionInfo};
+use proxy_runtime::Instant;
 
 /// A connection between two processes.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -108,7 +109,7 @@ impl MovedConnection {
         let address = |address: &Option<MovedAddress>| address.as_ref()?.address();
         let age = Duration::from_micros(self.age_us);
         let started_at: SystemTime = UNIX_EPOCH.checked_add(Duration::from_micros(self.started_at_us))?;
-        let started = now.checked_sub(age).unwrap_or(now);
+        let started = now - age;
         let (local, remote) = (address(&self.local)?, address(&self.remote)?);
         let mut info = ConnectionInfo::accepted(id, listener, local, remote, started, started_at);
         info.direct_remote = address(&self.direct_remote)?;
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn a_connection_is_the_same_in_another_process() {
         let now = Instant::now();
-        let started = now.checked_sub(Duration::from_secs(5)).unwrap();
+        let started = now - Duration::from_secs(5);
         let started_at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let local: std::net::SocketAddr = "[::1]:80".parse().unwrap();
         for remote in [

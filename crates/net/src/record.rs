@@ -6,10 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_config::settings::{Cluster, Metadata, ResponseFlags};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use smallvec::SmallVec;
 
 use crate::address::Address;
@@ -243,8 +243,7 @@ impl Moment {
     /// Notes that it is `now`; `start` is that of its record.
     pub fn set(&self, start: Instant, now: Instant) {
         // One more, since 0 says that it has not come.
-        let distance = now.saturating_duration_since(start).as_nanos();
-        self.0.set(u64::try_from(distance).unwrap_or(u64::MAX - 1).saturating_add(1));
+        self.0.set(now.nanoseconds_since(start).saturating_add(1));
     }
 
     /// The same, unless it has come before.
@@ -256,7 +255,7 @@ impl Moment {
 
     pub fn at(&self, start: Instant) -> Option<Instant> {
         let distance = self.0.get().checked_sub(1)?;
-        start.checked_add(Duration::from_nanos(distance))
+        Some(start + Duration::from_nanos(distance))
     }
 }
 

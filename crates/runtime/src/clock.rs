@@ -7,7 +7,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::instant::Instant;
 
 /// The monotonic time of this loop turn; the real clock on a thread without a loop of ours.
 pub fn now() -> Instant {
@@ -75,7 +77,7 @@ fn format_http_date(second: u64) -> [u8; HTTP_DATE_LENGTH] {
 
 fn read() -> Instant {
     // tokio's clock is the system's, except under a test that paused it.
-    tokio::time::Instant::now().into_std()
+    tokio::time::Instant::now().into_std().into()
 }
 
 thread_local! {

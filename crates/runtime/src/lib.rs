@@ -2,6 +2,7 @@
 
 pub mod clock;
 mod drain;
+mod instant;
 pub mod log_file;
 mod loop_stats;
 mod mailbox;
@@ -13,6 +14,7 @@ pub mod worker_local;
 mod workers;
 
 pub use drain::{Drain, DrainGuard};
+pub use instant::Instant;
 pub use loop_stats::LoopStats;
 pub use mailbox::{Mail, OnAllWorkers};
 pub use pulse::{Beat, Pulse};

@@ -5,11 +5,12 @@
 //! is woken; it is due ten times a second, and only where stats are kept. A loop built without hooks pays nothing.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_stats::{Scope, stats_block};
 
 use crate::clock;
+use crate::instant::Instant;
 
 stats_block! {
     /// `<thread>.dispatcher.*`: `server` for main, `listener_manager.worker_N` for workers. In microseconds.

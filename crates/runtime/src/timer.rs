@@ -11,9 +11,10 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock;
+use crate::instant::Instant;
 use crate::wheel::{LAST, NEVER, Tick, Wheel};
 
 /// How coarse deadlines are: never early, late by up to this much.
@@ -239,14 +240,14 @@ impl Local {
         if at == now {
             return tick;
         }
-        let tick = ticks(now.saturating_duration_since(self.start), 0);
+        let tick = ticks(now.nanoseconds_since(self.start), 0);
         self.latest.set((now, tick));
         tick
     }
 
     /// The first tick that begins at `deadline` or after it.
     fn tick_after(&self, deadline: Instant) -> Tick {
-        ticks(deadline.saturating_duration_since(self.start), TICK.as_nanos() as u64 - 1)
+        ticks(deadline.nanoseconds_since(self.start), TICK.as_nanos() as u64 - 1)
     }
 
     fn begin_of(&self, tick: Tick) -> Instant {
@@ -327,14 +328,9 @@ fn poll_drive(local: &Local, mut sleep: Pin<&mut tokio::time::Sleep>, context: &
     }
 }
 
-fn ticks(since: Duration, round_up: u64) -> Tick {
-    // Saturates after centuries of nanoseconds; a tick count saturates after 8.7 years.
-    let nanoseconds = since
-        .as_secs()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::from(since.subsec_nanos()))
-        .saturating_add(round_up);
-    Tick::try_from(nanoseconds / (1_000_000 << TICK_SHIFT)).unwrap_or(LAST).min(LAST)
+fn ticks(nanoseconds: u64, round_up: u64) -> Tick {
+    // A tick count saturates after 8.7 years.
+    Tick::try_from(nanoseconds.saturating_add(round_up) / (1_000_000 << TICK_SHIFT)).unwrap_or(LAST).min(LAST)
 }
 
 thread_local! {
@@ -452,10 +448,10 @@ mod tests {
     #[test]
     fn ticks_round_down_for_now_and_up_for_deadlines() {
         let up = TICK.as_nanos() as u64 - 1;
-        assert_eq!(ticks(Duration::from_millis(63), 0), 0);
-        assert_eq!(ticks(Duration::from_millis(64), 0), 1);
-        assert_eq!(ticks(Duration::from_millis(64), up), 1);
-        assert_eq!(ticks(Duration::from_micros(64_001), up), 2);
-        assert_eq!(ticks(Duration::from_secs(u64::MAX), up), LAST);
+        assert_eq!(ticks(63_000_000, 0), 0);
+        assert_eq!(ticks(64_000_000, 0), 1);
+        assert_eq!(ticks(64_000_000, up), 1);
+        assert_eq!(ticks(64_001_000, up), 2);
+        assert_eq!(ticks(u64::MAX, up), LAST);
     }
 }

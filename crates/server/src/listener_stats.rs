@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::{Declared, Scope, stats_block};
 
 stats_block! {

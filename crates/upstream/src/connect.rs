@@ -3,11 +3,10 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
 
 use proxy_config::settings::Priority;
 use proxy_net::{Address, ConnectionId, ConnectionIds, Io, UpstreamAttempt};
-use proxy_runtime::{Timer, clock, worker_local};
+use proxy_runtime::{Instant, Timer, clock, worker_local};
 
 use crate::breaker::{BreakerGuard, Resource};
 use crate::cluster::WorkerHost;

@@ -9,7 +9,6 @@ pub mod tunnel;
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::body::BodyDecoder;
@@ -24,6 +23,7 @@ use proxy_http::{HeaderId, Headers, Interim, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::{PIPE_SIZE, Pipe};
 use proxy_net::{AttemptGuard, Io};
+use proxy_runtime::Instant;
 
 use crate::cluster::WorkerHost;
 use crate::connect::{ConnectionGuard, DestroyedBy};

@@ -4,11 +4,10 @@
 //! lives.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use proxy_config::settings::Priority;
 use proxy_net::{AttemptGuard, Io, StreamRecord};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::GaugeGuard;
 
 use crate::breaker::{BreakerGuard, Resource};

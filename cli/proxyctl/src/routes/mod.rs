@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use proxy_config::lower::LowerOptions;
@@ -33,7 +33,6 @@ pub(crate) fn explain(arguments: &RoutesExplain, output: &mut Output) -> anyhow:
         listener: &manager.listener.name,
         filter_chain: &manager.chain,
         random: arguments.random,
-        now: Instant::now(),
         wall: SystemTime::now(),
     };
     let told = ask(manager.settings, &asked).context("no client can make this request")?;

@@ -1,7 +1,7 @@
 //! A connection of HTTP/1 on its way to another process: between two requests or before the first, or as a tunnel.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prost::Message;
 use proxy_config::settings::Http1Options;
@@ -10,7 +10,7 @@ use proxy_http::h1::write::{HeadStyle, write_request_head, write_response_head};
 use proxy_http::{StreamInfo, StreamTimer};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{Connection, ConnectionInfo, Io, MovedConnection, MovedKind, Receipt};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 
 use super::Manager;
 use crate::relay::moving::MovedRelay;
@@ -116,8 +116,7 @@ impl MovedUpgrade {
 
     /// When its request came.
     pub(super) fn start(&self) -> Instant {
-        let now = clock::now();
-        now.checked_sub(Duration::from_micros(self.age_us)).unwrap_or(now)
+        clock::now() - Duration::from_micros(self.age_us)
     }
 
     /// Makes a new stream what it was in the other process.

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
 use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request, expects_continue};
@@ -17,7 +16,7 @@ use proxy_http::{
     BodyError, HeaderId, Headers, Interim, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer,
     Tunnelling, Version,
 };
-use proxy_runtime::{Snapshot, clock};
+use proxy_runtime::{Instant, Snapshot, clock};
 use proxy_stats::GaugeGuard;
 
 use super::kept::{HeldRequest, watch_trailers};

@@ -2,11 +2,10 @@
 
 use std::cell::{Cell, OnceCell};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use proxy_http::h1::stats::Http1Stats;
 use proxy_http::h2::Http2Stats;
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::{Counter, Declared, Gauge, GaugeGuard, Scope, stats_block};
 
 stats_block! {

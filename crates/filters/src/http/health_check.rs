@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_config::settings::{self, HealthCheckMode};
 use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset};
 use proxy_http::reply::FilterReply;
 use proxy_http::route::header_matches;
 use proxy_http::{HeaderId, Request, Response, ResponseFlags, StreamInfo};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::stats_block;
 use proxy_upstream::ClusterMap;
 

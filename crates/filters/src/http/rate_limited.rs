@@ -1,11 +1,11 @@
 //! A body that arrives no faster than so many bytes per second.
 
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_http::{Body, BodyError, BodyStream, Frame};
 use proxy_net::buffer::Chunk;
-use proxy_runtime::{Timer, clock};
+use proxy_runtime::{Instant, Timer, clock};
 
 pub(super) struct RateLimited {
     body: Body,

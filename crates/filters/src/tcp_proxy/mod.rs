@@ -13,7 +13,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use proxy_config::settings::{self, ResponseFlags};
 use proxy_http::route::ClusterId;
@@ -21,7 +20,7 @@ use proxy_net::{
     CloseReason, Connection, ConnectionInfo, Handover, Limit, LocalBoxFuture, MovedConnection, NetworkFilter,
     NextNetwork,
 };
-use proxy_runtime::Timer;
+use proxy_runtime::{Instant, Timer};
 use proxy_upstream::tcp::{TcpConnectError, TcpGuard};
 use proxy_upstream::{Cluster, ClusterMap};
 

@@ -2,14 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use prost::Message;
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{
     AttemptGuard, CloseReason, Connection, ConnectionInfo, Handover, Moved, MovedConnection, MovedKind,
 };
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_upstream::tcp::TcpGuard;
 use proxy_upstream::{ClusterMap, WorkerHost};
 

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_net::{AttemptGuard, CloseReason, Limit, StreamRecord};
-use proxy_runtime::{Deadlines, clock};
+use proxy_runtime::{Deadlines, Instant, clock};
 use proxy_stats::{GaugeGuard, GaugeShare};
 use proxy_upstream::tcp::TcpGuard;
 

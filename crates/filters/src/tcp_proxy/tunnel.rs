@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_config::settings::{HeaderValue, LogType, Tunneling};
 use proxy_http::access_log::write_text;
@@ -19,7 +19,7 @@ use proxy_http::mutation::mutate_request;
 use proxy_http::{Headers, Method, Request, Tunnel, Version};
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{CloseReason, Connection, Io, Limit, StreamRecord};
-use proxy_runtime::{Deadlines, Timer, clock};
+use proxy_runtime::{Deadlines, Instant, Timer, clock};
 use proxy_stats::GaugeShare;
 use proxy_upstream::Cluster;
 use proxy_upstream::tcp::TcpConnectError;

@@ -12,12 +12,12 @@ mod time;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use proxy_config::settings::{self, LineFormat, LineKind, LogNeeds, LogType};
 use proxy_net::{ConnectionInfo, StreamRecord};
-use proxy_runtime::clock;
 use proxy_runtime::log_file::{LineBuffer, LogFile};
+use proxy_runtime::{Instant, clock};
 
 use crate::headers::Headers;
 use crate::message::Request;

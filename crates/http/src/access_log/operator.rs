@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use proxy_config::settings::metadata;
 use proxy_config::settings::{
@@ -10,6 +9,7 @@ use proxy_config::settings::{
     Precision, ResponseFlags, ServerNameSource, TimePoint,
 };
 use proxy_net::{Address, UpstreamAttempt};
+use proxy_runtime::Instant;
 use serde_json::Value;
 
 use super::time::{self, number};

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use proxy_config::settings::{
     HostRewrite, HttpConnectionManager, HttpFilterConfig, LogNeeds, LogType, RouteAction, RouteFilter, Router,
 };
 use proxy_net::{Address, ConnectionId, ConnectionInfo};
+use proxy_runtime::clock;
 
 use crate::access_log::FormatContext;
 use crate::filter::{FilterIndex, FilterSet};
@@ -43,8 +44,7 @@ pub struct Asked<'a> {
     pub filter_chain: &'a str,
     /// In place of what is drawn for each request: decides fractions and weighted clusters.
     pub random: u64,
-    pub now: Instant,
-    /// `now` on the wall clock.
+    /// When the request comes.
     pub wall: SystemTime,
 }
 
@@ -166,22 +166,17 @@ pub fn explain(manager: &HttpConnectionManager, asked: &Asked<'_>) -> Result<Exp
 
 /// The stream that there would be, for formats that tell of it.
 fn stream(asked: &Asked<'_>) -> StreamInfo {
+    let now = clock::now();
     let connection = ConnectionInfo::accepted(
         ConnectionId(0),
         asked.listener.into(),
         asked.local.clone(),
         Address::Ip(asked.client),
-        asked.now,
+        now,
         asked.wall,
     );
     let deadlines = Rc::new(StreamDeadlines::new());
-    StreamInfo::new(
-        Rc::new(connection),
-        crate::message::Version::Http11,
-        asked.now,
-        deadlines,
-        LogNeeds::default(),
-    )
+    StreamInfo::new(Rc::new(connection), crate::message::Version::Http11, now, deadlines, LogNeeds::default())
 }
 
 struct DryRun<'a> {
@@ -345,7 +340,7 @@ impl DryRun<'_> {
             local_reply_body: b"",
             filter_chain: self.asked.filter_chain,
             log_type: LogType::NotSet,
-            now: self.asked.now,
+            now: self.stream.record.start,
             wall: self.asked.wall,
             random: self.asked.random.into(),
         }

@@ -14,7 +14,6 @@ fn told(virtual_hosts: Vec<VirtualHost>, head: &str) -> Explanation {
         listener: "main",
         filter_chain: "",
         random: 600_000,
-        now: Instant::now(),
         wall: SystemTime::UNIX_EPOCH,
     };
     explain(&manager, &asked).unwrap()
@@ -106,7 +105,6 @@ fn what_is_no_request_is_refused_as_the_codec_does() {
         listener: "",
         filter_chain: "",
         random: 0,
-        now: Instant::now(),
         wall: SystemTime::UNIX_EPOCH,
     };
     assert_eq!(explain(&connection_manager(), &asked).unwrap_err(), HeadError::NoHost);

@@ -1,11 +1,11 @@
 //! Pings that find out whether a peer is still there (`connection_keepalive`).
 
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use proxy_config::settings::Http2Keepalive;
-use proxy_runtime::{Timer, clock};
+use proxy_runtime::{Instant, Timer, clock};
 
 /// Pings one connection.
 pub struct Keepalive {

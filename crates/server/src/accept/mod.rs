@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_config::settings;
 use proxy_filters::extensions::ListenerFilterPlan;
@@ -20,7 +20,7 @@ use proxy_net::{
     Io, ListenSocket, ListenerFilter, MovedConnection, NextNetwork, QueueAtEnd, Refuse, StreamRecord,
     accept_loop,
 };
-use proxy_runtime::{Drain, Timer, WorkerIndex, clock, worker_local};
+use proxy_runtime::{Drain, Instant, Timer, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
 use proxy_upstream::ClusterMap;
 

@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
 use hyper::body::{Body, Frame, SizeHint};
 use proxy_filters::hcm::{ConnectionGuard, ListenerCodeStats, ManagerStats};
-use proxy_runtime::clock;
+use proxy_runtime::{Instant, clock};
 use proxy_stats::{GaugeGuard, Scope};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

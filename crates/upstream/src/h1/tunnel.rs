@@ -5,13 +5,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use proxy_http::Tunnel;
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::tunnel::{RawHost, RawKeeper};
 use proxy_net::AttemptGuard;
+use proxy_runtime::Instant;
 use proxy_stats::GaugeGuard;
 
 use super::{Client, Exchange};

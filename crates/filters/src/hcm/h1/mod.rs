@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_http::body::Body;
 use proxy_http::h1::body::BodyDecoder;
@@ -22,7 +22,7 @@ use proxy_http::stream::StreamDeadlines;
 use proxy_http::{Scheme, StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
-use proxy_runtime::{DrainGuard, clock};
+use proxy_runtime::{DrainGuard, Instant, clock};
 use proxy_stats::GaugeShare;
 
 use super::moving::MovedHttp;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use proxy_config::settings::{self, LimitDescriptor};
+use proxy_runtime::Instant;
 
 use super::describe::Description;
 use crate::token_bucket::TokenBucket;
