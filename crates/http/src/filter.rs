@@ -11,11 +11,18 @@ use std::rc::Rc;
 use crate::message::{Request, Response};
 use crate::stream::StreamInfo;
 
-/// A filter's place in its chain: by it settings of routes and what is kept for a stream are found.
+/// A filter's place among all of its connection manager's: by it settings of routes and what is kept for a stream are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterIndex(pub u8);
 
-/// Some filters of a chain, which has at most [`MAX_HTTP_FILTERS`](proxy_config::settings::MAX_HTTP_FILTERS).
+/// One of a connection manager's chains of filters ([`HttpConnectionManager::filter_chains`]): that of `http_filters`, unless
+/// an upgrade has its own.
+///
+/// [`HttpConnectionManager::filter_chains`]: proxy_config::settings::HttpConnectionManager::filter_chains
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainIndex(pub u8);
+
+/// Some filters of a connection manager, which has at most [`MAX_HTTP_FILTERS`](proxy_config::settings::MAX_HTTP_FILTERS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FilterSet(u64);
 

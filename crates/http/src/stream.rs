@@ -16,7 +16,7 @@ use proxy_config::settings::{Cluster, LogNeeds};
 use proxy_net::{Address, ConnectionInfo, StreamRecord};
 use proxy_runtime::{Deadlines, Instant};
 
-use crate::filter::{FilterIndex, FilterSet};
+use crate::filter::{ChainIndex, FilterIndex, FilterSet};
 use crate::headers::Headers;
 use crate::message::{Interim, Request, Version};
 use crate::route::RouteEntry;
@@ -67,7 +67,8 @@ pub struct StreamInfo {
     flushing: Cell<bool>,
     route: RefCell<Option<RouteEntry>>,
     route_cleared: Cell<bool>,
-    /// HTTP filters that it passes by.
+    filter_chain: Cell<ChainIndex>,
+    /// HTTP filters that it passes by: also those of other chains.
     disabled_filters: Cell<FilterSet>,
     shared: OnceCell<Box<FilterData>>,
     /// Where the request came from, after `x-forwarded-for` has been trusted or not.
@@ -134,6 +135,7 @@ impl StreamInfo {
             flushing: Cell::new(false),
             route: RefCell::new(None),
             route_cleared: Cell::new(false),
+            filter_chain: Cell::default(),
             disabled_filters: Cell::default(),
             shared: OnceCell::new(),
             client: Cell::new(None),
@@ -274,6 +276,15 @@ impl StreamInfo {
     /// Whether the route is to be found anew; asked once.
     pub fn take_route_cleared(&self) -> bool {
         self.route_cleared.replace(false)
+    }
+
+    /// The chain of filters that serves it.
+    pub fn filter_chain(&self) -> ChainIndex {
+        self.filter_chain.get()
+    }
+
+    pub fn set_filter_chain(&self, chain: ChainIndex) {
+        self.filter_chain.set(chain);
     }
 
     pub fn disabled_filters(&self) -> FilterSet {

@@ -50,6 +50,7 @@ mod tcp;
 mod third_party;
 mod timeouts;
 mod tunneling;
+mod upgrade_filters;
 mod upgrades;
 mod upstream;
 mod watchdog;

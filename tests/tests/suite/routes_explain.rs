@@ -132,7 +132,51 @@ fn what_is_explained_is_what_happens() {
         assert_eq!(foretold, done, "{method} {host} {path} {lines:?}");
     }
     let told = setup.explained(&["GET", "http://api.example.com/v1"]);
+    assert_eq!(told["http_filters"], serde_json::json!([]));
     assert_eq!(told["virtual_host"]["domain"], "api.example.com");
     assert_eq!((&told["route"]["name"], &told["forward"]["timeout"]), (&"v1".into(), &"3s".into()));
     assert_eq!(told["routes_before"][1]["why"], "path `/v1` is not `/find`");
+}
+
+#[test]
+fn the_filters_of_its_chain_are_told() {
+    only_proxyd!("proxyctl is ours");
+    let backend = Backend::saying("");
+    let kind = |name: &str, kind: &str| {
+        format!(
+            "{{name: {name}, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{kind}}}}}"
+        )
+    };
+    let (router, own) = (kind("router", "router.v3.Router"), kind("own", "cors.v3.Cors"));
+    let chains = format!(
+        "{{http_filters: [{}, {}, {router}], upgrade_configs: [{{upgrade_type: CONNECT}}, {{upgrade_type: websocket, filters: [{own}, {}, {router}]}}]}}",
+        kind("first", "cors.v3.Cors"),
+        kind("common", "grpc_web.v3.GrpcWeb"),
+        kind("common", "cors.v3.Cors"),
+    );
+    let disabled = "'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true";
+    let routes = format!(
+        "[{{match: {{prefix: /}}, route: {{cluster: backend}}, typed_per_filter_config: {{common: {{{disabled}}}}}}}]"
+    );
+    let bootstrap = Bootstrap::http(backend.address()).filter_with(&chains).routes(&routes);
+    let setup = Setup { proxy: Proxy::start(&bootstrap), backend };
+    let told = |lines: &[&str]| {
+        let mut arguments = vec!["GET", "http://a/"];
+        arguments.extend(lines.iter().flat_map(|line| ["-H", line]));
+        setup.explained(&arguments)["http_filters"].clone()
+    };
+    let upgrade = ["connection: upgrade", "upgrade: websocket"];
+    assert_eq!(
+        [told(&[]), told(&upgrade)],
+        [
+            serde_json::json!([
+                {"name": "first", "place": "http_filters[0]", "disabled": false},
+                {"name": "common", "place": "http_filters[1]", "disabled": true},
+            ]),
+            serde_json::json!([
+                {"name": "own", "place": "upgrade_configs[1].filters[0]", "disabled": false},
+                {"name": "common", "place": "upgrade_configs[1].filters[1]", "disabled": true},
+            ]),
+        ]
+    );
 }

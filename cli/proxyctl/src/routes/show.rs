@@ -33,8 +33,10 @@ impl Shown<'_> {
         passed("routes", &told.passed, usize::MAX, &mut lines);
         if !told.filters.is_empty() {
             let mark = |disabled| if disabled { " (disabled)" } else { "" };
-            let filters =
-                told.filters.iter().map(|filter| format!("{}{}", filter.name, mark(filter.disabled)));
+            let filters = told
+                .filters
+                .iter()
+                .map(|filter| format!("{} {}{}", filter.place, filter.name, mark(filter.disabled)));
             lines.push(format!("through {}", filters.collect::<Vec<_>>().join(", ")));
         }
         match &told.outcome {
@@ -88,7 +90,8 @@ impl Shown<'_> {
 
     pub(super) fn json(&self) -> Value {
         let told = self.told;
-        let filters = told.filters.iter().map(|f| json!({"name": f.name, "disabled": f.disabled}));
+        let filters =
+            told.filters.iter().map(|f| json!({"name": f.name, "place": f.place, "disabled": f.disabled}));
         let outcome = match &told.outcome {
             Outcome::Answered(answer) => json!({"answer": {
                 "status": answer.status,

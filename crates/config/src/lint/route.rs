@@ -44,9 +44,11 @@ fn per_filter(
     names.sort_unstable();
     let path = path.field("typed_per_filter_config");
     for name in names {
-        let mut known = manager.http_filters.iter().map(|filter| filter.name.as_str());
-        if !known.any(|known| known == name) {
-            let near = hint::closest(name, manager.http_filters.iter().map(|filter| filter.name.as_str()));
+        let of_upgrades = manager.upgrade_configs.iter().flat_map(|upgrade| &upgrade.filters);
+        let known =
+            || manager.http_filters.iter().chain(of_upgrades.clone()).map(|filter| filter.name.as_str());
+        if !known().any(|known| known == name) {
+            let near = hint::closest(name, known());
             let near = near.map_or(String::new(), |near| format!(", did you mean `{near}`?"));
             file.warn(
                 &path.key(name),

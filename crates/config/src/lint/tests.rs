@@ -125,3 +125,25 @@ fn an_edge_is_what_takes_addresses_from_connections_or_is_called_one() {
     let found = codes(&marked, false);
     assert!(found.contains("edge-timeout") && !found.contains("edge-remote-address"), "{found:?}");
 }
+
+#[test]
+fn settings_for_filters_of_any_chain_are_for_somebody() {
+    let typed = "typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http";
+    let chain =
+        format!("[{{name: own, {typed}.cors.v3.Cors}}}}, {{name: router, {typed}.router.v3.Router}}}}]");
+    let per_filter = |name: &str| {
+        let route = "match: {prefix: /}, route: {cluster: c}, typed_per_filter_config";
+        format!(
+            "{{{route}: {{{name}: {{'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}}}}}"
+        )
+    };
+    let with_chain = |name: &str| {
+        let upgrades =
+            format!("          upgrade_configs: [{{upgrade_type: websocket, filters: {chain}}}]\n");
+        routes(&per_filter(name))
+            .replace("          http_filters:\n", &format!("{upgrades}          http_filters:\n"))
+    };
+    assert_eq!(lint_with(&with_chain("own"), false), [""; 0]);
+    let found = lint_with(&with_chain("other"), false);
+    assert_eq!(found, ["unknown-filter virtual_hosts[0].routes[0].typed_per_filter_config[\"other\"]"]);
+}

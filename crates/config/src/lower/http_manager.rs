@@ -10,8 +10,8 @@ use super::{
     Context, access_log, address, forwarding, header, http_filter, local_reply, protocol, route, value,
 };
 use crate::settings::{
-    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, PathNormalization, ProxyStatus,
-    RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
+    AccessLogOptions, CodecType, EscapedSlashes, HttpConnectionManager, MAX_HTTP_FILTERS, PathNormalization,
+    ProxyStatus, RouteConfiguration, ServerHeader, ServerHeaderMode, UpgradeConfig,
 };
 use crate::{Code, Path};
 
@@ -85,7 +85,7 @@ pub(super) fn lower(
         safe_connection_duration: message.http1_safe_max_connection_duration,
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(5)),
         delayed_close_timeout,
-        upgrades: upgrades(context, &path.field("upgrade_configs"), &message.upgrade_configs),
+        upgrades: upgrades(context, path, message),
         access_logs: access_log::lower(context, &path.field("access_log"), &message.access_log).into(),
         access_log_options: access_log_options(context, path, message),
         proxy_status: proxy_status(context, path, message),
@@ -101,18 +101,38 @@ pub(super) fn lower(
 fn upgrades(
     context: &mut Context<'_>,
     path: &Path<'_>,
-    messages: &[manager_v3::http_connection_manager::UpgradeConfig],
+    manager: &manager_v3::HttpConnectionManager,
 ) -> Vec<UpgradeConfig> {
-    let mut lowered: Vec<UpgradeConfig> = Vec::with_capacity(messages.len());
-    for (index, message) in messages.iter().enumerate() {
+    let path = path.field("upgrade_configs");
+    let mut lowered: Vec<UpgradeConfig> = Vec::with_capacity(manager.upgrade_configs.len());
+    let (mut chains, mut count) = (1, manager.http_filters.len());
+    for (index, message) in manager.upgrade_configs.iter().enumerate() {
         let here = path.index(index);
         let kind = &*message.upgrade_type;
         if lowered.iter().any(|other| other.kind.eq_ignore_ascii_case(kind)) {
             let problem = format_args!("the upgrade {kind} is there twice");
             context.error(&here.field("upgrade_type"), Code::DUPLICATE_NAME, problem);
         }
-        lowered
-            .push(UpgradeConfig { kind: kind.into(), enabled: value::flag(message.enabled.as_ref(), true) });
+        let mut own = UpgradeConfig {
+            kind: kind.into(),
+            enabled: value::flag(message.enabled.as_ref(), true),
+            filters: Vec::new(),
+            chain: 0,
+        };
+        if !message.filters.is_empty() {
+            let here = here.field("filters");
+            own.filters = http_filter::chain(context, &here, &message.filters);
+            own.chain = chains;
+            chains = chains.saturating_add(1);
+            let fitted = count <= MAX_HTTP_FILTERS;
+            count += message.filters.len();
+            if fitted && message.filters.len() <= MAX_HTTP_FILTERS && count > MAX_HTTP_FILTERS {
+                let problem =
+                    format_args!("with these, the chains have more than {MAX_HTTP_FILTERS} HTTP filters");
+                context.error(&here, Code::OUT_OF_RANGE, problem);
+            }
+        }
+        lowered.push(own);
     }
     lowered
 }

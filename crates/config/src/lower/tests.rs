@@ -306,6 +306,34 @@ fn terminal_filters_come_last_and_only_there() {
 }
 
 #[test]
+fn chains_of_upgrades_are_chains_of_http_filters() {
+    let cors =
+        "{name: c, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}";
+    let with = |upgrades: &str| {
+        manager(&format!(
+            "http_filters: [{cors}, {ROUTER}], route_config: {{}}, upgrade_configs: [{upgrades}]"
+        ))
+    };
+    let own =
+        |filters: &str| with(&format!("{{upgrade_type: a}}, {{upgrade_type: b, filters: [{filters}]}}"));
+    refused(&own(cors), &[("no-terminal-filter", "upgrade_configs[1].filters")]);
+    refused(&own(&format!("{ROUTER}, {cors}")), &[("filter-order", "upgrade_configs[1].filters[0]")]);
+    let disabled = ROUTER.replace("name: router", "name: router, disabled: true");
+    refused(&own(&disabled), &[("invalid", "upgrade_configs[1].filters[0].disabled")]);
+    refused(
+        &with(&format!("{{upgrade_type: a, filters: [{ROUTER}]}}, {{upgrade_type: A}}")),
+        &[("duplicate-name", "upgrade_configs[1].upgrade_type")],
+    );
+    let many = vec![cors; 61].join(", ");
+    let lowered = accepted(&own(&format!("{many}, {ROUTER}")));
+    let chains: Vec<_> = manager_of(&lowered).filter_chains().map(<[_]>::len).collect();
+    assert_eq!(chains, [2, 62]);
+    let chains: Vec<_> = manager_of(&lowered).upgrades.iter().map(|upgrade| upgrade.chain).collect();
+    assert_eq!(chains, [0, 1]);
+    refused(&own(&format!("{cors}, {many}, {ROUTER}")), &[("out-of-range", "upgrade_configs[1].filters")]);
+}
+
+#[test]
 fn an_unsupported_filter_is_refused_once_or_left_out() {
     let rbac =
         "{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}";

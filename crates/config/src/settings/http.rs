@@ -84,6 +84,18 @@ pub struct UpgradeConfig {
     pub kind: Box<str>,
     /// Routes may say otherwise.
     pub enabled: bool,
+    /// A chain for these streams in place of `http_filters`; empty where they have none of their own.
+    pub filters: Vec<HttpFilter>,
+    /// Which of [`HttpConnectionManager::filter_chains`] serves them.
+    pub chain: u8,
+}
+
+impl HttpConnectionManager {
+    /// All its chains of HTTP filters: that of `http_filters` first, then those that upgrades have of their own.
+    pub fn filter_chains(&self) -> impl Iterator<Item = &[HttpFilter]> {
+        let of_upgrades = self.upgrades.iter().map(|upgrade| upgrade.filters.as_slice());
+        std::iter::once(self.filters.as_slice()).chain(of_upgrades.filter(|chain| !chain.is_empty()))
+    }
 }
 
 /// `HttpConnectionManager.ProxyStatusConfig`: what `proxy-status` (RFC 9209) says of errors.

@@ -13,8 +13,8 @@ pub struct ManagerLogs {
     pub access: AccessLogs,
     /// `flush_access_log_on_new_request`.
     pub at_start: bool,
-    /// `upstream_log` of the router.
-    pub upstream: AccessLogs,
+    /// `upstream_log` of the router, by [`ChainIndex`](proxy_http::filter::ChainIndex).
+    pub upstream: Vec<AccessLogs>,
     pub filter_chain: Rc<str>,
 }
 
@@ -22,13 +22,17 @@ impl ManagerLogs {
     /// What they need to be kept of a stream.
     pub(super) fn needs(&self) -> LogNeeds {
         // What upstream logs need of the response is a copy that the router keeps.
-        let upstream = LogNeeds { response: false, trailers: false, ..self.upstream.needs() };
+        let upstream = LogNeeds { response: false, trailers: false, ..self.upstream_needs() };
         self.access.needs().with(upstream)
     }
 
     /// Whether the headers of a host's response are told.
     pub(crate) fn need_upstream_response(&self) -> bool {
-        self.upstream.needs().response
+        self.upstream_needs().response
+    }
+
+    fn upstream_needs(&self) -> LogNeeds {
+        self.upstream.iter().fold(LogNeeds::default(), |needs, logs| needs.with(logs.needs()))
     }
 
     /// A request has come and its route is known.
@@ -41,17 +45,19 @@ impl ManagerLogs {
 
     /// Nothing more happens on the stream. Called exactly once for each.
     pub(super) fn stream_ended(&self, stream: &StreamInfo) {
-        if self.access.is_empty() && self.upstream.is_empty() {
+        let upstream = self.upstream.get(usize::from(stream.filter_chain().0));
+        let upstream = upstream.filter(|logs| !logs.is_empty());
+        if self.access.is_empty() && upstream.is_none() {
             return;
         }
         let kept = stream.kept();
         let context = self.context(stream, LogType::DownstreamEnd);
         let context = FormatContext { request: kept.request.as_deref(), ..context };
-        if !self.upstream.is_empty() {
+        if let Some(upstream) = upstream {
             for attempt in stream.record.attempts() {
                 let record = attempt.as_stream(&stream.record);
                 let answered = record.status.get() > 0;
-                self.upstream.log(&FormatContext {
+                upstream.log(&FormatContext {
                     record: &record,
                     response: kept.upstream_response.as_ref().filter(|_| answered),
                     log_type: LogType::UpstreamEnd,

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::settings::{self, LocalReplyConfig, LogNeeds};
-use proxy_http::Version;
-use proxy_http::filter::{FilterSet, HttpFilter};
+use proxy_http::filter::{ChainIndex, FilterSet, HttpFilter};
 use proxy_http::h1::head::{HeadLimits, RequestRules};
 use proxy_http::h1::write::HeadStyle;
 use proxy_http::route::RouteTable;
+use proxy_http::{StreamInfo, Version};
 use proxy_net::{
     CloseReason, Connection, ConnectionInfo, Handover, LocalBoxFuture, MovedConnection, MovedKind,
     NetworkFilter, NextNetwork,
@@ -29,7 +29,7 @@ use proxy_net::{
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
-use crate::http::{FilterChain, FilterWorker};
+use crate::http::{ChainPlan, FilterChains, FilterWorker};
 use crate::router::Router;
 use detect::Detected;
 pub use log::ManagerLogs;
@@ -67,7 +67,9 @@ pub(crate) struct Manager {
     filters: Vec<Box<dyn HttpFilter>>,
     /// Those that only requests see whose route says so.
     disabled_filters: FilterSet,
-    router: Router,
+    default_chain: Chain,
+    /// By [`ChainIndex`](proxy_http::filter::ChainIndex), without the default one.
+    upgrade_chains: Vec<Chain>,
     routes: SlotReader<RouteTable>,
     local_address: Option<IpAddr>,
     stats: Arc<HttpStats>,
@@ -79,10 +81,17 @@ pub(crate) struct Manager {
     handover: Rc<Handover>,
 }
 
+/// One of its chains of filters.
+struct Chain {
+    /// The filters of the others.
+    others: FilterSet,
+    router: Router,
+}
+
 impl HttpConnectionManager {
     pub fn new(
         settings: Arc<settings::HttpConnectionManager>,
-        filters: &FilterChain,
+        filters: &FilterChains,
         context: ManagerContext,
     ) -> HttpConnectionManager {
         let built = filters.build(&FilterWorker {
@@ -99,14 +108,19 @@ impl HttpConnectionManager {
                 || replies.is_some_and(LocalReplyConfig::tells_of_record),
             ..logged
         };
-        HttpConnectionManager(Rc::new(Manager {
+        let chain = |plan: &ChainPlan| Chain {
+            others: filters.others(plan),
             router: Router::new(
-                filters.router(),
-                context.clusters,
+                plan.router(),
+                Rc::clone(&context.clusters),
                 Arc::clone(&context.stats),
                 context.logs.need_upstream_response(),
                 Rc::clone(&context.logs.filter_chain),
             ),
+        };
+        HttpConnectionManager(Rc::new(Manager {
+            default_chain: chain(filters.default_chain()),
+            upgrade_chains: filters.of_upgrades().iter().map(chain).collect(),
             filters: built,
             disabled_filters: filters.disabled_by_default(),
             settings,
@@ -124,6 +138,18 @@ impl HttpConnectionManager {
 }
 
 impl Manager {
+    /// The chain that serves a stream.
+    fn chain(&self, stream: &StreamInfo) -> &Chain {
+        let own = usize::from(stream.filter_chain().0).checked_sub(1);
+        own.and_then(|index| self.upgrade_chains.get(index)).unwrap_or(&self.default_chain)
+    }
+
+    /// Has a chain serve a stream, with all filters that are not disabled by default.
+    fn set_filter_chain(&self, stream: &StreamInfo, chain: ChainIndex) {
+        stream.set_filter_chain(chain);
+        stream.set_disabled_filters(self.disabled_filters.with(self.chain(stream).others));
+    }
+
     /// What heads of HTTP/1 requests may be.
     fn request_rules(&self) -> RequestRules<'_> {
         let settings = &self.settings;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use proxy_config::settings::Http1Options;
+use proxy_http::filter::ChainIndex;
 use proxy_http::h1::head::{HeadLimits, RequestRules, parse_request, parse_response};
 use proxy_http::h1::write::{HeadStyle, write_request_head, write_response_head};
 use proxy_http::{StreamInfo, StreamTimer};
@@ -56,6 +57,9 @@ pub(super) struct MovedUpgrade {
     request: Vec<u8>,
     #[prost(bytes = "vec", tag = "9")]
     response: Vec<u8>,
+    /// The upgrade whose own chain of filters serves it; empty: that of `http_filters` does.
+    #[prost(string, tag = "10")]
+    chain_of: String,
 }
 
 impl MovedHttp {
@@ -85,7 +89,7 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl MovedUpgrade {
-    pub(super) fn of(stream: &StreamInfo, relay: MovedRelay) -> MovedUpgrade {
+    pub(super) fn of(manager: &Manager, stream: &StreamInfo, relay: MovedRelay) -> MovedUpgrade {
         let record = &stream.record;
         let (mut request, mut response) = (Vec::new(), Vec::new());
         let kept = stream.kept();
@@ -101,6 +105,8 @@ impl MovedUpgrade {
             }
         }
         let age = clock::now().saturating_duration_since(record.start);
+        let mut upgrades = manager.settings.upgrades.iter().filter(|upgrade| upgrade.chain > 0);
+        let own = upgrades.find(|upgrade| upgrade.chain == stream.filter_chain().0);
         MovedUpgrade {
             relay: Some(relay),
             status: record.status.get().into(),
@@ -111,6 +117,7 @@ impl MovedUpgrade {
             sent: record.sent.body.get(),
             request,
             response,
+            chain_of: own.map(|upgrade| upgrade.kind.to_string()).unwrap_or_default(),
         }
     }
 
@@ -120,9 +127,12 @@ impl MovedUpgrade {
     }
 
     /// Makes a new stream what it was in the other process.
-    pub(super) fn restore(&self, stream: &StreamInfo) {
+    pub(super) fn restore(&self, manager: &Manager, stream: &StreamInfo) {
         let now = clock::now();
         stream.open_tunnel();
+        let own = manager.settings.upgrades.iter().find(|upgrade| *upgrade.kind == *self.chain_of);
+        manager
+            .set_filter_chain(stream, own.map_or(ChainIndex::default(), |upgrade| ChainIndex(upgrade.chain)));
         stream.set_timeout(StreamTimer::Idle, self.idle_ms.map(Duration::from_millis), now);
         let left = self.duration_left_ms.map(Duration::from_millis);
         stream.set_timeout(StreamTimer::Duration, left, now);
@@ -162,7 +172,7 @@ impl Manager {
     pub(super) fn would_resume(&self, moved: &MovedConnection) -> bool {
         let state = MovedHttp::decode(&*moved.filter).ok();
         let relay = state.and_then(|state| state.upgrade?.relay);
-        relay.is_some_and(|relay| self.router.find_host(&relay.cluster, &relay.host).is_some())
+        relay.is_some_and(|relay| self.default_chain.router.find_host(&relay.cluster, &relay.host).is_some())
     }
 
     async fn offer_with(&self, moved: &MovedConnection, descriptors: &[BorrowedFd<'_>]) -> Option<Receipt> {

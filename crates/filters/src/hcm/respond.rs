@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_http::filter::{FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
+use proxy_http::filter::{ChainIndex, FilterIndex, Filtered, Flow, HttpFilter, Reset, TerminalFilter};
 use proxy_http::forwarding::{ForwardingContext, NotForwarded, admit_request, expects_continue};
 use proxy_http::h1::head::HeadError;
 use proxy_http::local_reply;
@@ -11,7 +11,7 @@ use proxy_http::mutation::mutate_request;
 use proxy_http::proxy_status::append_proxy_status;
 use proxy_http::reply::{LocalReply, is_grpc_call};
 use proxy_http::response_headers::{ResponseContext, prepare_interim, prepare_response};
-use proxy_http::route::{LookupContext, RouteEntry, RouteTable};
+use proxy_http::route::{LookupContext, RouteEntry, RouteTable, tunnel_chain};
 use proxy_http::{
     BodyError, HeaderId, Headers, Interim, Request, Response, ResponseFlags, Scheme, StreamInfo, StreamTimer,
     Tunnelling, Version,
@@ -50,7 +50,7 @@ impl Manager {
             };
             let mut response = match reply {
                 Some(reply) => reply,
-                None => wait(self.router.serve(stream, &mut request)).await?,
+                None => wait(self.chain(stream).router.serve(stream, &mut request)).await?,
             };
             self.complete(stream, &mut response, Some(&request));
             request.answered();
@@ -66,6 +66,9 @@ impl Manager {
             mutate_request(mutations, request, &|| self.logs.format_context(stream));
         }
         stream.set_grpc(is_grpc_call(&request.headers));
+        if arrival.tunnel {
+            self.choose_tunnel_chain(stream, request);
+        }
         if arrival.no_host {
             return Some(LocalReply::Downstream(HeadError::NoHost).response(stream));
         }
@@ -100,7 +103,7 @@ impl Manager {
             return Some(refused);
         }
         if let Some(disabled) = stream.route().and_then(|route| route.disabled_filters()) {
-            stream.set_disabled_filters(disabled);
+            stream.set_disabled_filters(disabled.with(self.chain(stream).others));
         }
         self.logs.stream_started(stream, request);
         None
@@ -152,16 +155,25 @@ impl Manager {
         enabled.map(|(_, filter)| &**filter)
     }
 
+    /// Puts the chain in force that serves a request that asks to become a tunnel. False where it may not become one, as far as
+    /// its route is known.
+    fn choose_tunnel_chain(&self, stream: &StreamInfo, request: &Request) -> bool {
+        let route = stream.route();
+        let chosen = tunnel_chain(route.as_ref().map(RouteEntry::chosen), request, &self.settings);
+        self.set_filter_chain(stream, chosen.unwrap_or_default());
+        chosen.is_some()
+    }
+
     /// The answer to a request that may not become the tunnel that it asks to be.
     fn refuse_tunnel(&self, stream: &StreamInfo, request: &Request, arrival: Arrival) -> Option<Response> {
-        // Without a route it is answered as others are.
-        let entry = stream.route()?;
         let stats = &self.stats.manager;
-        if !entry.chosen().allows_tunnel(request, &self.settings) {
+        if !self.choose_tunnel_chain(stream, request) {
+            // Without a route it is answered as others are.
+            stream.route()?;
             stats.downstream_rq_ws_on_non_ws_route.inc();
             return Some(LocalReply::UpgradeRefused.response(stream));
         }
-        if arrival.chunked {
+        if arrival.chunked && stream.route().is_some() {
             // Where its body ends and the tunnel begins would be told to the host by nobody.
             let error = HeadError::Malformed("upgrade with a chunked body");
             return Some(LocalReply::Downstream(error).response(stream));
@@ -291,7 +303,7 @@ impl Manager {
             StreamTimer::Request => stats.downstream_rq_timeout.inc(),
             StreamTimer::Response => {
                 stream.set_flag(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
-                self.router.count_timeout(stream, answered);
+                self.chain(stream).router.count_timeout(stream, answered);
             }
             StreamTimer::Duration => {
                 stats.downstream_rq_max_duration_reached.inc();
@@ -345,7 +357,7 @@ enum End {
 impl StreamGuard {
     pub(super) fn new(manager: &Rc<Manager>, stream: &Rc<StreamInfo>) -> StreamGuard {
         let stats = &manager.stats.manager;
-        stream.set_disabled_filters(manager.disabled_filters);
+        manager.set_filter_chain(stream, ChainIndex::default());
         stats.downstream_rq_total.inc();
         match stream.version {
             Version::Http2 => stats.downstream_rq_http2_total.inc(),

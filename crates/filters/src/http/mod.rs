@@ -1,4 +1,4 @@
-//! HTTP filters between the connection manager and the router: each in a file of its own, and here how a chain of them is
+//! HTTP filters between the connection manager and the router: each in a file of its own, and here how chains of them are
 //! made: once on main with what workers share, then on each worker.
 
 use std::rc::Rc;
@@ -46,8 +46,9 @@ pub struct FilterContext<'a> {
     /// Of the connection manager.
     pub manager: &'a Arc<HttpStats>,
     pub clusters: &'a ClusterNames,
-    /// All filters of the chain, by index.
+    /// All filters of its chain; the first one has the index `chain_start`.
     pub chain: &'a [settings::HttpFilter],
+    pub chain_start: FilterIndex,
     pub process: &'a ProcessFacts,
 }
 
@@ -100,15 +101,31 @@ impl<F: Fn(&FilterWorker) -> Box<dyn HttpFilter> + Send + Sync> HttpFilterPlan f
     }
 }
 
-/// The filters of a connection manager.
-pub struct FilterChain {
+/// The filters of a connection manager: of all its chains, so that an index says which filter, and a set which of them a
+/// stream passes by.
+pub struct FilterChains {
     names: Vec<String>,
     disabled: FilterSet,
     plans: Vec<Box<dyn HttpFilterPlan>>,
+    default: ChainPlan,
+    /// By [`ChainIndex`](proxy_http::filter::ChainIndex), without the default one.
+    of_upgrades: Vec<ChainPlan>,
+}
+
+/// One of the chains, as main makes it.
+#[derive(Default)]
+pub struct ChainPlan {
+    filters: FilterSet,
     router: Arc<Router>,
 }
 
-impl FilterChain {
+enum Planned {
+    Filter(Box<dyn HttpFilterPlan>),
+    /// It ends the chain, and is made by the connection manager.
+    Router(Arc<Router>),
+}
+
+impl FilterChains {
     /// The filters that `settings` name. `root` is the scope of all stats.
     ///
     /// # Errors
@@ -120,52 +137,45 @@ impl FilterChain {
         clusters: &ClusterNames,
         process: &ProcessFacts,
         extensions: &Extensions,
-    ) -> Result<FilterChain, PlanError> {
-        let mut chain = FilterChain {
+    ) -> Result<FilterChains, PlanError> {
+        let mut chains = FilterChains {
             names: Vec::new(),
             disabled: FilterSet::default(),
             plans: Vec::new(),
-            router: Arc::default(),
+            default: ChainPlan::default(),
+            of_upgrades: Vec::new(),
         };
-        for filter in &settings.filters {
-            let index = FilterIndex(chain.plans.len() as u8);
-            let context = FilterContext {
-                index,
-                root,
-                scope: stats.scope(),
-                manager: stats,
-                clusters,
-                chain: &settings.filters,
-                process,
-            };
-            let plan: Box<dyn HttpFilterPlan> = match &filter.config {
-                HttpFilterConfig::Router(router) => {
-                    chain.router = Arc::clone(router);
-                    continue;
+        for (number, chain) in settings.filter_chains().enumerate() {
+            let chain_start = FilterIndex(chains.plans.len() as u8);
+            let mut plan = ChainPlan::default();
+            for filter in chain {
+                let index = FilterIndex(chains.plans.len() as u8);
+                let scope = stats.scope();
+                let manager = stats;
+                let context =
+                    FilterContext { index, root, scope, manager, clusters, chain, chain_start, process };
+                match plan_filter(&filter.config, &context, extensions)? {
+                    Planned::Filter(filter_plan) => {
+                        plan.filters.insert(index);
+                        chains.push(filter, filter_plan);
+                    }
+                    Planned::Router(router) => plan.router = router,
                 }
-                HttpFilterConfig::Buffer(settings) => Box::new(Buffer::new(settings, &context)),
-                HttpFilterConfig::Cors => Box::new(Cors::new(&context)),
-                HttpFilterConfig::Csrf(settings) => Box::new(Csrf::new(settings, &context)),
-                HttpFilterConfig::Fault(settings) => Box::new(Fault::new(settings, &context)),
-                HttpFilterConfig::HealthCheck(settings) => Box::new(HealthCheck::new(settings, &context)),
-                HttpFilterConfig::Compressor(settings) => Box::new(Compressor::new(settings, &context)),
-                HttpFilterConfig::Decompressor(settings) => Box::new(Decompressor::new(settings, &context)),
-                HttpFilterConfig::HeaderMutation(settings) => {
-                    Box::new(HeaderMutation::new(settings, &context))
-                }
-                HttpFilterConfig::GrpcWeb => Box::new(GrpcWeb::new(&context)),
-                HttpFilterConfig::LocalRateLimit(settings) => {
-                    Box::new(LocalRateLimit::new(settings, &context))
-                }
-                HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, &context)?,
-            };
-            if filter.disabled {
-                chain.disabled.insert(index);
             }
-            chain.names.push(filter.name.clone());
-            chain.plans.push(plan);
+            match number {
+                0 => chains.default = plan,
+                _ => chains.of_upgrades.push(plan),
+            }
         }
-        Ok(chain)
+        Ok(chains)
+    }
+
+    fn push(&mut self, filter: &settings::HttpFilter, plan: Box<dyn HttpFilterPlan>) {
+        if filter.disabled {
+            self.disabled.insert(FilterIndex(self.plans.len() as u8));
+        }
+        self.names.push(filter.name.clone());
+        self.plans.push(plan);
     }
 
     /// A worker's instances, in order.
@@ -183,18 +193,58 @@ impl FilterChain {
         self.plans.iter().any(|plan| plan.tells_of_record())
     }
 
-    /// The terminal filter's settings.
-    pub fn router(&self) -> Arc<Router> {
-        Arc::clone(&self.router)
+    /// The chain of `http_filters`.
+    pub fn default_chain(&self) -> &ChainPlan {
+        &self.default
     }
 
-    /// A route configuration made ready for this chain.
+    /// The chains that upgrades have of their own.
+    pub fn of_upgrades(&self) -> &[ChainPlan] {
+        &self.of_upgrades
+    }
+
+    /// The filters of the other chains.
+    pub fn others(&self, chain: &ChainPlan) -> FilterSet {
+        let all = self.of_upgrades.iter().fold(self.default.filters, |set, chain| set.with(chain.filters));
+        all.without(chain.filters)
+    }
+
+    /// A route configuration made ready for these chains.
     pub fn route_table(&self, routes: Arc<RouteConfiguration>, clusters: &ClusterNames) -> RouteTable {
         RouteTable::new(routes, &mut |name| clusters.id(name)).with_filters(self)
     }
 }
 
-impl RouteFilters for FilterChain {
+impl ChainPlan {
+    /// The terminal filter's settings.
+    pub fn router(&self) -> Arc<Router> {
+        Arc::clone(&self.router)
+    }
+}
+
+fn plan_filter(
+    config: &HttpFilterConfig,
+    context: &FilterContext<'_>,
+    extensions: &Extensions,
+) -> Result<Planned, PlanError> {
+    let plan: Box<dyn HttpFilterPlan> = match config {
+        HttpFilterConfig::Router(router) => return Ok(Planned::Router(Arc::clone(router))),
+        HttpFilterConfig::Buffer(settings) => Box::new(Buffer::new(settings, context)),
+        HttpFilterConfig::Cors => Box::new(Cors::new(context)),
+        HttpFilterConfig::Csrf(settings) => Box::new(Csrf::new(settings, context)),
+        HttpFilterConfig::Fault(settings) => Box::new(Fault::new(settings, context)),
+        HttpFilterConfig::HealthCheck(settings) => Box::new(HealthCheck::new(settings, context)),
+        HttpFilterConfig::Compressor(settings) => Box::new(Compressor::new(settings, context)),
+        HttpFilterConfig::Decompressor(settings) => Box::new(Decompressor::new(settings, context)),
+        HttpFilterConfig::HeaderMutation(settings) => Box::new(HeaderMutation::new(settings, context)),
+        HttpFilterConfig::GrpcWeb => Box::new(GrpcWeb::new(context)),
+        HttpFilterConfig::LocalRateLimit(settings) => Box::new(LocalRateLimit::new(settings, context)),
+        HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, context)?,
+    };
+    Ok(Planned::Filter(plan))
+}
+
+impl RouteFilters for FilterChains {
     fn names(&self) -> &[String] {
         &self.names
     }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proxy_config::settings::{
-    HostRewrite, HttpConnectionManager, HttpFilterConfig, LogNeeds, LogType, RouteAction, RouteFilter, Router,
+    HostRewrite, HttpConnectionManager, HttpFilter, HttpFilterConfig, LogNeeds, LogType, RouteAction,
+    RouteFilter, Router,
 };
 use proxy_net::{Address, ConnectionId, ConnectionInfo};
 use proxy_runtime::clock;
 
 use crate::access_log::FormatContext;
-use crate::filter::{FilterIndex, FilterSet};
+use crate::filter::{ChainIndex, FilterIndex, FilterSet};
 use crate::forwarding::{ForwardingContext, NotForwarded, admit_request, asks_for_tunnel, uuid};
 use crate::h1::head::{HeadError, HeadLimits, RequestRules, parse_request};
 use crate::local_reply;
@@ -25,6 +26,7 @@ use crate::mutation::mutate_request;
 use crate::reply::is_grpc_call;
 use crate::route::{
     ChosenRoute, ClusterId, LookupContext, RouteFilterValue, RouteFilters, RouteTable, SelectedCluster,
+    tunnel_chain,
 };
 use crate::stream::{StreamDeadlines, StreamInfo};
 
@@ -87,6 +89,8 @@ pub struct Passed {
 #[derive(Debug)]
 pub struct FilterNote {
     pub name: String,
+    /// Where it stands in the connection manager, for instance `http_filters[0]`.
+    pub place: String,
     /// The request passes it by.
     pub disabled: bool,
 }
@@ -228,7 +232,8 @@ impl DryRun<'_> {
         let trace = table.trace(&request, &LookupContext { random: self.asked.random });
         describe::routes(&table, &trace, &request, &mut told);
         let Some((host, route)) = trace.virtual_host.zip(trace.route) else {
-            told.filters = filters.notes(filters.disabled());
+            let chain = tunnel.then(|| tunnel_chain(None, &request, self.manager)).flatten();
+            told.filters = filters.notes(chain.unwrap_or_default(), filters.disabled());
             told.outcome = self.not_found(
                 match trace.virtual_host {
                     None => "no virtual host has a domain for this host",
@@ -240,16 +245,23 @@ impl DryRun<'_> {
         };
         let chosen = table.chosen(host, route);
         let weighted = chosen.select_weighted(&request, self.asked.random);
-        if tunnel && !chosen.allows_tunnel(&request, self.manager) {
+        let chain = match tunnel {
+            true => tunnel_chain(Some(chosen), &request, self.manager),
+            false => Some(ChainIndex::default()),
+        };
+        let Some(chain) = chain else {
             let why = "upgrade_configs of neither route nor connection manager allow this upgrade";
             told.outcome =
                 Outcome::Answered(Answer { status: 403, why: why.to_owned(), ..Answer::default() });
             return told;
-        }
-        told.filters = filters.notes(chosen.disabled_filters(weighted).unwrap_or_else(|| filters.disabled()));
+        };
+        let disabled = chosen.disabled_filters(weighted).unwrap_or_else(|| filters.disabled());
+        told.filters = filters.notes(chain, disabled);
         let source = || self.format_context();
         told.outcome = match &chosen.route().action {
-            RouteAction::Forward(_) => self.forward(chosen, weighted, &mut request, before, &clusters),
+            RouteAction::Forward(_) => {
+                self.forward(chosen, weighted, &filters.router(chain), &mut request, before, &clusters)
+            }
             RouteAction::Redirect(redirect) => {
                 let response = chosen.redirect_response(redirect, &request, &source);
                 self.answered("redirect of the route", response, &request)
@@ -267,6 +279,7 @@ impl DryRun<'_> {
         &self,
         chosen: ChosenRoute<'_>,
         weighted: Option<u32>,
+        router: &Router,
         request: &mut Request,
         before: &[Line],
         clusters: &Clusters,
@@ -280,8 +293,6 @@ impl DryRun<'_> {
             SelectedCluster::Name(name) => text(name),
         };
         let chosen_by = describe::cluster_choice(&forward.target, weighted);
-        let plain = Arc::default();
-        let router = router_of(self.manager).unwrap_or(&plain);
         let source = || self.format_context();
         let timeouts = chosen.prepare_upstream(weighted, request, router, &source);
         let after = lines(request);
@@ -368,33 +379,67 @@ impl Clusters {
     }
 }
 
-/// The filters before the router; what routes say to them is of no interest here, but for whether they are disabled.
+/// The filters before the router, of all chains; what routes say to them is of no interest here, but for whether they are
+/// disabled.
+#[derive(Default)]
 struct Filters {
     names: Vec<String>,
     disabled: FilterSet,
+    chains: Vec<Chain>,
+}
+
+#[derive(Default)]
+struct Chain {
+    /// The list it stands in.
+    path: String,
+    /// The index of its first filter.
+    start: usize,
+    /// Its filters, without the router.
+    count: usize,
+    router: Arc<Router>,
 }
 
 impl Filters {
     fn of(manager: &HttpConnectionManager) -> Filters {
-        let before_router =
-            manager.filters.iter().filter(|filter| !matches!(filter.config, HttpFilterConfig::Router(_)));
-        let mut filters = Filters { names: Vec::new(), disabled: FilterSet::default() };
-        for filter in before_router {
-            if filter.disabled {
-                filters.disabled.insert(FilterIndex(filters.names.len() as u8));
-            }
-            filters.names.push(filter.name.clone());
+        let mut filters = Filters::default();
+        filters.push("http_filters".to_owned(), &manager.filters);
+        let upgrades = manager.upgrades.iter().enumerate();
+        for (index, upgrade) in upgrades.filter(|(_, upgrade)| !upgrade.filters.is_empty()) {
+            filters.push(format!("upgrade_configs[{index}].filters"), &upgrade.filters);
         }
         filters
     }
 
-    fn notes(&self, disabled: FilterSet) -> Vec<FilterNote> {
-        let each = self.names.iter().enumerate();
-        each.map(|(index, name)| FilterNote {
-            name: name.clone(),
-            disabled: disabled.contains(FilterIndex(index as u8)),
-        })
-        .collect()
+    fn push(&mut self, path: String, list: &[HttpFilter]) {
+        let mut chain = Chain { path, start: self.names.len(), ..Chain::default() };
+        for filter in list {
+            if let HttpFilterConfig::Router(router) = &filter.config {
+                chain.router = Arc::clone(router);
+                continue;
+            }
+            if filter.disabled {
+                self.disabled.insert(FilterIndex(self.names.len() as u8));
+            }
+            self.names.push(filter.name.clone());
+            chain.count += 1;
+        }
+        self.chains.push(chain);
+    }
+
+    fn notes(&self, chain: ChainIndex, disabled: FilterSet) -> Vec<FilterNote> {
+        let Some(chain) = self.chains.get(usize::from(chain.0)) else { return Vec::new() };
+        let names = self.names.iter().skip(chain.start).take(chain.count).enumerate();
+        names
+            .map(|(at, name)| FilterNote {
+                name: name.clone(),
+                place: format!("{}[{at}]", chain.path),
+                disabled: disabled.contains(FilterIndex((chain.start + at) as u8)),
+            })
+            .collect()
+    }
+
+    fn router(&self, chain: ChainIndex) -> Arc<Router> {
+        self.chains.get(usize::from(chain.0)).map(|chain| Arc::clone(&chain.router)).unwrap_or_default()
     }
 }
 
@@ -410,13 +455,6 @@ impl RouteFilters for Filters {
     fn ready(&self, _: FilterIndex, _: &RouteFilter) -> Option<RouteFilterValue> {
         None
     }
-}
-
-fn router_of(manager: &HttpConnectionManager) -> Option<&Arc<Router>> {
-    manager.filters.iter().find_map(|filter| match &filter.config {
-        HttpFilterConfig::Router(router) => Some(router),
-        _ => None,
-    })
 }
 
 /// A header's name and value.

@@ -33,7 +33,7 @@ pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
 pub use matching::{Mismatch, header_matches, query_matches, query_value};
 use rewrite::Text;
-pub use select::{Selected, SelectedCluster};
+pub use select::{Selected, SelectedCluster, tunnel_chain};
 pub use trace::Trace;
 
 /// A cluster's number in this process: names are resolved to it when a table is built.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proxy_config::settings::{ClusterTarget, Forward, HttpConnectionManager, RouteAction, WeightedCluster};
 
 use super::{ChosenRoute, ClusterId};
+use crate::filter::ChainIndex;
 use crate::message::{Method, Request};
 use crate::name::HeaderId;
 
@@ -29,21 +30,6 @@ impl<'t> ChosenRoute<'t> {
         match &self.route().action {
             RouteAction::Forward(forward) => Some(forward),
             RouteAction::Redirect(_) | RouteAction::Direct(_) | RouteAction::NonForwarding => None,
-        }
-    }
-
-    /// Whether a request that asks to become a tunnel, by CONNECT or an upgrade, may: if the route says so, or if that says
-    /// nothing and the connection manager does.
-    pub fn allows_tunnel(self, request: &Request, manager: &HttpConnectionManager) -> bool {
-        let kind = match request.method {
-            Method::Connect => b"CONNECT",
-            _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
-        };
-        let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
-        let of_route = self.forward().and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
-        match of_route {
-            Some(upgrade) => upgrade.enabled,
-            None => manager.upgrades.iter().any(|upgrade| is_kind(&upgrade.kind) && upgrade.enabled),
         }
     }
 
@@ -86,6 +72,28 @@ impl<'t> ChosenRoute<'t> {
             ClusterTarget::Cluster(_) | ClusterTarget::Header(_) => None,
         }
     }
+}
+
+/// The filters that serve a request that asks to become a tunnel, by CONNECT or an upgrade, if it may: if its route says so, or
+/// if that says nothing, or there is none, and the connection manager does.
+pub fn tunnel_chain(
+    route: Option<ChosenRoute<'_>>,
+    request: &Request,
+    manager: &HttpConnectionManager,
+) -> Option<ChainIndex> {
+    let kind = match request.method {
+        Method::Connect => b"CONNECT",
+        _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
+    };
+    let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
+    let forward = route.and_then(ChosenRoute::forward);
+    let of_route = forward.and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
+    let of_manager = manager.upgrades.iter().find(|upgrade| is_kind(&upgrade.kind));
+    let allowed = match of_route {
+        Some(upgrade) => upgrade.enabled,
+        None => of_manager?.enabled,
+    };
+    allowed.then(|| ChainIndex(of_manager.map_or(0, |upgrade| upgrade.chain)))
 }
 
 fn weighted_index(clusters: &[WeightedCluster], total: u32, random: u64) -> usize {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proxy_config::settings;
 use proxy_filters::extensions::NetworkFilterPlan;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
-use proxy_filters::http::{FilterChain, FilterWorker};
+use proxy_filters::http::{FilterChains, FilterWorker};
 use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
@@ -43,11 +43,12 @@ pub(crate) enum FilterPlan {
     },
     Http {
         settings: Arc<settings::HttpConnectionManager>,
-        filters: Arc<FilterChain>,
+        filters: Arc<FilterChains>,
         routes: SlotReader<RouteTable>,
         stats: Arc<HttpStats>,
         logs: AccessLogPlan,
-        upstream_logs: AccessLogPlan,
+        /// Of each chain of HTTP filters.
+        upstream_logs: Vec<AccessLogPlan>,
     },
     DirectResponse(Bytes),
     Echo,
@@ -165,7 +166,7 @@ fn build_filter(
                 logs: ManagerLogs {
                     access: AccessLogs::new(logs),
                     at_start: settings.access_log_options.at_start,
-                    upstream: AccessLogs::new(upstream_logs),
+                    upstream: upstream_logs.iter().map(AccessLogs::new).collect(),
                     filter_chain: Rc::clone(chain),
                 },
                 buffer_limit: plan.settings.buffer_limit,

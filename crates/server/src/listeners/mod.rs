@@ -13,7 +13,7 @@ use proxy_config::KeptChain;
 use proxy_config::settings;
 use proxy_filters::Extensions;
 use proxy_filters::extensions::PlanError;
-use proxy_filters::http::{FilterChain, ProcessFacts};
+use proxy_filters::http::{FilterChains, ProcessFacts};
 use proxy_filters::token_bucket::SharedBuckets;
 use proxy_http::route::RouteTable;
 use proxy_net::{Address, BindError, ListenSocket};
@@ -120,7 +120,7 @@ struct Retired {
 struct Routes {
     name: String,
     slot: Slot<RouteTable>,
-    filters: Arc<FilterChain>,
+    filters: Arc<FilterChains>,
 }
 
 /// Why a listener could not be added or updated.

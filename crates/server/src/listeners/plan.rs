@@ -6,7 +6,7 @@ use proxy_config::KeptChain;
 use proxy_config::settings::{self, LogTarget, NetworkFilterConfig};
 use proxy_filters::extensions::ConnectionContext;
 use proxy_filters::hcm::HttpStats;
-use proxy_filters::http::FilterChain;
+use proxy_filters::http::FilterChains;
 use proxy_filters::network::{ConnectionLimit, LocalRateLimit, Rbac};
 use proxy_filters::tcp_proxy::TcpStats;
 use proxy_http::access_log::AccessLogPlan;
@@ -142,16 +142,18 @@ impl ListenerManager {
             NetworkFilterConfig::HttpConnectionManager(settings) => {
                 let stats = Arc::new(HttpStats::new(root, listener, &settings.stat_prefix));
                 let filters =
-                    FilterChain::new(settings, root, &stats, &self.names, &self.process, &self.extensions)?;
+                    FilterChains::new(settings, root, &stats, &self.names, &self.process, &self.extensions)?;
                 let table = filters.route_table(Arc::clone(&settings.routes), &self.names);
                 let slot = Slot::new(&self.workers, Arc::new(table));
                 let reader = slot.reader();
                 let filters = Arc::new(filters);
                 let name = settings.routes.name.clone();
                 routes.push(Routes { name, slot, filters: Arc::clone(&filters) });
+                let chains = std::iter::once(filters.default_chain()).chain(filters.of_upgrades());
+                let upstream_logs = chains.map(|chain| self.open_logs(&chain.router().upstream_logs));
                 FilterPlan::Http {
                     logs: self.open_logs(&settings.access_logs)?,
-                    upstream_logs: self.open_logs(&filters.router().upstream_logs)?,
+                    upstream_logs: upstream_logs.collect::<Result<_, _>>()?,
                     stats,
                     filters,
                     routes: reader,

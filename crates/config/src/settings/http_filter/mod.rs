@@ -75,7 +75,7 @@ pub enum RouteFilterConfig {
     LocalRateLimit(Arc<LocalRateLimit>),
 }
 
-/// HTTP filters of one connection manager, besides the router: a stream has a bit for each.
+/// HTTP filters of all chains of one connection manager: a stream has a bit for each but routers.
 pub const MAX_HTTP_FILTERS: usize = 64;
 
 impl RouteFilter {

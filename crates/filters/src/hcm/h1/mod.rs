@@ -140,13 +140,13 @@ pub(super) async fn resume(
     let downstream = Downstream::new(manager, connection, guard, &moved);
     let mut upgrade = moved.upgrade.ok_or_else(broken)?;
     let relay = upgrade.relay.take().ok_or_else(broken)?;
-    let host = manager.router.find_host(&relay.cluster, &relay.host).ok_or_else(broken)?;
+    let host = manager.default_chain.router.find_host(&relay.cluster, &relay.host).ok_or_else(broken)?;
     let (io, flow) = relay.resume(descriptors).ok_or_else(broken)?;
     let (info, deadlines) = (Rc::clone(&downstream.info), Rc::clone(&downstream.deadlines));
     let stream = StreamInfo::new(info, Version::Http11, upgrade.start(), deadlines, manager.needs);
     let stream = Rc::new(stream);
     stream.set_cluster(Arc::clone(&host.cluster.settings));
-    upgrade.restore(&stream);
+    upgrade.restore(manager, &stream);
     let keeper = proxy_upstream::h1::tunnel::resumed(&host, downstream.info.started);
     downstream.guard.set_active_request(true);
     let served = {

@@ -222,7 +222,7 @@ impl<'a> Raw<'a> {
         let relay = MovedRelay::new(cluster, host, &self.flow, None);
         let (requests, left) =
             (self.downstream.requests.get(), self.downstream.deadlines.left(super::DURATION));
-        let state = MovedHttp::upgraded(requests, left, MovedUpgrade::of(self.stream, relay));
+        let state = MovedHttp::upgraded(requests, left, MovedUpgrade::of(self.manager, self.stream, relay));
         let io = self.downstream.io.borrow();
         let descriptors = self.flow.descriptors(&io, &self.io);
         self.manager.offer_upgraded(&descriptors, &self.downstream.info, &state).await

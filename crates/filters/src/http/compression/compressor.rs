@@ -64,7 +64,9 @@ impl Compressor {
         let name = format!("compressor.{}.{}.", settings.library_name, stat_name(&settings.library));
         let scope = context.scope.scope(&name);
         let all = context.chain.iter().enumerate().filter_map(|(index, filter)| match &filter.config {
-            HttpFilterConfig::Compressor(settings) => Some((FilterIndex(index as u8), Arc::clone(settings))),
+            HttpFilterConfig::Compressor(settings) => {
+                Some((FilterIndex(context.chain_start.0 + index as u8), Arc::clone(settings)))
+            }
             _ => None,
         });
         let of_responses = if settings.response_stats { scope.scope("response.") } else { scope.clone() };
