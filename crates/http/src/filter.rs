@@ -56,7 +56,8 @@ pub trait HttpFilter {
     }
 
     /// Sees the response; may change head and body (by wrapping it), or put another in its place. It may not have seen the
-    /// request: an earlier filter, or the connection manager, may have answered that.
+    /// request: an earlier filter, or the connection manager, may have answered that. Responses ahead of the final one (1xx)
+    /// pass filters by.
     fn response<'a>(
         &'a self,
         _stream: &'a Rc<StreamInfo>,

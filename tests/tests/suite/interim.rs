@@ -142,3 +142,33 @@ fn a_host_with_endless_hints_is_at_fault() {
         backend.all_closed();
     }
 }
+
+#[test]
+fn filters_leave_hints_as_they_are() {
+    let backend = hinting();
+    let origin = "typed_per_filter_config: {cors: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy, allow_origin_string_match: [{exact: 'http://here'}]}}";
+    let gzip = "compressor_library: {name: gzip, typed_config: {'@type': type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip}}";
+    let append =
+        "[{append: {header: {key: x-added, value: a}}}, {append: {header: {key: link, value: <c>}}}]";
+    let bucket = "{stat_prefix: limited, token_bucket: {max_tokens: 100, fill_interval: 60s}, enable_x_ratelimit_headers: DRAFT_VERSION_03,
+        filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}";
+    let mutation = format!("mutations: {{response_mutations: {append}}}");
+    let bootstrap = Bootstrap::http(backend.address())
+        .filter_with(PROXY_INTERIM)
+        .virtual_host_with(origin)
+        .route_config_with("response_headers_to_add: [{header: {key: x-route, value: r}}]")
+        .http_filter("cors", "cors.v3.Cors", "{}")
+        .http_filter("limit", "local_ratelimit.v3.LocalRateLimit", bucket)
+        .http_filter("mutation", "header_mutation.v3.HeaderMutation", &mutation)
+        .http_filter("gzip", "compressor.v3.Compressor", gzip);
+    let proxy = Proxy::start(&bootstrap);
+    let mut client = proxy.connect();
+    let hint =
+        client.ask("GET / HTTP/1.1\r\nhost: a\r\norigin: http://here\r\naccept-encoding: gzip\r\n\r\n");
+    assert_eq!((hint.status(), hint.headers.names()), (103, vec!["link".to_owned()]));
+    assert_eq!(hint.header("link"), Some("<a>"));
+    let response = client.response();
+    for name in ["x-added", "x-route", "x-ratelimit-limit", "access-control-allow-origin", "link"] {
+        assert!(response.header(name).is_some(), "{name}");
+    }
+}

@@ -52,6 +52,34 @@ mutations:
 }
 
 #[test]
+fn what_the_router_takes_from_headers_is_one_line_of_each() {
+    let backend = Backend::saying("ok");
+    let names = [
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-force-trace",
+        "x-envoy-internal",
+        "x-envoy-max-retries",
+        "x-envoy-retry-on",
+        "x-envoy-upstream-rq-timeout-ms",
+        "x-envoy-other",
+    ];
+    let append =
+        |name: &str, value: &str| format!("{{append: {{header: {{key: {name}, value: '{value}'}}}}}}");
+    let each = names.map(|name| {
+        let copy = append(&format!("copy-{name}"), &format!("%REQ({name})%"));
+        [append(name, "1"), append(name, "2"), copy].join(", ")
+    });
+    let proxy = Proxy::start(&bootstrap(
+        &backend,
+        &format!("mutations: {{request_mutations: [{}]}}", each.join(", ")),
+    ));
+    assert_eq!(proxy.get("/").status(), 200);
+    let request = backend.request();
+    let told = names.map(|name| request.header(&format!("copy-{name}")).map(str::to_owned).unwrap());
+    assert_eq!(told, ["1,2", "1,2", "1,2", "1,2", "1,2", "1,2", "1"]);
+}
+
+#[test]
 fn query_parameters_are_changed() {
     let backend = Backend::saying("ok");
     let fields = "
