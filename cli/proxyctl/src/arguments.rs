@@ -271,7 +271,7 @@ pub(crate) struct Explain {
 }
 
 /// Which instance.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Where {
     /// The instance with this base-id [default: the only one that runs]
     #[arg(long, value_name = "NUMBER")]

@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 
 use crate::arguments::Events;
 use crate::output::Output;
-use crate::stats::lineage;
+use crate::stats::{Source, lineage};
 
 pub(crate) fn events(arguments: &Events, output: &mut Output) -> anyhow::Result<()> {
     let (base_id, path) = lineage(&arguments.instance, &arguments.shm_dir)?;
+    if Source::private_of(&arguments.instance, &path, base_id) {
+        let text = "counts in private memory, and its events are there too: these are of processes before";
+        output.tell(&format!("proxyctl: base-id {base_id} {text}"));
+    }
     let mut watch = EventWatch::new(path);
     let mut found = watch.look().with_context(|| format!("events of base-id {base_id}"))?;
     found.drain(..found.len().saturating_sub(arguments.last.unwrap_or(usize::MAX)));

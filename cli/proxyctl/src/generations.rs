@@ -58,7 +58,7 @@ fn living(arguments: &Where) -> anyhow::Result<Vec<Found>> {
 }
 
 /// As [`living`], of one base-id.
-fn living_of_one(arguments: &Where) -> anyhow::Result<Vec<Found>> {
+pub(crate) fn living_of_one(arguments: &Where) -> anyhow::Result<Vec<Found>> {
     let all = living(arguments)?;
     let mut base_ids: Vec<_> = all.iter().map(Found::base_id).collect();
     base_ids.dedup();
@@ -108,13 +108,14 @@ fn as_json(seen: &Seen) -> Value {
         "control_socket": seen.found.socket_path().to_string_lossy(),
     });
     match &seen.status {
-        Ok(Status { state, epoch, version, pid, connections, age_ms }) => {
+        Ok(Status { state, epoch, version, pid, connections, age_ms, private_stats }) => {
             value["state"] = state.name().into();
             value["epoch"] = (*epoch).into();
             value["version"] = version.as_str().into();
             value["pid"] = (*pid).into();
             value["connections"] = (*connections).into();
             value["age_ms"] = (*age_ms).into();
+            value["private_stats"] = (*private_stats).into();
         }
         Err(error) => value["error"] = format!("{error:#}").into(),
     }

@@ -133,7 +133,7 @@ pub(crate) fn encoded(text: &str) -> String {
         .collect()
 }
 
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

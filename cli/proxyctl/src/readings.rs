@@ -28,8 +28,9 @@ enum Amount {
 
 #[derive(Debug, Clone)]
 struct Summary {
-    count: u64,
-    sum: f64,
+    /// None: it was not told.
+    count: Option<u64>,
+    sum: Option<f64>,
     /// At `QUANTILES`.
     quantiles: Vec<f64>,
 }
@@ -48,6 +49,40 @@ impl Reading {
             Value::Histogram(histogram) => Amount::Distribution(Summary::of(histogram.cumulative)),
         };
         self.0.insert((metric.name.to_owned(), kind), amount);
+    }
+
+    /// Adds what `/stats?format=json&type=KIND` has of a kind; of histograms that is quantiles.
+    pub(crate) fn add_answer(&mut self, kind: Kind, answer: &serde_json::Value) {
+        let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+        for stat in list(&answer["stats"]) {
+            if kind == Kind::Histogram {
+                for histogram in list(&stat["histograms"]["computed_quantiles"]) {
+                    let values = list(&histogram["values"]);
+                    let quantiles: Vec<f64> =
+                        values.iter().filter_map(|value| value["cumulative"].as_f64()).collect();
+                    let some = quantiles.len() == QUANTILES.len();
+                    let summary = some.then_some(Summary { count: None, sum: None, quantiles });
+                    self.insert(&histogram["name"], kind, Amount::Distribution(summary));
+                }
+                continue;
+            }
+            let amount = match (stat["value"].as_u64(), stat["value"].as_str()) {
+                (Some(number), _) => Amount::Number(number),
+                (None, text) => Amount::Text(text.unwrap_or_default().to_owned()),
+            };
+            self.insert(&stat["name"], kind, amount);
+        }
+    }
+
+    fn insert(&mut self, name: &serde_json::Value, kind: Kind, amount: Amount) {
+        if let Some(name) = name.as_str() {
+            self.0.insert((name.to_owned(), kind), amount);
+        }
+    }
+
+    /// Keeps only stats of these names, and with `used` only those that are not 0 or empty.
+    pub(crate) fn retain(&mut self, name: impl Fn(&str) -> bool, used: bool) {
+        self.0.retain(|(of, _), amount| name(of) && (!used || amount.is_used()));
     }
 
     /// A line for each stat; with what changed a second since `before`, `elapsed` ago.
@@ -94,6 +129,14 @@ pub(crate) fn is_used(metric: &Metric<'_>) -> bool {
 }
 
 impl Kind {
+    /// With their names in `/stats?type=`.
+    pub(crate) const NAMES: [(Kind, &'static str); 4] = [
+        (Kind::Counter, "Counters"),
+        (Kind::Gauge, "Gauges"),
+        (Kind::Histogram, "Histograms"),
+        (Kind::TextReadout, "TextReadouts"),
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -109,8 +152,17 @@ impl Amount {
     fn counted(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),
-            Self::Distribution(summary) => Some(summary.as_ref().map_or(0, |summary| summary.count)),
+            Self::Distribution(None) => Some(0),
+            Self::Distribution(Some(summary)) => summary.count,
             Self::Text(_) => None,
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Number(number) => *number != 0,
+            Self::Text(text) => !text.is_empty(),
+            Self::Distribution(summary) => summary.is_some(),
         }
     }
 
@@ -122,7 +174,8 @@ impl Amount {
             Self::Distribution(Some(summary)) => {
                 let quantile = |((name, _), value): (&(&str, f64), &f64)| format!("{name}={value}");
                 let quantiles: Vec<_> = QUANTILES.iter().zip(&summary.quantiles).map(quantile).collect();
-                format!("{} values, {}", summary.count, quantiles.join(" "))
+                let count = summary.count.map(|count| format!("{count} values, ")).unwrap_or_default();
+                count + &quantiles.join(" ")
             }
         }
     }
@@ -147,7 +200,7 @@ impl Summary {
     fn of(distribution: &Distribution) -> Option<Self> {
         let quantiles = QUANTILES.iter().map(|(_, quantile)| distribution.quantile(*quantile)).collect();
         let (count, sum) = (distribution.count(), distribution.sum());
-        (!distribution.is_empty()).then_some(Self { count, sum, quantiles })
+        (!distribution.is_empty()).then_some(Self { count: Some(count), sum: Some(sum), quantiles })
     }
 }
 

@@ -82,7 +82,10 @@ impl Target {
             Which::Shared(instances) => {
                 let instance = &instances[at.min(instances.len() - 1)];
                 let admin = Admin::Control { run_dir: instance.run_dir.clone(), base_id: instance.base_id };
-                Ok((Box::new(SharedMemory::new(instance)), admin))
+                match instance.private {
+                    true => Ok((Box::new(AdminPort::of_private(instance)), admin)),
+                    false => Ok((Box::new(SharedMemory::new(instance)), admin)),
+                }
             }
             Which::Admin(url) => Ok((Box::new(AdminPort::new(url)?), Admin::port(url)?)),
             Which::Recorded(_) => bail!("what was recorded cannot be asked"),

@@ -10,8 +10,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::Method;
+
 use crate::client::Client;
 use crate::lock;
+use crate::restart::{Standing, Status};
 use crate::run_dir::RunDir;
 
 /// Which of several proxies on one host (`--base-id`).
@@ -236,6 +239,23 @@ pub fn find_one(run_dir: &Arc<RunDir>, base_id: Option<BaseId>) -> Result<Found,
         return Err(FindError::Several(base_ids));
     }
     all.pop().ok_or_else(|| FindError::None { base_id, run_dir: path.to_owned() })
+}
+
+/// Of the living instances of a base-id, the one that leads, if it says that its stats are in private memory: shared memory then
+/// holds those of others, or nothing. To be asked where fewer processes have stats in shared memory than live. Each has
+/// until `deadline` to answer.
+pub async fn private_leader(all: &[Found], deadline: Duration) -> Option<Found> {
+    for found in all.iter().rev() {
+        let answer = found.client(deadline).ask(Method::GET, "/generation").await;
+        let status = answer.ok().and_then(|answer| Status::of_json(&answer.text));
+        match status {
+            Some(status) if status.state == Standing::Leads => {
+                return status.private_stats.then(|| found.clone());
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// What the files of an instance are called.

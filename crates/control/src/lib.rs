@@ -13,6 +13,7 @@ pub use client::{Answer, AskError, Client};
 pub use hyper::{Method, StatusCode};
 pub use instance::{
     BaseId, Claim, ClaimError, FindError, Found, GENERATIONS, Generation, Instance, find, find_one,
+    private_leader,
 };
 pub use run_dir::{RunDir, RunDirError, stats_prefix};
 pub use supervise::{Ended, SpawnError, Spawned, Supervisor};

@@ -35,6 +35,11 @@ impl Onlooker {
         }
     }
 
+    /// Whether other programs see what this process counts.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.0.upgrade().is_some_and(|lineage| lineage.is_listed())
+    }
+
     /// Whether this process speaks for all that live.
     pub(crate) fn leads(&self) -> bool {
         self.0.upgrade().is_none_or(|lineage| !lineage.is_listed() || lineage.leads())

@@ -204,6 +204,7 @@ impl AdminState for State {
             pid: std::process::id(),
             connections: self.listeners.connections(),
             age_ms: self.started.elapsed().as_millis() as u64,
+            private_stats: !self.onlooker.is_listed(),
         }
     }
 

@@ -1,8 +1,13 @@
 //! `proxytop`: what it shows is what was counted, wherever it looks.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use proxy_tests::{Backend, Bootstrap, Proxy, Signal, Traffic, eventually, only_proxyd, proxytop};
+use proxy_tests::{
+    Backend, Bootstrap, Generations, Proxy, Signal, Traffic, eventually, only_proxyd, proxyctl, proxyd,
+    proxytop,
+};
 use serde_json::Value;
 
 fn run(arguments: &[&str]) -> Output {
@@ -157,4 +162,73 @@ fn trouble_is_told() {
     assert_eq!(output.status.code(), Some(1), "nobody listens there");
     assert_eq!(run(&["--pane", "nonsense"]).status.code(), Some(1));
     assert_eq!(run(&["--once", "--json"]).status.code(), Some(2));
+}
+
+/// `proxyd` that may write no file as long as a segment: as if shared memory were full.
+fn without_space() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("proxyd");
+    let script = format!("#!/bin/sh\nulimit -f 4000\nexec {} \"$@\"\n", proxyd().display());
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    (directory, path)
+}
+
+fn control(proxy: &Proxy, arguments: &[&str]) -> Output {
+    let mut command = Command::new(proxyctl());
+    command.args(arguments).arg("--run-dir").arg(run_dir(proxy)).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Both programs say that the counters are in private memory, and show them.
+fn private_stats_are_shown(proxy: &Proxy, requests: u64) {
+    let output = control(proxy, &["stats", "--usedonly", "downstream_rq_(2xx|time)|worker"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("counts in private memory") && !said.contains("not running"), "{said}");
+    let line = format!("http.ingress.downstream_rq_2xx: {requests}");
+    assert!(text(&output).lines().any(|shown| shown == line), "{output:?}");
+    assert!(!text(&output).contains(": 0\n"), "{output:?}");
+    let output = control(proxy, &["stats", "--json", "^http.ingress.downstream_rq_total$"]);
+    let look: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&look["private"], &look["stats"][0]["value"]), (&true.into(), &requests.into()));
+    let look = json(&["--run-dir", &run_dir(proxy)]);
+    assert!(look["origin"].as_str().unwrap().ends_with("(private stats)"), "{look:#}");
+    assert_eq!((&look["state"], number(&look, "http", "requests_total")), (&"live".into(), requests as f64));
+}
+
+#[test]
+fn stats_in_private_memory_are_asked_for() {
+    only_proxyd!("Envoy has no counters in shared memory that others can read");
+    let (_kept, program) = without_space();
+    let backend = Backend::saying("ok");
+    let mut proxy = Proxy::start_program(&program, &Bootstrap::http(backend.address()));
+    for _ in 0..3 {
+        assert_eq!(proxy.get("/").status(), 200);
+    }
+    proxy.stat_becomes("http.ingress.downstream_rq_2xx", 3);
+    private_stats_are_shown(&proxy, 3);
+    assert_eq!(proxy.shared_files(), [""; 0]);
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.exit().code(), Some(0));
+    assert_eq!(proxy.shared_files(), [""; 0]);
+    assert_eq!(control(&proxy, &["stats"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_successor_without_space_is_not_taken_for_the_one_before_it() {
+    only_proxyd!("Envoy has no counters in shared memory that others can read");
+    let (_kept, program) = without_space();
+    let backend = Backend::saying("ok");
+    let proxy = Generations::start(&Bootstrap::http(backend.address()), &[]);
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/").status(), 200);
+    }
+    proxy.stat_becomes("http.ingress.downstream_rq_2xx", 2);
+    proxy.restart(&["--binary", program.to_str().unwrap()]);
+    let new = proxy.only(2);
+    assert_eq!(proxy.get("/").status(), 200);
+    proxy.stat_becomes("http.ingress.downstream_rq_2xx", 3);
+    private_stats_are_shown(&proxy, 3);
+    assert!(control(&proxy, &["stop"]).status.success());
+    assert_eq!(proxy.shared_files(), [""; 0], "of {new:?}");
 }

@@ -1,4 +1,5 @@
-//! Looks at an admin port: of a proxyd on another host, or of an Envoy. Both answer `/stats?format=json` alike.
+//! Looks at an admin port: of a proxyd on another host, or of an Envoy; or at the control socket of a proxyd whose counters are in
+//! private memory. All answer `/stats?format=json` alike.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::Source;
 use super::ask::{Admin, whole_url};
+use super::instances::Instance;
 use crate::snapshot::{Points, Quantiles, Snapshot, Standing};
 
 /// The stats of an admin port.
@@ -20,6 +22,16 @@ impl AdminPort {
     pub(crate) fn new(url: &str) -> anyhow::Result<AdminPort> {
         let origin = whole_url(url);
         Ok(AdminPort { admin: Admin::port(url)?, last: Snapshot { origin, ..Snapshot::default() } })
+    }
+
+    /// A process of this host that counts in private memory.
+    pub(crate) fn of_private(instance: &Instance) -> AdminPort {
+        let Instance { base_id, run_dir, .. } = instance.clone();
+        let origin = format!("base-id {base_id} (private stats)");
+        AdminPort {
+            admin: Admin::Control { run_dir, base_id },
+            last: Snapshot { origin, ..Snapshot::default() },
+        }
     }
 
     fn read(&self, at_ms: u64) -> anyhow::Result<Snapshot> {

@@ -149,11 +149,11 @@ fn leader(run_dir: &std::path::Path, base_id: u32) -> anyhow::Result<Found> {
     Ok(all.swap_remove(at))
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
 
-const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const RESTART_LIMIT: Duration = Duration::from_secs(70);
 /// 10,000 clusters are 20 MiB of hosts and 60 MiB of stats.
 const ANSWER_BYTES: u64 = 256 << 20;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proxy_stats::{Event, EventWatch, ReadError, StatId, Watch, WatchedMember};
 
 use super::Source;
-use super::instances::Instance;
+use super::instances::{Instance, counts_privately};
 use super::process::{lock_holders, threads, usage};
 use super::quantiles::Recent;
 use crate::snapshot::{Generation, Snapshot, Standing, Thread, add_events};
@@ -24,6 +24,10 @@ pub(crate) struct SharedMemory {
     pids: HashMap<u64, u32>,
     silence: Silence,
     last: Snapshot,
+    instance: Instance,
+    /// When it was last looked whether the process that leads counts elsewhere.
+    compared_ms: u64,
+    private: bool,
 }
 
 /// Since when the main thread has not flushed, by its uptime.
@@ -58,6 +62,9 @@ impl SharedMemory {
             pids: HashMap::new(),
             silence: Silence::default(),
             last: Snapshot { origin: format!("base-id {}", instance.base_id), ..Snapshot::default() },
+            instance: instance.clone(),
+            compared_ms: 0,
+            private: false,
         }
     }
 
@@ -92,6 +99,22 @@ impl SharedMemory {
             snapshot.threads = self.threads(leader)?;
         }
         Ok(snapshot)
+    }
+
+    /// Whether what is shown is not what is now, because another process leads and has no place here.
+    fn look_for_private(&mut self, at_ms: u64) {
+        if at_ms.saturating_sub(self.compared_ms) >= COMPARE_MS {
+            self.compared_ms = at_ms;
+            let shared = self.last.generations.iter().filter(|generation| generation.lives).count();
+            self.private = counts_privately(&self.instance.run_dir, self.instance.base_id, shared);
+        }
+        if self.private {
+            self.last.standing = Standing::Gone;
+            self.last.trouble = Some(
+                "a process that counts in private memory, for lack of space, has taken over: proxytop started anew asks that one"
+                    .to_owned(),
+            );
+        }
     }
 
     /// Asks the kernel only when there is a process whose pid is not known.
@@ -168,6 +191,7 @@ impl Source for SharedMemory {
             // It is being changed, or is of another version: what was seen last stays, and time shows it.
             Err(error) => self.last.trouble = Some(error.to_string()),
         }
+        self.look_for_private(at_ms);
         self.last.clone()
     }
 }
@@ -216,6 +240,8 @@ impl Ids {
     }
 }
 
+/// Between two looks at who lives.
+const COMPARE_MS: u64 = 5000;
 /// Three flushes at the default interval.
 const SILENCE_MS: u64 = 15_000;
 

@@ -65,6 +65,9 @@ pub struct Status {
     pub connections: u64,
     /// Of the process, in milliseconds.
     pub age_ms: u64,
+    /// What it counts is in private memory, for lack of space: nobody can read it there, and a successor begins at 0.
+    #[serde(default)]
+    pub private_stats: bool,
 }
 
 /// The place of a generation among those of its base-id.

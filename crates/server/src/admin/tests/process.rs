@@ -289,6 +289,7 @@ impl AdminState for Process {
             pid: 42,
             connections: 5,
             age_ms: 3900,
+            private_stats: false,
         }
     }
 
