@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 
 use proxy_tests::{
@@ -342,4 +343,17 @@ fn a_base_id_that_nobody_has_is_found_and_told() {
     }
     let refused = run(proxyd(), &["run", "--use-dynamic-base-id", "--restart-epoch", "auto"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+}
+
+#[test]
+fn idle_connections_to_the_control_socket_keep_no_operator_out() {
+    only_proxyd!("Envoy has no control socket");
+    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let run_dir = proxy.directory().join("run");
+    let sockets = fs::read_dir(&run_dir).unwrap().map(|entry| entry.unwrap().path());
+    let socket = sockets.into_iter().find(|path| path.extension().is_some_and(|end| end == "sock")).unwrap();
+    let idle: Vec<_> = (0..300).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let output = run(proxyctl(), &["status", "--run-dir", run_dir.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    drop(idle);
 }

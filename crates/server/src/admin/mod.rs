@@ -11,6 +11,7 @@ mod bind;
 mod clusters;
 mod config_dump;
 mod counting;
+mod crowd;
 mod gzip;
 mod levels;
 mod listeners;

@@ -1,6 +1,5 @@
 //! Connections to the admin port and the control socket: how many, for how long, and how they end.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -24,6 +23,7 @@ use super::accept::Accept;
 use super::answer::{Answer, AnswerBody};
 use super::bind::Bound;
 use super::counting::{AdminCounts, CountedStream, answered};
+use super::crowd::{Crowd, Place};
 use super::query::Query;
 use super::routes::{Context, Peer};
 use super::state::AdminState;
@@ -78,7 +78,7 @@ impl Admin {
             context: Rc::clone(&self.context),
             trust: matches!(bound, Bound::Tcp(_)).then(|| Rc::clone(&self.trust)),
             finishing: self.finishing.subscribe(),
-            open: Rc::new(Cell::new(0)),
+            crowd: Crowd::new(CONNECTIONS),
         };
         Served(spawn_local(served.accept(bound)))
     }
@@ -98,7 +98,7 @@ struct Connections {
     /// `None`: the peer is trusted.
     trust: Option<Rc<Trust>>,
     finishing: watch::Receiver<bool>,
-    open: Rc<Cell<usize>>,
+    crowd: Crowd,
 }
 
 impl Connections {
@@ -111,11 +111,16 @@ impl Connections {
                 accepted = accept(&bound) => accepted,
             };
             match accepted {
-                Ok(_) if self.open.get() >= CONNECTIONS => {
-                    debug!(limit = CONNECTIONS, "admin connection closed, there are too many");
-                }
-                Ok(Accepted::Tcp(stream)) => self.spawn(stream),
-                Ok(Accepted::Unix(stream)) => self.spawn(stream),
+                Ok(accepted) => match (self.crowd.enter(), accepted) {
+                    (Some(place), Accepted::Tcp(stream)) => self.spawn(stream, place),
+                    (Some(place), Accepted::Unix(stream)) => self.spawn(stream, place),
+                    (None, _) => {
+                        debug!(
+                            limit = CONNECTIONS,
+                            "admin connection closed, too many others are being answered"
+                        );
+                    }
+                },
                 Err(error) => {
                     // Out of descriptors, mostly: the connection stays in the queue until there is one.
                     warn!(%error, "admin connection not accepted");
@@ -125,23 +130,26 @@ impl Connections {
         }
     }
 
-    fn spawn(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let open = OpenConnection::new(&self.open);
+    fn spawn(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, place: Place) {
         let connections = self.clone();
         spawn_local(async move {
-            let _open = open;
-            if let Err(error) = connections.serve(stream).await {
+            if let Err(error) = connections.serve(stream, &place).await {
                 debug!(%error, "admin connection ended");
             }
         });
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Result<(), hyper::Error> {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        place: &Place,
+    ) -> Result<(), hyper::Error> {
         let (context, trust) = (self.context, self.trust);
         let counted = self.counts.as_ref().map(AdminCounts::connection);
         let stream = CountedStream::new(stream, counted.clone());
         let service = service_fn(move |request| {
-            let response = answered(counted.as_ref(), || respond(&context, trust.as_deref(), &request));
+            let response = place
+                .answers(|| answered(counted.as_ref(), || respond(&context, trust.as_deref(), &request)));
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
@@ -154,6 +162,10 @@ impl Connections {
         tokio::select! {
             biased;
             ended = &mut connection => return ended,
+            () = place.lost() => {
+                debug!(limit = CONNECTIONS, "idle admin connection closed, there are too many");
+                return Ok(());
+            }
             _ = finishing.wait_for(|finishing| *finishing) => connection.as_mut().graceful_shutdown(),
         }
         connection.await
@@ -183,22 +195,6 @@ async fn accept(bound: &Bound) -> io::Result<Accepted> {
     match bound {
         Bound::Tcp(listener) => listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
         Bound::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
-    }
-}
-
-/// Counts a connection while it lives.
-struct OpenConnection(Rc<Cell<usize>>);
-
-impl OpenConnection {
-    fn new(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(Rc::clone(open))
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

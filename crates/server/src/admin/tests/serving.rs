@@ -257,17 +257,38 @@ fn readers_that_leave_make_room() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_closed() {
+fn idle_connections_keep_nobody_out() {
     with_admin(async |port| {
         let mut idle = Vec::new();
+        for _ in 0..300 {
+            let mut stream = TcpStream::connect(port.address).await.unwrap();
+            stream.write_all(b"GET /").await.unwrap();
+            idle.push(stream);
+        }
+        assert_eq!(port.get("/ready").await.status, 200);
+        let mut bytes = Vec::new();
+        // Those that have been idle for longest have made room.
+        let _ = idle[0].read_to_end(&mut bytes).await;
+        assert!(bytes.is_empty());
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_while_all_others_are_being_answered() {
+    with_admin(async |port| {
+        let _scope = many_stats(port);
+        let mut busy = Vec::new();
         for _ in 0..128 {
-            idle.push(TcpStream::connect(port.address).await.unwrap());
+            let mut stream = port.ask("GET", "/stats", "host: 127.0.0.1\r\n").await;
+            // Some wait for a thread that renders, and have their head already.
+            stream.read_exact(&mut [0; 1]).await.unwrap();
+            busy.push(stream);
         }
         let mut last = port.ask("GET", "/ready", "host: 127.0.0.1\r\n").await;
         let mut bytes = Vec::new();
         let _ = last.read_to_end(&mut bytes).await;
         assert!(bytes.is_empty());
-        drop(idle);
+        drop(busy);
         loop {
             let mut again = port.ask("GET", "/ready", "host: 127.0.0.1\r\n").await;
             let mut bytes = Vec::new();
