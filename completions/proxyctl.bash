@@ -1022,7 +1022,7 @@ _proxyctl() {
             return 0
             ;;
         proxyctl__subcmd__stop)
-            opts="-h --base-id --run-dir --json --now --timeout-s --help"
+            opts="-h --base-id --run-dir --json --now --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1036,7 +1036,7 @@ _proxyctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --timeout-s)
+                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

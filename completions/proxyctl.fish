@@ -108,7 +108,7 @@ complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -l inbound-only
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand drain" -s h -l help -d 'Print help'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l base-id -d 'The instance with this base-id [default: the only one that runs]' -r
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l run-dir -d 'Directory of the control sockets [default: $XDG_RUNTIME_DIR/proxyd, /run/proxyd or /tmp/proxyd-UID]' -r -F
-complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l timeout-s -d 'Seconds to wait for the end' -r
+complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l timeout -d 'How long to wait for the end: 500ms, 30s or 2m' -r
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l json -d 'Prints JSON'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -l now -d 'Ends it at once, with its connections'
 complete -c proxyctl -n "__fish_proxyctl_using_subcommand stop" -s h -l help -d 'Print help'

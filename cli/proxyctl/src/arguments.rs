@@ -313,9 +313,9 @@ pub(crate) struct Stop {
     #[arg(long)]
     pub(crate) now: bool,
 
-    /// Seconds to wait for the end
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout_s: u32,
+    /// How long to wait for the end: 500ms, 30s or 2m
+    #[arg(long, alias = "timeout-s", value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -465,6 +465,16 @@ mod tests {
             [Some(500), Some(30_000), Some(120_000), Some(7000)]
         );
         assert_eq!(["", "s", "1h", "-1s", "1.5s"].map(milliseconds), [None; 5]);
+    }
+
+    #[test]
+    fn the_wait_of_stop_may_be_said_as_it_once_was() {
+        for (option, seconds) in [("--timeout=2m", 120), ("--timeout=7", 7), ("--timeout-s=7", 7)] {
+            match Arguments::parse_from(["proxyctl", "stop", option]).command {
+                Command::Stop(stop) => assert_eq!(stop.timeout, Duration::from_secs(seconds)),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

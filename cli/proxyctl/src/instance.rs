@@ -64,14 +64,13 @@ pub(crate) fn drain(arguments: &Drain, output: &mut Output) -> anyhow::Result<()
 pub(crate) fn stop(arguments: &Stop, output: &mut Output) -> anyhow::Result<()> {
     let instance = leader(&arguments.instance)?;
     change(&instance, if arguments.now { "/quitquitquit" } else { "/shutdown" })?;
-    let limit = Duration::from_secs(arguments.timeout_s.into());
     let begun = Instant::now();
     while instance.lives()? {
-        if begun.elapsed() >= limit {
+        if begun.elapsed() >= arguments.timeout {
             bail!(
                 "{} still runs after {} s",
                 name(instance.base_id(), instance.generation()),
-                arguments.timeout_s
+                arguments.timeout.as_secs_f64()
             );
         }
         std::thread::sleep(POLL_INTERVAL);

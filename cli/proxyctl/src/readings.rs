@@ -261,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn what_an_instance_answers_is_read_as_far_as_it_makes_sense() {
+        let mut reading = Reading::default();
+        let number = json!({ "stats": [{ "name": "a", "value": 3 }, { "name": "unused", "value": 0 }, { "value": 1 }, 7] });
+        reading.add_answer(Kind::Counter, &number);
+        reading.add_answer(Kind::TextReadout, &json!({ "stats": [{ "name": "t", "value": "text" }] }));
+        let values: Vec<_> = (0..10).map(|at| json!({ "interval": null, "cumulative": at })).collect();
+        reading.add_answer(
+            Kind::Histogram,
+            &json!({ "stats": [{ "histograms": { "computed_quantiles": [
+                { "name": "h", "values": values }, { "name": "never", "values": [] } ] } }] }),
+        );
+        reading.add_answer(Kind::Gauge, &json!("nothing"));
+        let shown = "a: 3\nh: P0=0 P25=1 P50=2 P75=3 P90=4 P95=5 P99=6 P99.5=7 P99.9=8 P100=9\n";
+        assert_eq!(lines(&reading, None), format!("{shown}never: no values\nt: \"text\"\nunused: 0"));
+        reading.retain(|name| name != "t", true);
+        assert_eq!(lines(&reading, None) + "\n", shown);
+        assert_eq!(reading.json(None)[1]["value"]["count"], json!(null));
+    }
+
+    #[test]
     fn rates_are_changes_a_second() {
         let (store, scope) = store();
         let before = reading(&store);

@@ -103,7 +103,7 @@ fn one_that_does_not_end_is_an_error() {
     let parent = tempfile::tempdir().unwrap();
     let run_dir = parent.path().join("run");
     let one = instance(&run_dir, 0, &[(200, "OK\n"), (200, "OK\n")]);
-    let (code, _, error) = said(&proxyctl(&run_dir, &["stop", "--now", "--timeout-s", "0"]));
+    let (code, _, error) = said(&proxyctl(&run_dir, &["stop", "--now", "--timeout", "0s"]));
     assert_eq!(code, Some(1));
     assert!(error.contains("base-id 0, generation 1 still runs after 0 s"), "{error}");
     said(&proxyctl(&run_dir, &["drain", "--now", "--inbound-only"]));
@@ -180,7 +180,7 @@ fn stats_come_from_shared_memory() {
     assert!(stats(&["total", "--rates"]).1.starts_with("http.in.total: 3 (+0.0/s)"));
     let json: Value = serde_json::from_str(&stats(&["total", "--json"]).1).unwrap();
     let stat = json!({ "name": "http.in.total", "type": "counter", "value": 3 });
-    assert_eq!(json, json!({ "base_id": 3, "generation": 1, "stats": [stat] }));
+    assert_eq!(json, json!({ "base_id": 3, "generation": 1, "private": false, "stats": [stat] }));
 
     let _other = lineage(shm_dir, &run_dir, 16);
     assert!(stats(&[]).2.contains("choose one with --base-id: 3, 16"));

@@ -37,7 +37,7 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     let begun = fields(&stat)?.nth(19)?.parse::<u64>().ok()? * MILLISECONDS_PER_TICK / 1000;
     Some(Usage {
         cpu_ms: cpu_ms(&stat)?,
-        resident_bytes: resident * PAGE_BYTES,
+        resident_bytes: resident * page_bytes(),
         age: (up as u64).saturating_sub(begun),
     })
 }
@@ -72,10 +72,14 @@ fn fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
+/// Of this kernel: 4 KiB, or as much as 64 KiB on aarch64.
+fn page_bytes() -> u64 {
+    let told = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    told.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 /// USER_HZ is 100 on x86-64 and aarch64.
 const MILLISECONDS_PER_TICK: u64 = 10;
-/// A kernel of larger pages shows less than there is.
-const PAGE_BYTES: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -96,7 +100,7 @@ mod tests {
         assert_eq!(cpu_ms("7 (a"), None);
         let own = std::process::id();
         assert!(
-            usage(own).is_some_and(|used| used.resident_bytes > 0 && used.age < 3600)
+            usage(own).is_some_and(|used| used.resident_bytes >= page_bytes() && used.age < 3600)
                 && threads(own).contains_key("main")
         );
     }
