@@ -120,6 +120,13 @@ impl Bootstrap {
         self
     }
 
+    /// Merges `fragment` into the first filter chain of the first listener.
+    #[must_use]
+    pub fn filter_chain_with(mut self, fragment: &str) -> Self {
+        merge(&mut self.list("listeners")[0]["filter_chains"][0], yaml(fragment));
+        self
+    }
+
     /// Merges `fragment` into the route configuration.
     #[must_use]
     pub fn route_config_with(mut self, fragment: &str) -> Self {

@@ -5,7 +5,6 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 pub use proxy_config::settings::ResponseFlags;
 use proxy_config::settings::{Cluster, LogNeeds};
-use proxy_net::{Address, ConnectionInfo, StreamRecord};
+use proxy_net::{Address, ConnectionInfo, FilterState, StreamRecord};
 use proxy_runtime::{Deadlines, Instant};
 
 use crate::filter::{ChainIndex, FilterIndex, FilterSet};
@@ -97,8 +96,8 @@ pub struct StreamInfo {
 #[derive(Default)]
 pub struct FilterData {
     locals: RefCell<Vec<(FilterIndex, Rc<dyn Any>)>>,
-    /// `filter_state`: objects by name, for whoever knows their type.
-    pub state: RefCell<HashMap<Box<str>, Rc<dyn Any>>>,
+    /// `filter_state`, of this stream alone.
+    pub state: FilterState,
     /// `dynamic_metadata`: a JSON object by namespace.
     pub metadata: RefCell<serde_json::Map<String, serde_json::Value>>,
 }
@@ -315,6 +314,12 @@ impl StreamInfo {
         use_it: impl FnOnce(&serde_json::Map<String, serde_json::Value>) -> bool,
     ) -> bool {
         self.shared.get().is_some_and(|data| use_it(&data.metadata.borrow()))
+    }
+
+    /// An object of the filter state: the stream's, or else its connection's.
+    pub fn filter_state(&self, key: &str) -> Option<Rc<dyn Any>> {
+        let own = self.shared.get().and_then(|data| data.state.find(key));
+        own.or_else(|| self.connection.filter_state.find(key))
     }
 
     /// Filter state and dynamic metadata.

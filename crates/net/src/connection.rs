@@ -1,10 +1,13 @@
 //! A connection as it travels through a filter chain.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use proxy_config::settings::{FilterStateKind, Metadata};
 use proxy_runtime::{Instant, WorkerIndex};
 
 use crate::address::Address;
@@ -61,6 +64,42 @@ pub struct ConnectionInfo {
     pub application_protocol: Option<Rc<str>>,
     /// Kept for access logs of the listener and of `tcp_proxy`, where there are any.
     pub record: Option<Rc<StreamRecord>>,
+    /// Of its listener and its filter chain, once that is chosen, if they have any.
+    pub metadata: Option<Rc<ListenerMetadata>>,
+    /// What its network filters have left for others. Not moved to another process, whose filters set it anew.
+    pub filter_state: FilterState,
+}
+
+/// `metadata` of a listener and of one of its filter chains.
+#[derive(Debug)]
+pub struct ListenerMetadata {
+    pub listener: Metadata,
+    pub filter_chain: Metadata,
+}
+
+/// Objects by name, for whoever knows their type. There is nothing until one is set.
+#[derive(Debug, Clone, Default)]
+pub struct FilterState(OnceCell<Box<Objects>>);
+
+type Objects = RefCell<HashMap<Box<str>, Rc<dyn Any>>>;
+
+/// An object of the filter state that was set by the configuration.
+#[derive(Debug)]
+pub struct FilterStateText {
+    pub kind: FilterStateKind,
+    pub text: Box<[u8]>,
+}
+
+impl FilterState {
+    /// The object of this name.
+    pub fn find(&self, key: &str) -> Option<Rc<dyn Any>> {
+        self.0.get()?.borrow().get(key).cloned()
+    }
+
+    /// Sets an object in place of one of the same name.
+    pub fn set(&self, key: &str, object: Rc<dyn Any>) {
+        self.0.get_or_init(Box::default).borrow_mut().insert(key.into(), object);
+    }
 }
 
 impl Connection {
@@ -107,6 +146,8 @@ impl ConnectionInfo {
             server_name,
             application_protocol,
             record: None,
+            metadata: None,
+            filter_state: FilterState::default(),
         }
     }
 }

@@ -21,7 +21,9 @@ pub use address::{Address, AddressError, PipePath};
 pub use balance::{Balance, BalancedConnection};
 pub use chain_match::ChainMatcher;
 pub use connect::{ConnectOptions, connect};
-pub use connection::{Connection, ConnectionId, ConnectionIds, ConnectionInfo};
+pub use connection::{
+    Connection, ConnectionId, ConnectionIds, ConnectionInfo, FilterState, FilterStateText, ListenerMetadata,
+};
 pub use filter::{CloseReason, Limit, ListenerFilter, LocalBoxFuture, NetworkFilter, NextNetwork, Refuse};
 pub use handover::{Given, Handover, Mobility, Offered, Receipt};
 pub use io::Io;

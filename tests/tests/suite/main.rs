@@ -12,6 +12,7 @@ mod cli;
 mod drain;
 mod events;
 mod examples;
+mod filter_state;
 mod forwarding;
 mod framing;
 mod header_values;

@@ -1,7 +1,7 @@
 //! What Envoy 1.40 accepts and refuses (`--mode validate`), and what the pieces are.
 
 use super::*;
-use crate::settings::{Field, HeaderSource, Operator, TimePart};
+use crate::settings::{Field, FilterStateForm, HeaderSource, Operator, TimePart};
 
 fn facts() -> FormatFacts {
     FormatFacts {
@@ -143,4 +143,31 @@ fn times_are_compiled() {
 fn plain_operators_are_fields() {
     assert_eq!(only_operator("%RESPONSE_CODE%"), Operator::Field(Field::ResponseCode));
     assert_eq!(only_operator("%DOWNSTREAM_TLS_VERSION%"), Operator::Field(Field::Absent));
+}
+
+#[test]
+fn filter_state_is_told_of_by_key_and_form() {
+    for (text, form) in [
+        ("%FILTER_STATE(a)%", FilterStateForm::Typed),
+        ("%FILTER_STATE(a:)%", FilterStateForm::Typed),
+        ("%FILTER_STATE(a:TYPED)%", FilterStateForm::Typed),
+        ("%FILTER_STATE(a:PLAIN):3%", FilterStateForm::Plain),
+        ("%FILTER_STATE(a:FIELD:b)%", FilterStateForm::Field),
+    ] {
+        let format = parse(text, &FormatFacts::default()).unwrap();
+        let key = "a".into();
+        assert_eq!(format.operators().collect::<Vec<_>>(), [&Operator::FilterState { key, form }], "{text}");
+    }
+    for wrong in [
+        "%FILTER_STATE%",
+        "%FILTER_STATE()%",
+        "%FILTER_STATE(:PLAIN)%",
+        "%FILTER_STATE(a:FIELD)%",
+        "%FILTER_STATE(a:PLAIN:b)%",
+        "%FILTER_STATE(a:NONSENSE)%",
+        "%FILTER_STATE(envoy.tcp_proxy.propagate_response_headers)%",
+        "%UPSTREAM_FILTER_STATE(a)%",
+    ] {
+        assert!(parse(wrong, &FormatFacts::default()).is_err(), "{wrong}");
+    }
 }

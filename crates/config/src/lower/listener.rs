@@ -9,7 +9,9 @@ use envoy_types::pb::envoy::config::core::v3 as core_v3;
 use envoy_types::pb::envoy::config::listener::v3 as listener_v3;
 use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 
-use super::{Context, DUPLICATE_ADDRESS, access_log, address, any, chain_match, network, stats, value};
+use super::{
+    Context, DUPLICATE_ADDRESS, access_log, address, any, chain_match, metadata, network, stats, value,
+};
 use crate::settings::{
     FilterChain, FilterChainMatch, ListenAddress, Listener, ListenerFilter, RuntimeValue, SocketAddress,
     SocketOption, TrafficDirection,
@@ -47,6 +49,7 @@ pub(super) fn lower(
     };
     let limit = format!("envoy.resource_limits.listener.{name}.connection_limit");
     Some(Listener {
+        metadata: metadata::lower(message.metadata.as_ref()),
         max_connections: context.runtime(&limit).and_then(RuntimeValue::count),
         name,
         address,
@@ -233,6 +236,7 @@ fn filter_chain(
     let message_timeout = message.transport_socket_connect_timeout.as_ref();
     FilterChain {
         name: message.name.clone(),
+        metadata: metadata::lower(message.metadata.as_ref()),
         matches,
         filters: network::filters(context, &path.field("filters"), &message.filters),
         transport_connect_timeout: value::limit(context, &timeout, message_timeout, None),

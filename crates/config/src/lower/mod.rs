@@ -15,6 +15,7 @@ mod cluster;
 mod connection_limit;
 mod data_source;
 mod endpoint;
+mod filter_state;
 pub mod format;
 mod forwarding;
 mod header;

@@ -11,10 +11,12 @@ use envoy_types::pb::envoy::extensions::filters::network::echo::v3 as echo_v3;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as manager_v3;
 use envoy_types::pb::envoy::extensions::filters::network::local_ratelimit::v3 as rate_v3;
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as rbac_v3;
+use envoy_types::pb::envoy::extensions::filters::network::set_filter_state::v3 as state_v3;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_v3;
 
 use super::{
-    Context, FILTER_ORDER, access_log, any, connection_limit, data_source, header, http_manager, rbac, value,
+    Context, FILTER_ORDER, access_log, any, connection_limit, data_source, filter_state, header,
+    http_manager, rbac, value,
 };
 use crate::settings::{
     AccessLogOptions, ClusterWeight, HeaderMutations, NetworkFilter, NetworkFilterConfig, TcpProxy, Tunneling,
@@ -85,6 +87,11 @@ fn filter(
         Some(ConfigType::TypedConfig(any)) if any::holds::<rbac_v3::Rbac>(any) => {
             let message = any::decode(context, &here, any)?;
             NetworkFilterConfig::Rbac(Arc::new(rbac::network(context, &here, &message)))
+        }
+        Some(ConfigType::TypedConfig(any)) if any::holds::<state_v3::Config>(any) => {
+            let message = any::decode(context, &here, any)?;
+            let state = filter_state::of_connections(context, &here, &message);
+            NetworkFilterConfig::SetFilterState(Arc::new(state))
         }
         Some(ConfigType::TypedConfig(any)) => {
             if let Some(extension) = any::extension(context, &here, any, ExtensionKind::NetworkFilter) {

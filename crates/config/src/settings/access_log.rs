@@ -177,7 +177,8 @@ impl LogNeeds {
                 Field::ResponseTrailersBytes => self.trailers = true,
                 _ => {}
             },
-            Operator::Metadata { .. }
+            Operator::FilterState { .. }
+            | Operator::Metadata { .. }
             | Operator::Network { .. }
             | Operator::Time(_)
             | Operator::Duration { .. } => {}

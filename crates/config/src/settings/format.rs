@@ -77,6 +77,11 @@ pub enum Operator {
         namespace: Box<str>,
         path: Box<[Box<str>]>,
     },
+    /// `%FILTER_STATE%`: an object under this name.
+    FilterState {
+        key: Box<str>,
+        form: FilterStateForm,
+    },
     ServerName(ServerNameSource),
     /// An address without its port, cut to a network of so many bits.
     Network {
@@ -92,8 +97,22 @@ pub enum MetadataOf {
     VirtualHost,
     Cluster,
     UpstreamHost,
+    Listener,
+    /// Of the filter chain.
+    FilterChain,
     /// What filters have noted of the stream.
     Stream,
+}
+
+/// How an object of the filter state is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilterStateForm {
+    /// As a text.
+    Plain,
+    /// As JSON, if it has such a form.
+    Typed,
+    /// One of its fields; no object here has any.
+    Field,
 }
 
 /// A header under one of two names, the second looked for where there is no first.
@@ -319,6 +338,7 @@ impl Operator {
             | Operator::QueryParameter(_)
             | Operator::QueryParameters { .. }
             | Operator::GrpcStatus(_)
+            | Operator::FilterState { .. }
             | Operator::ServerName(_) => false,
         }
     }

@@ -11,7 +11,8 @@ use crate::Extension;
 
 use super::{
     AccessLog, AccessLogOptions, ClusterWeight, ConnectionLimit, HeaderMutations, HeaderValue,
-    HttpConnectionManager, NetworkRateLimit, NetworkRbac, StatsMatcher, TcpKeepalive,
+    HttpConnectionManager, Metadata, NetworkRateLimit, NetworkRbac, SetFilterState, StatsMatcher,
+    TcpKeepalive,
 };
 
 /// Where to listen or connect; always literal (names are an [`super::EndpointAddress`]).
@@ -46,6 +47,7 @@ pub struct Listener {
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
     pub continue_on_timeout: bool,
+    pub metadata: Metadata,
     pub chains: Vec<Arc<FilterChain>>,
     /// Index into `chains` decided by [`FilterChainMatch`]; this one when none matches.
     pub default_chain: Option<Arc<FilterChain>>,
@@ -124,6 +126,7 @@ pub enum SocketOptionState {
 #[derive(Debug)]
 pub struct FilterChain {
     pub name: String,
+    pub metadata: Metadata,
     pub matches: FilterChainMatch,
     pub filters: Vec<NetworkFilter>,
     /// `transport_socket_connect_timeout`.
@@ -195,6 +198,7 @@ pub enum NetworkFilterConfig {
     ConnectionLimit(Arc<ConnectionLimit>),
     LocalRateLimit(Arc<NetworkRateLimit>),
     Rbac(Arc<NetworkRbac>),
+    SetFilterState(Arc<SetFilterState>),
     Extension(Extension),
 }
 
@@ -210,7 +214,11 @@ impl NetworkFilterConfig {
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::TcpProxy(_) | Self::HttpConnectionManager(_) | Self::DirectResponse(_) | Self::Echo => true,
-            Self::ConnectionLimit(_) | Self::LocalRateLimit(_) | Self::Rbac(_) | Self::Extension(_) => false,
+            Self::ConnectionLimit(_)
+            | Self::LocalRateLimit(_)
+            | Self::Rbac(_)
+            | Self::SetFilterState(_)
+            | Self::Extension(_) => false,
         }
     }
 

@@ -13,6 +13,10 @@ impl Metadata {
         Metadata((!namespaces.is_empty()).then(|| Arc::new(namespaces)))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// What stands at `path` in a namespace.
     pub fn find(&self, namespace: &str, path: &[Box<str>]) -> Option<&Value> {
         find(self.0.as_deref()?, namespace, path)

@@ -8,6 +8,7 @@
 mod access_log;
 mod bootstrap;
 mod cluster;
+mod filter_state;
 mod format;
 mod forwarding;
 mod http;
@@ -26,6 +27,7 @@ mod watchdog;
 pub use access_log::*;
 pub use bootstrap::*;
 pub use cluster::*;
+pub use filter_state::*;
 pub use format::*;
 pub use forwarding::*;
 pub use http::*;

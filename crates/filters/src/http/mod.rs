@@ -24,6 +24,9 @@ use grpc_web::GrpcWeb;
 use header_mutation::HeaderMutation;
 use health_check::HealthCheck;
 use local_rate_limit::LocalRateLimit;
+use set_filter_state::SetFilterState;
+
+pub(crate) use set_filter_state::object as filter_state_object;
 
 mod buffer;
 mod compression;
@@ -35,6 +38,7 @@ mod header_mutation;
 mod health_check;
 mod local_rate_limit;
 mod rate_limited;
+mod set_filter_state;
 
 /// What a filter needs of main, where it is made for all workers.
 pub struct FilterContext<'a> {
@@ -239,6 +243,7 @@ fn plan_filter(
         HttpFilterConfig::HeaderMutation(settings) => Box::new(HeaderMutation::new(settings, context)),
         HttpFilterConfig::GrpcWeb => Box::new(GrpcWeb::new(context)),
         HttpFilterConfig::LocalRateLimit(settings) => Box::new(LocalRateLimit::new(settings, context)),
+        HttpFilterConfig::SetFilterState(settings) => Box::new(SetFilterState::new(settings, context)),
         HttpFilterConfig::Extension(extension) => extensions.plan_http_filter(extension, context)?,
     };
     Ok(Planned::Filter(plan))

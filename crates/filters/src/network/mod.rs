@@ -7,6 +7,7 @@ mod direct_response;
 mod echo;
 mod local_ratelimit;
 mod rbac;
+mod set_filter_state;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -21,6 +22,7 @@ pub use direct_response::DirectResponse;
 pub use echo::Echo;
 pub use local_ratelimit::LocalRateLimit;
 pub use rbac::Rbac;
+pub use set_filter_state::SetFilterState;
 
 /// Ends a connection that a filter does not let through: at once, or when `delay` has passed, so that a client that comes
 /// again and again cannot do so as fast as it likes.

@@ -70,21 +70,7 @@ impl<'a> LoggedConnection<'a> {
 
     /// What is to be told of the connection now.
     pub(super) fn context<'b>(&'b self, record: &'b StreamRecord, log_type: LogType) -> FormatContext<'b> {
-        FormatContext {
-            connection: &self.info,
-            record,
-            stream: None,
-            request: None,
-            response: None,
-            response_status: 0,
-            trailers: None,
-            local_reply_body: b"",
-            filter_chain: &self.logs.filter_chain,
-            log_type,
-            now: clock::now(),
-            wall: clock::system_now(),
-            random: fastrand::u128(..),
-        }
+        FormatContext::of_connection(&self.info, record, &self.logs.filter_chain, log_type)
     }
 }
 

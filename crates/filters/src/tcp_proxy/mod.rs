@@ -14,11 +14,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use proxy_config::settings::{self, ResponseFlags};
+use proxy_config::settings::{self, FilterStateKind, ResponseFlags};
 use proxy_http::route::ClusterId;
 use proxy_net::{
-    CloseReason, Connection, ConnectionInfo, Handover, Limit, LocalBoxFuture, MovedConnection, NetworkFilter,
-    NextNetwork,
+    CloseReason, Connection, ConnectionInfo, FilterStateText, Handover, Limit, LocalBoxFuture,
+    MovedConnection, NetworkFilter, NextNetwork,
 };
 use proxy_runtime::{Instant, Timer};
 use proxy_upstream::tcp::{TcpConnectError, TcpGuard};
@@ -81,7 +81,7 @@ impl TcpProxy {
     ) -> Result<Opened, CloseReason> {
         self.stats.counters.downstream_cx_total.inc();
         let ends = self.settings.max_duration.map(|limit| connection.info.started + limit);
-        let Some(cluster) = self.choose(fastrand::u64(..)) else {
+        let Some(cluster) = self.choose(&connection.info, fastrand::u64(..)) else {
             self.stats.counters.downstream_cx_no_route.inc();
             logged.set_flag(ResponseFlags::NO_CLUSTER_FOUND);
             return Err(CloseReason::NoRoute("cluster not found"));
@@ -131,7 +131,13 @@ impl TcpProxy {
         relay.limited(upstream.host().cluster.settings.buffer_limit, self.buffer_limit)
     }
 
-    fn choose(&self, random: u64) -> Option<Rc<Cluster>> {
+    /// The cluster that a filter before this one has named, or one of the settings'.
+    fn choose(&self, info: &ConnectionInfo, random: u64) -> Option<Rc<Cluster>> {
+        let named =
+            info.filter_state.find(CLUSTER).and_then(|named| named.downcast::<FilterStateText>().ok());
+        if let Some(named) = named.filter(|named| named.kind == FilterStateKind::TcpCluster) {
+            return self.clusters.find(std::str::from_utf8(&named.text).ok()?);
+        }
         let index = weighted(self.targets.iter().map(|(_, weight)| *weight), random % self.total.max(1))?;
         self.clusters.get(self.targets.get(index)?.0)
     }
@@ -220,6 +226,9 @@ fn refusal(error: TcpConnectError) -> CloseReason {
         TcpConnectError::NoTunnel => "no tunnel",
     })
 }
+
+/// The name of the object of the filter state.
+const CLUSTER: &str = "envoy.tcp_proxy.cluster";
 
 #[cfg(test)]
 #[path = "proxy_tests.rs"]

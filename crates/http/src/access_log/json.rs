@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use proxy_config::settings::{Format, JsonFormat, Operator, Piece};
+use proxy_config::settings::{FilterStateForm, Format, JsonFormat, Operator, Piece};
 use serde_json::Value;
 
 use super::text::{cut, write_text};
@@ -88,6 +88,18 @@ fn write_format(format: &Format, omit_empty: bool, context: &FormatContext<'_>, 
         operator::with_metadata(*of, namespace, path, context, |value| {
             told = write_metadata(value, *limit, out);
             told
+        });
+        return told || write_null(omit_empty, out);
+    }
+    // As JSON it is a JSON value: a text is none in quotes that stand in quotes.
+    if let Operator::FilterState { key, form: FilterStateForm::Typed } = operator {
+        let told = operator::with_filter_state(key, FilterStateForm::Typed, context, |object| {
+            out.push(b'"');
+            let start = out.len();
+            out.extend_from_slice(&object.text);
+            cut(out, start, *limit);
+            escape(out, start);
+            out.push(b'"');
         });
         return told || write_null(omit_empty, out);
     }

@@ -51,6 +51,30 @@ pub struct FormatContext<'a> {
 }
 
 impl<'a> FormatContext<'a> {
+    /// What is to be told of a connection that is no HTTP.
+    pub fn of_connection(
+        connection: &'a ConnectionInfo,
+        record: &'a StreamRecord,
+        filter_chain: &'a str,
+        log_type: LogType,
+    ) -> FormatContext<'a> {
+        FormatContext {
+            connection,
+            record,
+            stream: None,
+            request: None,
+            response: None,
+            response_status: 0,
+            trailers: None,
+            local_reply_body: b"",
+            filter_chain,
+            log_type,
+            now: clock::now(),
+            wall: clock::system_now(),
+            random: fastrand::u128(..),
+        }
+    }
+
     /// What is to be told of `stream` now, but for its messages.
     pub fn of_stream(stream: &'a StreamInfo, filter_chain: &'a str, log_type: LogType) -> FormatContext<'a> {
         FormatContext {

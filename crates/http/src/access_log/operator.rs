@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use proxy_config::settings::metadata;
 use proxy_config::settings::{
-    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, LogType, MetadataOf, Operator, PathSource,
-    Precision, ResponseFlags, ServerNameSource, TimePoint,
+    AddressOf, Field, FilterStateForm, FilterStateKind, GrpcStatusForm, HeaderChoice, HeaderSource, LogType,
+    MetadataOf, Operator, PathSource, Precision, ResponseFlags, ServerNameSource, TimePoint,
 };
-use proxy_net::{Address, UpstreamAttempt};
+use proxy_net::{Address, FilterStateText, UpstreamAttempt};
 use proxy_runtime::Instant;
 use serde_json::Value;
 
@@ -108,6 +108,15 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
                 value => written(out, value),
             })
         }
+        Operator::FilterState { key, form } => with_filter_state(key, *form, context, |object| {
+            match form {
+                FilterStateForm::Plain => out.extend_from_slice(&object.text),
+                // A write to a vector does not fail.
+                _ => {
+                    drop(write!(out, "{}", Value::String(String::from_utf8_lossy(&object.text).into_owned())))
+                }
+            }
+        }),
         Operator::ServerName(source) => {
             let server_name = context.connection.server_name.as_deref().map(str::as_bytes);
             let host = context.request.map(Request::authority).filter(|host| !host.is_empty());
@@ -127,6 +136,26 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
             })
         }
     }
+}
+
+/// Gives `use_it` an object of the filter state; false where there is none that has the form.
+pub(super) fn with_filter_state(
+    key: &str,
+    form: FilterStateForm,
+    context: &FormatContext<'_>,
+    use_it: impl FnOnce(&FilterStateText),
+) -> bool {
+    let object = match context.stream {
+        Some(stream) => stream.filter_state(key),
+        None => context.connection.filter_state.find(key),
+    };
+    let object = object.and_then(|object| object.downcast::<FilterStateText>().ok());
+    let has_form = |object: &FilterStateText| match form {
+        FilterStateForm::Plain => true,
+        FilterStateForm::Typed => object.kind == FilterStateKind::Text,
+        FilterStateForm::Field => false,
+    };
+    object.filter(|object| has_form(object)).map(|object| use_it(&object)).is_some()
 }
 
 /// Gives `use_it` a value of metadata; false where there is none.
@@ -152,6 +181,14 @@ pub(super) fn with_metadata(
             .record
             .last_attempt()
             .is_some_and(|attempt| attempt.host.metadata().find(namespace, path).is_some_and(use_it)),
+        MetadataOf::Listener => {
+            let of = context.connection.metadata.as_deref();
+            of.is_some_and(|of| of.listener.find(namespace, path).is_some_and(use_it))
+        }
+        MetadataOf::FilterChain => {
+            let of = context.connection.metadata.as_deref();
+            of.is_some_and(|of| of.filter_chain.find(namespace, path).is_some_and(use_it))
+        }
         MetadataOf::Stream => context.stream.is_some_and(|stream| {
             stream.with_metadata(|all| metadata::find(all, namespace, path).is_some_and(use_it))
         }),

@@ -161,3 +161,20 @@ fn filters() {
     assert!(!passes(AccessLogFilter::And([AccessLogFilter::NotHealthCheck, never()].into())));
     assert!(passes(AccessLogFilter::Or([AccessLogFilter::NotHealthCheck, never()].into())));
 }
+
+#[test]
+fn filter_state_in_json_is_a_json_value() {
+    use proxy_config::settings::FilterStateKind;
+    let told = Told::new();
+    let set = |key: &str, kind| {
+        let object = proxy_net::FilterStateText { kind, text: b"a\"b".as_slice().into() };
+        told.stream.filter_data().state.set(key, Rc::new(object));
+    };
+    set("text", FilterStateKind::Text);
+    set("cluster", FilterStateKind::TcpCluster);
+    assert_eq!(told.text("%FILTER_STATE(text)% %FILTER_STATE(text:PLAIN)%"), "\"a\\\"b\" a\"b");
+    assert_eq!(told.json("%FILTER_STATE(text)%", false), "{\"k\":\"a\\\"b\"}\n");
+    assert_eq!(told.json("%FILTER_STATE(text:PLAIN):1%", false), "{\"k\":\"a\"}\n");
+    assert_eq!(told.json("%FILTER_STATE(cluster)%", false), "{\"k\":null}\n");
+    assert_eq!(told.json("%FILTER_STATE(cluster)%", true), "{}\n");
+}

@@ -9,11 +9,11 @@ use proxy_config::settings;
 use proxy_filters::extensions::NetworkFilterPlan;
 use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
 use proxy_filters::http::{FilterChains, FilterWorker};
-use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac};
+use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac, SetFilterState};
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_http::route::{ClusterId, RouteTable};
-use proxy_net::{ChainMatcher, ConnectionInfo, Handover, NetworkFilter};
+use proxy_net::{ChainMatcher, ConnectionInfo, Handover, ListenerMetadata, NetworkFilter};
 use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
@@ -31,6 +31,7 @@ pub(crate) struct ChainsPlan {
 
 pub(crate) struct ChainPlan {
     pub name: String,
+    pub metadata: settings::Metadata,
     pub filters: Vec<FilterPlan>,
 }
 
@@ -55,12 +56,15 @@ pub(crate) enum FilterPlan {
     ConnectionLimit(ConnectionLimit),
     LocalRateLimit(LocalRateLimit),
     Rbac(Rbac),
+    SetFilterState(Arc<settings::SetFilterState>),
     Extension(NetworkFilterPlan),
 }
 
 /// A worker's instance of a chain.
 pub(super) struct Chain {
     pub(super) plan: Arc<ChainPlan>,
+    /// Its own and its listener's, if there is any.
+    pub(super) metadata: Option<Rc<ListenerMetadata>>,
     pub(super) filters: Box<[Rc<dyn NetworkFilter>]>,
     /// Asks its connections to end.
     pub(super) drain: Drain,
@@ -128,7 +132,12 @@ impl Chain {
         let name: Rc<str> = Rc::from(&*plan.name);
         let build = |filter| build_filter(filter, &name, listener, clusters, &drain, &closing, handover);
         let filters = plan.filters.iter().map(build).collect();
-        Chain { plan: Arc::clone(plan), filters, drain, closing, open: Drain::new() }
+        let of_listener = &listener.settings.metadata;
+        let any = !of_listener.is_empty() || !plan.metadata.is_empty();
+        let metadata = any.then(|| {
+            Rc::new(ListenerMetadata { listener: of_listener.clone(), filter_chain: plan.metadata.clone() })
+        });
+        Chain { plan: Arc::clone(plan), metadata, filters, drain, closing, open: Drain::new() }
     }
 }
 
@@ -181,6 +190,9 @@ fn build_filter(
         FilterPlan::ConnectionLimit(limit) => Rc::new(limit.clone()),
         FilterPlan::LocalRateLimit(limit) => Rc::new(limit.clone()),
         FilterPlan::Rbac(rbac) => Rc::new(rbac.clone()),
+        FilterPlan::SetFilterState(settings) => {
+            Rc::new(SetFilterState::new(Arc::clone(settings), Rc::clone(chain)))
+        }
         FilterPlan::Extension(build) => {
             build(&FilterWorker { clusters: Rc::clone(clusters), filter_chain: Rc::clone(chain) })
         }

@@ -327,8 +327,11 @@ async fn inspect(listener: &Listener, mut connection: Connection) -> Option<Conn
 }
 
 /// Chooses the filter chain, and has it serve the connection.
-fn enter_chain(listener: &Rc<Listener>, connection: Connection, admitted: Admitted) {
+fn enter_chain(listener: &Rc<Listener>, mut connection: Connection, admitted: Admitted) {
     let chain = listener.chain_for(&connection.info);
+    if let Some(metadata) = chain.as_ref().and_then(|chain| chain.metadata.as_ref()) {
+        Rc::make_mut(&mut connection.info).metadata = Some(Rc::clone(metadata));
+    }
     let logged = listener.logged(chain.as_deref(), &connection);
     // A chain without filters has nobody to read what comes: Envoy accepts it in a file and closes the connection.
     let Some(chain) = chain.filter(|chain| !chain.filters.is_empty()) else {
@@ -381,8 +384,9 @@ pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
     let mut descriptors = descriptors.into_iter();
     let Some(io) = descriptors.next().and_then(|stream| Io::from_descriptor(stream).ok()) else { return };
     let (prefix, moved) = moved.into_parts(descriptors.collect());
+    let Some(chain) = listener.chain_for(&info) else { return };
+    info.metadata = chain.metadata.clone();
     let connection = Connection { io, prefix, info: Rc::new(info), moved: Some(Box::new(moved)) };
-    let Some(chain) = listener.chain_for(&connection.info) else { return };
     let logged = listener.logged(Some(&chain), &connection);
     let counted = ListenerConnection::resumed(&listener.counts, connection.info.started);
     let admitted = listener.plan.admission.admit_anyway(listener.worker);

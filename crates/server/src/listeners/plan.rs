@@ -103,7 +103,10 @@ impl ListenerManager {
         let filters =
             chain.filters.iter().map(|filter| self.plan_filter(filter, root, listener, &mut routes));
         let filters = filters.collect::<Result<_, _>>()?;
-        Ok((Arc::new(ChainPlan { name: chain.name.clone(), filters }), routes))
+        Ok((
+            Arc::new(ChainPlan { name: chain.name.clone(), metadata: chain.metadata.clone(), filters }),
+            routes,
+        ))
     }
 
     fn admission(&self, settings: &settings::Listener) -> Admission {
@@ -170,6 +173,7 @@ impl ListenerManager {
                 FilterPlan::LocalRateLimit(LocalRateLimit::new(settings, root, &mut buckets))
             }
             NetworkFilterConfig::Rbac(settings) => FilterPlan::Rbac(Rbac::new(Arc::clone(settings), root)),
+            NetworkFilterConfig::SetFilterState(settings) => FilterPlan::SetFilterState(Arc::clone(settings)),
             NetworkFilterConfig::Extension(extension) => {
                 let context = self.connection_context(root, listener);
                 FilterPlan::Extension(self.extensions.plan_network_filter(extension, &context)?)

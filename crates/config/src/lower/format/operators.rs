@@ -2,8 +2,8 @@
 
 use super::{FormatError, FormatFacts, Pieces, Written, is_header_name, time};
 use crate::settings::{
-    AddressOf, Field, GrpcStatusForm, HeaderChoice, HeaderSource, MetadataOf, Moment, Operator, PathSource,
-    Precision, ServerNameSource, TimePoint,
+    AddressOf, Field, FilterStateForm, GrpcStatusForm, HeaderChoice, HeaderSource, MetadataOf, Moment,
+    Operator, PathSource, Precision, ServerNameSource, TimePoint,
 };
 
 /// Adds what `written` stands for.
@@ -98,10 +98,11 @@ fn with_parameter(written: &Written<'_>, facts: &FormatFacts) -> Result<Operator
                 Some("CLUSTER") => MetadataOf::Cluster,
                 Some("UPSTREAM_HOST") => MetadataOf::UpstreamHost,
                 Some("DYNAMIC") => MetadataOf::Stream,
-                Some(source @ ("LISTENER" | "LISTENER_FILTER_CHAIN")) => {
-                    return Err(FormatError::Unsupported(format!("METADATA({source})")));
-                }
-                _ => return Err(written.refuse("ROUTE, VIRTUAL_HOST, CLUSTER, UPSTREAM_HOST or DYNAMIC")),
+                Some("LISTENER") => MetadataOf::Listener,
+                Some("LISTENER_FILTER_CHAIN") => MetadataOf::FilterChain,
+                _ => return Err(written.refuse(
+                    "ROUTE, VIRTUAL_HOST, CLUSTER, UPSTREAM_HOST, LISTENER, LISTENER_FILTER_CHAIN or DYNAMIC",
+                )),
             };
             metadata(of, parts)
         }
@@ -113,6 +114,7 @@ fn with_parameter(written: &Written<'_>, facts: &FormatFacts) -> Result<Operator
             written.takes_no_length()?;
             metadata(MetadataOf::UpstreamHost, written.needs_parameter()?.split(':'))
         }
+        "FILTER_STATE" => filter_state(written)?,
         "DYNAMIC_METADATA" => metadata(MetadataOf::Stream, written.needs_parameter()?.split(':')),
         // Its parameter asks for blanks to be kept. None of our details has one.
         "RESPONSE_CODE_DETAILS" => {
@@ -162,6 +164,22 @@ fn header_name(name: &str) -> Result<Option<Box<str>>, FormatError> {
 fn metadata<'p>(of: MetadataOf, mut parts: impl Iterator<Item = &'p str>) -> Operator {
     let namespace = parts.next().unwrap_or_default().into();
     Operator::Metadata { of, namespace, path: parts.map(Box::from).collect() }
+}
+
+fn filter_state(written: &Written<'_>) -> Result<Operator, FormatError> {
+    let takes = "KEY, KEY:PLAIN, KEY:TYPED or KEY:FIELD:NAME";
+    let mut parts = written.needs_parameter()?.split(':');
+    let key = parts.next().filter(|key| !key.is_empty()).ok_or_else(|| written.refuse(takes))?;
+    if TUNNEL_STATE.contains(&key) {
+        return Err(FormatError::Unsupported(format!("FILTER_STATE({key})")));
+    }
+    let form = match (parts.next(), parts.next()) {
+        (None | Some("" | "TYPED"), None) => FilterStateForm::Typed,
+        (Some("PLAIN"), None) => FilterStateForm::Plain,
+        (Some("FIELD"), Some(_)) => FilterStateForm::Field,
+        _ => return Err(written.refuse(takes)),
+    };
+    Ok(Operator::FilterState { key: key.into(), form })
 }
 
 fn duration(written: &Written<'_>) -> Result<Operator, FormatError> {
@@ -355,12 +373,15 @@ const DURATIONS: &[(&str, TimePoint, TimePoint)] = &[
     ("UPSTREAM_CONNECTION_POOL_READY_DURATION", TimePoint::UpstreamPoolBegin, TimePoint::UpstreamReady),
 ];
 
+/// What `tcp_proxy` would set with `propagate_response_headers` and `propagate_response_trailers`.
+const TUNNEL_STATE: &[&str] =
+    &["envoy.tcp_proxy.propagate_response_headers", "envoy.tcp_proxy.propagate_response_trailers"];
+
 /// What needs features that are not implemented: the operator is known, so the error says so.
 const UNSUPPORTED: &[&str] = &[
     "CEL",
     "CUSTOM_FLAGS",
     "DOWNSTREAM_LOCAL_CLOSE_REASON",
-    "FILTER_STATE",
     "ROUTE_RESOLUTION_COUNT",
     "ROUTE_RESOLUTION_TIME_US",
     "SPAN_ID",

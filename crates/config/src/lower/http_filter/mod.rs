@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
-use super::{Context, FILTER_ORDER, any};
+use super::{Context, FILTER_ORDER, any, filter_state};
 use crate::settings::{HttpFilter, HttpFilterConfig, MAX_HTTP_FILTERS, RouteFilter, RouteFilterConfig};
 use crate::{Code, ExtensionKind, Path};
 
@@ -110,6 +110,9 @@ fn filter_config(context: &mut Context<'_>, path: &Path<'_>, any: &Any) -> Optio
             typed.lower(local_rate_limit::lower).map(Config::LocalRateLimit)
         }
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Some(Config::GrpcWeb),
+        "envoy.extensions.filters.http.set_filter_state.v3.Config" => {
+            typed.lower(filter_state::of_requests).map(Config::SetFilterState)
+        }
         "envoy.extensions.filters.http.router.v3.Router" => typed.lower(router::lower).map(Config::Router),
         name => {
             context.unsupported_type(path, format_args!("the HTTP filter {name} is not supported"));

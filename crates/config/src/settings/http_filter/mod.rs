@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::SetFilterState;
 use crate::Extension;
 
 mod buffer;
@@ -49,6 +50,7 @@ pub enum HttpFilterConfig {
     GrpcWeb,
     HealthCheck(Arc<HealthCheck>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    SetFilterState(Arc<SetFilterState>),
     Router(Arc<Router>),
 }
 

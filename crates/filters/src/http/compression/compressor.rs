@@ -120,7 +120,7 @@ impl Compressor {
     /// The stream's decision, made by the first compressor that asks.
     fn choice(&self, stream: &StreamInfo, accepted: &[u8], headers: &Headers) -> Choice {
         let state = &stream.filter_data().state;
-        if let Some(choice) = state.borrow().get(CHOICE).and_then(|made| made.downcast_ref::<Choice>()) {
+        if let Some(choice) = state.find(CHOICE).and_then(|made| made.downcast::<Choice>().ok()) {
             return *choice;
         }
         let disabled = stream.disabled_filters();
@@ -133,7 +133,7 @@ impl Compressor {
             .map(|(_, settings)| coding(&settings.library))
             .collect();
         let choice = choose(accepted, &offered, self.settings.choose_first);
-        state.borrow_mut().insert(CHOICE.into(), Rc::new(choice));
+        state.set(CHOICE, Rc::new(choice));
         choice
     }
 

@@ -181,8 +181,10 @@ impl<'f> Facts<'f> {
                 });
                 text
             }
-            // No action asks for the former, and no host is chosen yet.
-            MetadataOf::VirtualHost | MetadataOf::UpstreamHost => None,
+            // No host is chosen yet.
+            MetadataOf::UpstreamHost => None,
+            // No action asks for these.
+            MetadataOf::VirtualHost | MetadataOf::Listener | MetadataOf::FilterChain => None,
         };
         text.filter(|text| !text.is_empty())
     }
