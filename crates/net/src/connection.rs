@@ -174,6 +174,6 @@ mod tests {
     #[test]
     fn is_small() {
         assert!(size_of::<Connection>() <= 96, "{}", size_of::<Connection>());
-        assert!(size_of::<ConnectionInfo>() <= 192, "{}", size_of::<ConnectionInfo>());
+        assert!(size_of::<ConnectionInfo>() <= 200, "{}", size_of::<ConnectionInfo>());
     }
 }
