@@ -88,8 +88,8 @@ fn numbers_of_an_admin_port_lie_between_two_reads_of_stats() {
 fn routes_are_shown_of_an_admin_port() {
     let backend = Backend::saying("ok");
     let proxy = Proxy::start(&Bootstrap::http(backend.address()));
-    let url = format!("http://{}", proxy.admin_address());
-    let output = run(&["--admin", &url, "--once", "--pane", "routes", "--interval", "0.1"]);
+    let address = proxy.admin_address().to_string();
+    let output = run(&["--admin", &address, "--once", "--pane", "routes", "--interval", "0.1"]);
     assert!(
         text(&output).lines().any(|line| line.contains("prefix /") && line.contains("backend")),
         "{output:?}"

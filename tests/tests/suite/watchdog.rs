@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::thread;
 
-use proxy_tests::{Bootstrap, Proxy, direct_response_chain, eventually, on_envoy};
+use proxy_tests::{Bootstrap, Proxy, direct_response_chain, eventually, on_envoy, proxyctl};
 
 /// Keeps both workers busy for as long as the proxy lives; that one of them gets no connection is unlikely.
 fn keep_busy(address: SocketAddr) {
@@ -58,4 +59,14 @@ fn a_worker_that_stands_still_for_too_long_ends_the_process() {
     drop(proxy.stall("wrk:worker_0", || proxy.log().contains(last_words)));
     let status = proxy.exit();
     assert_eq!(status.signal(), Some(6), "{status}");
+    if !on_envoy() {
+        let run_dir = proxy.directory().join("run");
+        let output = Command::new(proxyctl()).args(["events", "--run-dir"]).arg(run_dir).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = told.lines().last().unwrap();
+        assert!(
+            last.contains(" error   watchdog    thread worker_0 is stuck") && last.ends_with("is killed"),
+            "{told}"
+        );
+    }
 }

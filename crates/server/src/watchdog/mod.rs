@@ -5,9 +5,10 @@
 
 mod stall;
 
+use std::cell::Cell;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use proxy_config::settings::{Watchdog, Watchdogs};
@@ -51,6 +52,8 @@ struct Thread {
     name: String,
     pulse: Pulse,
     stats: WatchdogStats,
+    /// When events last told of a miss and of a mega-miss: a thread that stalls again and again must not push all others out.
+    told: [Cell<Option<Instant>>; 2],
 }
 
 impl GuardDog {
@@ -118,7 +121,7 @@ impl Watch {
     ) -> Self {
         let thread = |(name, pulse)| {
             let stats = WatchdogStats::new(&root.scope(&format!("server.{name}.")));
-            Thread { name, pulse, stats }
+            Thread { name, pulse, stats, told: Default::default() }
         };
         let total = WatchdogStats::new(&root.scope(kind));
         let stalls = Stalls::new(with_jitter(settings), threads.len());
@@ -145,18 +148,23 @@ impl Watch {
     fn tell(&self, found: Found) -> Option<Stuck> {
         let (Found::Miss(index) | Found::Megamiss(index) | Found::Kill(index) | Found::Multikill(index)) =
             found;
-        let Thread { name, stats, .. } = &self.threads[index];
+        let Thread { name, stats, told: [missed, mega_missed], .. } = &self.threads[index];
         match found {
             Found::Miss(_) => {
                 tracing::warn!(thread = %name, "watchdog: the thread does not react (miss)");
-                self.events.warning(EventKind::WATCHDOG, format_args!("thread {name} does not react"));
+                if is_news(missed) {
+                    self.events.warning(EventKind::WATCHDOG, format_args!("thread {name} does not react"));
+                }
                 stats.watchdog_miss.inc();
                 self.total.watchdog_miss.inc();
                 None
             }
             Found::Megamiss(_) => {
                 tracing::warn!(thread = %name, "watchdog: the thread still does not react (mega-miss)");
-                self.events.error(EventKind::WATCHDOG, format_args!("thread {name} still does not react"));
+                if is_news(mega_missed) {
+                    self.events
+                        .error(EventKind::WATCHDOG, format_args!("thread {name} still does not react"));
+                }
                 stats.watchdog_mega_miss.inc();
                 self.total.watchdog_mega_miss.inc();
                 None
@@ -167,12 +175,25 @@ impl Watch {
     }
 }
 
+/// Whether it was not told for a while. From now on it was.
+fn is_news(told: &Cell<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let news = told.get().is_none_or(|told| now.duration_since(told) >= EVENT_INTERVAL);
+    if news {
+        told.set(Some(now));
+    }
+    news
+}
+
 /// Chosen once for each kind of threads, so that not all proxies of a fleet die at the same moment.
 fn with_jitter(settings: &Watchdog) -> Watchdog {
     let jitter = settings.max_kill_timeout_jitter.mul_f64(fastrand::f64());
     let kill_timeout = settings.kill_timeout.map(|timeout| timeout.saturating_add(jitter));
     Watchdog { kill_timeout, ..settings.clone() }
 }
+
+/// Between two events about the same thread.
+const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;
