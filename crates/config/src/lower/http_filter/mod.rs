@@ -139,7 +139,8 @@ fn route_filter(context: &mut Context<'_>, path: &Path<'_>, name: &str, any: &An
     if any::holds::<FilterConfig>(any) {
         let message: FilterConfig = any::decode(context, path, any)?;
         disabled = message.disabled;
-        if let Some(any) = &message.config {
+        // Envoy takes one without a type for none.
+        if let Some(any) = message.config.as_ref().filter(|any| !any.type_url.is_empty()) {
             config = Some(route_config(context, &path.field("config"), any)?);
         }
     } else {
