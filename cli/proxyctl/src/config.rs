@@ -1,6 +1,6 @@
 //! `proxyctl config`: bootstraps as they are read, and what differs between two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -90,16 +90,100 @@ fn differences(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
                 differences(&format!("{path}.{key}"), &Value::Null, value, lines);
             }
         }
-        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
-            for (index, (old, new)) in before.iter().zip(after).enumerate() {
-                differences(&format!("{path}[{index}]"), old, new, lines);
-            }
-        }
         _ if old == new => {}
-        (Value::Null, new) => lines.push(format!("~ {path}: set to {new}")),
-        (old, Value::Null) => lines.push(format!("~ {path}: no longer {old}")),
+        (Value::Array(before), Value::Array(after)) => elements(path, before, after, lines),
+        (Value::Null, new) => lines.push(block('+', path, new)),
+        (old, Value::Null) => lines.push(block('-', path, old)),
+        (old, new) if is_compound(old) || is_compound(new) => {
+            lines.push(block('-', path, old));
+            lines.push(block('+', path, new));
+        }
         (old, new) => lines.push(format!("~ {path}: {old} becomes {new}")),
     }
 }
+
+/// Elements that have names are compared with those of the same name. Of others, those in the middle differ: between what both
+/// lists begin with and what both end with.
+fn elements(path: &str, before: &[Value], after: &[Value], lines: &mut Vec<String>) {
+    if let (Some(before), Some(after)) = (by_name(before), by_name(after)) {
+        for (name, old) in &before {
+            let new = after.iter().find(|(other, _)| other == name).map_or(&Value::Null, |(_, new)| new);
+            differences(&format!("{path}[{name}]"), old, new, lines);
+        }
+        for (name, new) in after.iter().filter(|(name, _)| !before.iter().any(|(other, _)| other == name)) {
+            differences(&format!("{path}[{name}]"), &Value::Null, new, lines);
+        }
+        let kept = |here: &[(&str, &Value)], there: &[(&str, &Value)]| -> Vec<String> {
+            let names = here.iter().map(|(name, _)| *name);
+            names.filter(|name| there.iter().any(|(other, _)| other == name)).map(str::to_owned).collect()
+        };
+        let (old, new) = (kept(&before, &after), kept(&after, &before));
+        if old != new {
+            lines.push(format!("~ {path}: the order {} becomes {}", old.join(", "), new.join(", ")));
+        }
+        return;
+    }
+    let start = before.iter().zip(after).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&before[start..], &after[start..]);
+    let end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+    if old.len() == new.len() {
+        for (index, (old, new)) in old.iter().zip(new).enumerate() {
+            differences(&format!("{path}[{}]", start + index), old, new, lines);
+        }
+        return;
+    }
+    let each = |sign, list: &[Value]| -> Vec<String> {
+        let numbered = list.iter().enumerate();
+        numbered.map(|(index, value)| block(sign, &format!("{path}[{}]", start + index), value)).collect()
+    };
+    lines.extend(each('-', old));
+    lines.extend(each('+', new));
+}
+
+/// Elements with their names, if each has one of its own.
+fn by_name(list: &[Value]) -> Option<Vec<(&str, &Value)>> {
+    let named: Option<Vec<_>> = list.iter().map(|value| Some((value["name"].as_str()?, value))).collect();
+    let names: BTreeSet<_> = named.iter().flatten().map(|(name, _)| *name).collect();
+    named.filter(|_| names.len() == list.len())
+}
+
+fn is_compound(value: &Value) -> bool {
+    matches!(value, Value::Array(_) | Value::Object(_))
+}
+
+/// A value that is there on one side only: a short one behind its path, others indented below, key by key.
+fn block(sign: char, path: &str, value: &Value) -> String {
+    let text = value.to_string();
+    if !is_compound(value) || text.len() <= MAX_INLINE {
+        return format!("{sign} {path}: {text}");
+    }
+    let mut block = format!("{sign} {path}:");
+    indented(value, sign, 2, &mut block);
+    block
+}
+
+/// As YAML looks; what is short stays on one line.
+fn indented(value: &Value, sign: char, depth: usize, out: &mut String) {
+    let entry = |label: &str, value: &Value, out: &mut String| {
+        let text = value.to_string();
+        out.push_str(&format!("\n{sign} {}{label}", " ".repeat(depth)));
+        if is_compound(value) && text.len() > MAX_INLINE {
+            indented(value, sign, depth + 2, out);
+        } else {
+            out.push_str(&format!(" {text}"));
+        }
+    };
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| entry(&format!("{key}:"), value, out));
+        }
+        Value::Array(values) => values.iter().for_each(|value| entry("-", value, out)),
+        other => out.push_str(&format!(" {other}")),
+    }
+}
+
+/// Bytes of a value that is shown on one line.
+const MAX_INLINE: usize = 80;
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";

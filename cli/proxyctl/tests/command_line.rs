@@ -296,6 +296,31 @@ fn configurations_differ_by_resource() {
     let (code, text, _) = plain(&["config", "diff", &old, &new]);
     let expected = "~ cluster a.connect_timeout: \"1s\" becomes \"2s\"\n- cluster b\n+ cluster c\n+ node\n";
     assert_eq!((code, text.as_str()), (Some(1), expected));
+    let hosts = |hosts: &str| {
+        let fields = format!("domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: {hosts}");
+        let host = |name: &str, end: &str| format!("{{name: {name}, {fields}{end}}}}}]}}");
+        (host("shop", "a"), host("blog", "b"), host("shop", "c"))
+    };
+    let (shop, blog, other_shop) = hosts("to_the_cluster_of_");
+    let listener = |hosts: &[&String]| {
+        let manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+        let hosts = hosts.iter().map(|host| host.as_str()).collect::<Vec<_>>().join(", ");
+        format!(
+            "static_resources: {{listeners: [{{name: l, filter_chains: [{{filters: [{{name: m, typed_config: {{'@type': {manager}, \
+             stat_prefix: s, route_config: {{virtual_hosts: [{hosts}]}}}}}}]}}]}}]}}"
+        )
+    };
+    let (old, new) = (file("d.yaml", &listener(&[&shop])), file("e.yaml", &listener(&[&blog, &other_shop])));
+    let here = "listener l.filter_chains[0].filters[m].typed_config.route_config.virtual_hosts";
+    let (code, text, _) = plain(&["config", "diff", &old, &new]);
+    let expected = format!(
+        "~ {here}[shop].routes[0].route.cluster: \"to_the_cluster_of_a\" becomes \"to_the_cluster_of_c\"\n\
+         + {here}[blog]:\n\
+         +   name: \"blog\"\n\
+         +   domains: [\"*\"]\n\
+         +   routes: [{{\"match\":{{\"prefix\":\"/\"}},\"route\":{{\"cluster\":\"to_the_cluster_of_b\"}}}}]\n"
+    );
+    assert_eq!((code, text.as_str()), (Some(1), expected.as_str()));
     let run_dir = folder.path().join("run");
     const DUMP: &str = r#"{"configs": [{"bootstrap": {"node": {"id": "one"}}}]}"#;
     let one = instance(&run_dir, 0, &[(200, DUMP)]);

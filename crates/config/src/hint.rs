@@ -125,6 +125,19 @@ pub(crate) fn synonym<'v>(word: &str, mut values: impl Iterator<Item = &'v str>)
     values.find(|known| known == value)
 }
 
+/// The value of a redirect's `response_code` that stands for a status of HTTP.
+pub(crate) fn redirect(of: &str, status: i32) -> Option<&'static str> {
+    let name = match status {
+        301 => "MOVED_PERMANENTLY",
+        302 => "FOUND",
+        303 => "SEE_OTHER",
+        307 => "TEMPORARY_REDIRECT",
+        308 => "PERMANENT_REDIRECT",
+        _ => return None,
+    };
+    (of == "envoy.config.route.v3.RedirectAction.RedirectResponseCode").then_some(name)
+}
+
 /// What to use in place of a field that is deprecated.
 pub(crate) fn replacement(message: &Message, name: &str) -> Option<&'static str> {
     let of = |(within, fields, _): &&(&str, &[&str], &str)| message.name == *within && fields.contains(&name);

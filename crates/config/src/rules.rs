@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::constraint::{Constraint, Octets, Range, Rule, Text, WellKnown};
+use crate::hint;
 use crate::schema::{FieldKind, Form};
 use crate::wire::{Raw, Value, next_field};
 
@@ -77,7 +78,11 @@ pub(crate) fn broken(
                 None if *defined_only => {
                     let known: Vec<_> = names.values.iter().map(|(name, _)| name.as_str()).collect();
                     let known = known.join(", ");
-                    Some(format!("`{}`: {} has no value {number}, it has {known}", shown.name, names.name))
+                    let (field, of) = (shown.name, &names.name);
+                    Some(match hint::redirect(of, number) {
+                        Some(name) => format!("`{field}`: {of} has no value {number}: write {name}"),
+                        None => format!("`{field}`: {of} has no value {number}, it has {known}"),
+                    })
                 }
                 _ if refused => {
                     Some(format!("`{}` must not be {}", shown.name, name.unwrap_or("this value")))

@@ -24,7 +24,17 @@ fn feed(builder: &mut Builder, text: &str) -> Result<(), Stop> {
             Some(Err(error)) => {
                 let at = position(*error.marker());
                 let code = if starts_with_tab(text, at.line) { Code::TAB } else { Code::SYNTAX };
-                return Err(builder.stop(at, code, &format!("not valid YAML: {}", error.info())));
+                if let Some(end) = end_of_text(text, at) {
+                    let message = format!("not valid YAML: the file ends here; {}", error.info());
+                    return Err(builder.stop(end, code, &message));
+                }
+                let message = match error.info() {
+                    info if info.ends_with(UNEXPECTED_END) => {
+                        format!("{info}: the file ends before it is closed")
+                    }
+                    info => info.to_owned(),
+                };
+                return Err(builder.stop(at, code, &format!("not valid YAML: {message}")));
             }
             None => return Ok(()),
         };
@@ -87,6 +97,22 @@ fn position(marker: Marker) -> Position {
     let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Position { line: narrow(marker.line().max(1)), column: narrow(marker.col() + 1) }
 }
+
+/// Where the text ends, if nothing but blanks stands at `at` and behind it.
+fn end_of_text(text: &str, at: Position) -> Option<Position> {
+    let (line, column) = (at.line as usize - 1, at.column as usize - 1);
+    let mut rest = text.lines().skip(line);
+    let behind: String = rest.next().unwrap_or_default().chars().skip(column).collect();
+    if !behind.trim().is_empty() || rest.any(|line| !line.trim().is_empty()) {
+        return None;
+    }
+    let last = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).last();
+    let (line, last) = last?;
+    let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Some(Position { line: narrow(line + 1), column: narrow(last.trim_end().chars().count() + 1) })
+}
+
+const UNEXPECTED_END: &str = "unexpected end of stream";
 
 /// Whether this line, or what is left of it, is indented with a tab.
 fn starts_with_tab(text: &str, line: u32) -> bool {

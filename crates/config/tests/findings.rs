@@ -114,6 +114,37 @@ fn what_is_given_twice_is_an_error_at_the_second_place() {
 }
 
 #[test]
+fn a_file_that_was_cut_says_that_it_ends() {
+    let start = "static_resources:\n  listeners:\n  - name: l\n";
+    for (cut, column) in
+        [("    address: {socket_address: {port_va", 39), ("    addr", 9), ("    address: [\n\n", 15)]
+    {
+        let found = findings(&format!("{start}{cut}"));
+        assert_eq!(shorten(&found), [format!("4:{column} syntax").as_str()], "{found:#?}");
+        assert!(found[0].message.starts_with("not valid YAML: the file ends here; "), "{}", found[0].message);
+    }
+    let found = findings("name: \"l\n");
+    assert_eq!(shorten(&found), ["1:7 syntax"]);
+    assert!(found[0].message.ends_with("the file ends before it is closed"), "{}", found[0].message);
+    let found = findings("a: {}\n - b\nc: {}\n");
+    assert!(!found[0].message.contains("the file ends"), "{}", found[0].message);
+}
+
+#[test]
+fn a_status_of_a_redirect_is_named() {
+    let route = "{match: {prefix: /}, redirect: {response_code: 308}}";
+    let routes = format!("{{virtual_hosts: [{{name: v, domains: ['*'], routes: [{route}]}}]}}");
+    let kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let found = findings(&format!(
+        "static_resources: {{listeners: [{{filter_chains: [{{filters: [{{name: m, typed_config: {{'@type': {kind}, stat_prefix: s, route_config: {routes}}}}}]}}]}}]}}"
+    ));
+    assert!(
+        found.iter().any(|finding| finding.message.ends_with("has no value 308: write PERMANENT_REDIRECT")),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn what_is_no_yaml_document_says_where() {
     expect("a: [1, 2\nb: 3\n", &["2:2 syntax"]);
     expect("a: {}\n---\nb: {}\n", &["2:1 second-document"]);

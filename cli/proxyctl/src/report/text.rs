@@ -49,7 +49,8 @@ fn lines(report: &FileReport, finding: &Finding, paint: Paint) -> Vec<String> {
         lines.push(format!("{margin} {} at {}", paint.as_faint("="), finding.path));
     }
     if let Some(hint) = &finding.hint {
-        lines.push(format!("{margin} {} hint: {}", paint.as_faint("="), paint.as_good(hint)));
+        let hint = hint.replace('\n', &format!("\n{margin}   "));
+        lines.push(format!("{margin} {} hint: {}", paint.as_faint("="), paint.as_good(&hint)));
     }
     lines
 }

@@ -30,11 +30,17 @@ impl Head {
             Some(_) => path.to_owned(),
         };
         let mut lines = String::new();
+        let host_in_url = !host.is_empty() && method != "CONNECT" && !url.contains("://");
         for header in headers {
             let Some((name, value)) = header.split_once(':').filter(|(name, _)| !name.is_empty()) else {
                 bail!("`{header}` is no header: NAME: VALUE is expected");
             };
             if name.eq_ignore_ascii_case("host") {
+                if host_in_url {
+                    bail!(
+                        "`{url}` begins with a host, and -H names another; a path begins with a slash: /{url}"
+                    );
+                }
                 host = value.trim();
             } else {
                 lines.push_str(&format!("{name}: {}\r\n", value.trim()));
@@ -77,6 +83,12 @@ mod tests {
             ("GET", "http://a/", &["host: b"], "GET / HTTP/1.1|host: b||"),
             ("CONNECT", "a.com:443", &[], "CONNECT a.com:443 HTTP/1.1|host: a.com:443||"),
             ("GET", "/x", &[], "which host? write http://HOST/x, or add -H 'host: HOST'"),
+            (
+                "GET",
+                "api/x",
+                &["host: b"],
+                "`api/x` begins with a host, and -H names another; a path begins with a slash: /api/x",
+            ),
             ("GET", "ftp://a/", &[], "ftp is no scheme of HTTP: http or https is expected"),
             ("GET", "a/", &["x"], "`x` is no header: NAME: VALUE is expected"),
             ("GET", "a/", &["x: a\r\ny: b"], "a request holds no line ends"),

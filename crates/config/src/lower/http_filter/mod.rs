@@ -57,10 +57,17 @@ pub(super) fn chain(
     let router = lowered.iter().any(|filter| matches!(filter.config, HttpFilterConfig::Router(_)));
     if !router && !skipped_last {
         let message = "envoy.filters.http.router must be the last HTTP filter; no request would be answered";
-        context.error(path, Code::NO_TERMINAL_FILTER, message);
+        context.failed = true;
+        context.findings.hinted_error(path, Code::NO_TERMINAL_FILTER, message, || Some(ROUTER.to_owned()));
     }
     lowered
 }
+
+/// What to add.
+const ROUTER: &str = "add to http_filters, as the last one:
+- name: envoy.filters.http.router
+  typed_config:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
 fn http_filter(
     context: &mut Context<'_>,
