@@ -59,7 +59,7 @@ impl Interims {
         self.count += 1;
         match self.count {
             1 => self.first = Some(Box::new(Interim { status, headers: headers() })),
-            MAX_INTERIMS.. => {
+            count if count > MAX_INTERIMS => {
                 return Err(ExchangeError::Malformed(HeadError::Malformed("too many interim responses")));
             }
             _ => {}

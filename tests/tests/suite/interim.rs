@@ -172,3 +172,30 @@ fn filters_leave_hints_as_they_are() {
         assert!(response.header(name).is_some(), "{name}");
     }
 }
+
+#[test]
+fn a_host_of_http2_may_not_hint_for_ever() {
+    let hinting = |count: usize| {
+        http2::Backend::new(move |_, mut respond| {
+            Box::pin(async move {
+                for _ in 0..count {
+                    let mut hint = Response::builder().body(()).unwrap();
+                    *hint.status_mut() = StatusCode::EARLY_HINTS;
+                    if respond.send_informational(hint).is_err() {
+                        return;
+                    }
+                }
+                // Refused where the stream was reset.
+                let _ = respond.send_response(Response::new(()), true);
+            })
+        })
+    };
+    let status = |count: usize| {
+        let backend = hinting(count);
+        let proxy = Proxy::start(&Bootstrap::http(backend.address()).http2_upstream("backend"));
+        proxy.get("/").status()
+    };
+    assert_eq!(status(100), 200);
+    only_proxyd!("Envoy reads on until a time limit passes");
+    assert_eq!(status(101), 502);
+}
