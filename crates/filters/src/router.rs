@@ -14,7 +14,7 @@ use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
 use proxy_http::tunnel::joined;
 use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
-use proxy_runtime::{Instant, clock};
+use proxy_runtime::{Instant, boxed, clock};
 use proxy_stats::GaugeGuard;
 use proxy_upstream::breaker::{BreakerGuard, Resource};
 use proxy_upstream::connect::ConnectError;
@@ -48,7 +48,7 @@ impl TerminalFilter for Router {
         let chosen = entry.chosen();
         match &chosen.route().action {
             RouteAction::Forward(_) => {
-                Filtered::Later(Box::pin(self.forward(stream, request, entry.clone())))
+                Filtered::Later(boxed(|| self.forward(stream, request, entry.clone())))
             }
             RouteAction::Redirect(redirect) => {
                 // As Envoy: its `rq_redirect` is of a time before.

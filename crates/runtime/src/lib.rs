@@ -1,5 +1,6 @@
 #![doc = include_str!("../DESIGN.md")]
 
+mod boxed;
 pub mod clock;
 mod drain;
 mod instant;
@@ -13,6 +14,7 @@ mod wheel;
 pub mod worker_local;
 mod workers;
 
+pub use boxed::boxed;
 pub use drain::{Drain, DrainGuard};
 pub use instant::Instant;
 pub use loop_stats::LoopStats;

@@ -438,9 +438,16 @@ fn connection_options(headers: &Headers) -> ConnectionOptions {
     let mut options = ConnectionOptions::default();
     let legacy = headers.values(HeaderId::PROXY_CONNECTION);
     for value in headers.values(HeaderId::CONNECTION).chain(legacy) {
-        for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            options.close |= token.eq_ignore_ascii_case(b"close");
-            options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+        match value {
+            // Nearly all are one of these.
+            b"keep-alive" => options.keep_alive = true,
+            b"close" => options.close = true,
+            _ => {
+                for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                    options.close |= token.eq_ignore_ascii_case(b"close");
+                    options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
         }
     }
     options

@@ -22,7 +22,7 @@ use proxy_http::stream::StreamDeadlines;
 use proxy_http::{Scheme, StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
-use proxy_runtime::{DrainGuard, Instant, clock};
+use proxy_runtime::{DrainGuard, Instant, boxed, clock};
 use proxy_stats::GaugeShare;
 
 use super::moving::MovedHttp;
@@ -106,7 +106,7 @@ pub(super) async fn serve(
     loop {
         let start = downstream.next_request(manager).await?;
         let served = match start {
-            Start::Head(head, size) => Box::pin(serve_stream(manager, &downstream, *head, size)).await?,
+            Start::Head(head, size) => boxed(|| serve_stream(manager, &downstream, head, size)).await?,
             Start::Refused(reply) => {
                 Box::pin(refuse(manager, &downstream, reply)).await?;
                 Served::Last

@@ -36,11 +36,11 @@ enum Outcome {
 pub(super) async fn serve_stream(
     manager: &Rc<Manager>,
     downstream: &Rc<Downstream>,
-    head: RequestHead,
+    head: Box<RequestHead>,
     size: HeadSize,
 ) -> Result<Served, CloseReason> {
     let now = clock::refresh();
-    let RequestHead { mut request, framing, close, dropped, no_host } = head;
+    let RequestHead { mut request, framing, close, dropped, no_host } = *head;
     let version = request.version;
     if dropped > 0 {
         manager.stats.http1().dropped_headers_with_underscores.add(dropped as u64);

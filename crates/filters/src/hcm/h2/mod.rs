@@ -21,7 +21,7 @@ use proxy_http::h2::{
     MAX_REMEMBERED_RESETS, Queued, STREAM_QUEUE, SendQueue, Side, Wire,
 };
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit, Mobility};
-use proxy_runtime::{Deadlines, DrainGuard, Timer, clock};
+use proxy_runtime::{Deadlines, DrainGuard, Timer, boxed, clock};
 use proxy_stats::{GaugeGuard, GaugeShare};
 
 use super::Manager;
@@ -302,7 +302,7 @@ impl Driver {
         let shared = &self.shared;
         let open = OpenStream::new(shared);
         // Boxed: a task moves its future as a whole, 2 KiB, when it begins, when it is done and when it is dropped.
-        tokio::task::spawn_local(Box::pin(stream::serve(open, stream::arrive(shared, request), respond)));
+        tokio::task::spawn_local(boxed(|| stream::serve(open, stream::arrive(shared, request), respond)));
         self.requests = self.requests.saturating_add(1);
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.stream_opened();
