@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::{PATIENCE, eventually, http2};
 
@@ -116,7 +117,11 @@ fn ask(address: SocketAddr, keep: bool, shared: &Shared) {
                 shared.answered.fetch_add(1, Ordering::SeqCst);
                 kept = (keep && may_go_on).then_some(connection);
             }
-            Err(_) => drop(shared.lost.fetch_add(1, Ordering::SeqCst)),
+            Err(error) => {
+                // For who looks at a failed test.
+                eprintln!("lost by {:?}: {error}", connection.local_addr());
+                shared.lost.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -187,8 +192,11 @@ fn echo(address: SocketAddr, shared: &Shared) {
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_nodelay(true)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_read_timeout(Some(HELD_UP))?;
     Ok(connection)
 }
+
+/// A process that hangs keeps what it has accepted until it goes on, and tests let it hang for as long as others take to notice.
+const HELD_UP: Duration = PATIENCE.saturating_mul(6);
 
 const KEEPING: usize = 3;

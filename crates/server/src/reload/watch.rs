@@ -45,14 +45,15 @@ async fn follow(
         let Some(known) = state.upgrade().map(|state| state.reloader.files()) else { return Ok(()) };
         let paths: Vec<_> =
             std::iter::once(file.to_owned()).chain(known.iter().map(|f| f.path.clone())).collect();
-        let seen = tokio::task::spawn_blocking(move || (digests(&paths), directories(&paths)));
-        let (digests, directories) = seen.await.map_err(io::Error::other)?;
+        // Watched first and read then, so that no change falls between the two.
+        let (directories, paths) = blocking(move || (directories(&paths), paths)).await?;
         for directory in directories {
             // One that has gone comes back with a change of the one above, if it is on the way to the file.
             if let Err(error) = watches.add(&directory, CHANGES) {
                 debug!(target: "config", directory = %directory.display(), %error, "not watched");
             }
         }
+        let digests = blocking(move || digests(&paths)).await?;
         let loaded =
             |(path, digest): &(PathBuf, u64)| known.iter().any(|f| f.path == *path && f.digest == *digest);
         if let Some(digests) = digests
@@ -68,6 +69,10 @@ async fn follow(
         }
         next_change(events).await?;
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 /// Resolves when something has changed and all is quiet again: a file may be written in pieces.
