@@ -3,6 +3,7 @@
 //! A state machine without a future of its own. Between two polls, which is between two system calls, everything about
 //! the relay is in the struct, so that it can be taken out of its task and moved to another process.
 
+pub(crate) mod attempt;
 mod direction;
 pub(crate) mod moving;
 

@@ -29,4 +29,4 @@ pub use handover::{Given, Handover, Mobility, Offered, Receipt};
 pub use io::Io;
 pub use listen::{BindError, ListenSocket, ListenSocketOptions};
 pub use moved::{Moved, MovedConnection, MovedKind};
-pub use record::{AttemptGuard, StreamRecord, UpstreamAttempt, UpstreamHost};
+pub use record::{AttemptGuard, Moment, StreamRecord, Transfer, UpstreamAttempt, UpstreamHost};

@@ -31,9 +31,14 @@ impl ConnectionFacts {
     /// Tells `attempt` that it goes over this connection.
     pub fn describe(&self, attempt: &UpstreamAttempt, now: Instant) {
         attempt.ready.set(attempt.start, now);
-        attempt.connection.set(Some(self.id));
+        self.name(attempt);
         attempt.connect.set(Some((self.opened, self.connected)));
         attempt.local.borrow_mut().clone_from(&self.local);
+    }
+
+    /// Tells `attempt` the connection's number only, if another process has opened it.
+    pub fn name(&self, attempt: &UpstreamAttempt) {
+        attempt.connection.set(Some(self.id));
     }
 }
 

@@ -12,7 +12,7 @@ use proxy_stats::GaugeGuard;
 
 use crate::breaker::{BreakerGuard, Resource};
 use crate::cluster::{Cluster, WorkerHost};
-use crate::connect::{ConnectError, ConnectionGuard, DestroyedBy, Purpose, connect};
+use crate::connect::{ConnectError, ConnectionFacts, ConnectionGuard, DestroyedBy, Purpose, connect};
 use crate::host::HostStat;
 use crate::pending::PendingRequest;
 use crate::stats::ClusterStats;
@@ -66,6 +66,11 @@ impl TcpGuard {
         connection.host.add(HostStat::RqActive, 1);
         let active = GaugeGuard::new(connection.host.cluster.stats.upstream_rq_active);
         Self { _request: active, connection }
+    }
+
+    /// What is told of the connection.
+    pub fn facts(&self) -> &ConnectionFacts {
+        &self.connection.facts
     }
 
     /// The host at the other end.

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use proxy_tests::http2::{self, block_on};
 use proxy_tests::{
-    Backend, Bootstrap, EchoBackend, Proxy, Signal, Wire, eventually, only_proxyd, unused_address,
+    Backend, Bootstrap, EchoBackend, Generations, Proxy, Signal, Wire, eventually, only_proxyd,
+    unused_address,
 };
 use tempfile::TempDir;
 
@@ -268,6 +270,37 @@ fn a_tcp_session_has_one_line() {
     drop(client);
     let host = backend.address();
     assert_eq!(logs.lines("log", 1), [format!("TcpConnectionEnd 4 4 - {host} backend")]);
+}
+
+#[test]
+fn a_tcp_session_that_moves_to_another_process_has_one_line_for_both() {
+    only_proxyd!("Envoy cuts it");
+    let logs = Logs::new();
+    let backend = EchoBackend::new();
+    let format = "%DURATION% %BYTES_RECEIVED% %BYTES_SENT% %RESPONSE_FLAGS% %UPSTREAM_HOST% %UPSTREAM_CLUSTER% \
+        %UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_REQUEST_ATTEMPT_COUNT%";
+    let bootstrap = Bootstrap::tcp(backend.address())
+        .filter_with(&format!("{{access_log: {}}}", logs.text("log", format)));
+    let proxy = Generations::start(&bootstrap, &[&SOON[..], &["--confirm-after", "0.1"]].concat());
+    let mut client = proxy.connect();
+    assert_eq!(client.send("four").bytes(4), b"four");
+    // Of both processes, less what a tunnel takes from one to the other: it is not counted.
+    let before = Instant::now();
+    let mut lived = 0;
+    for restarted in 0..2 {
+        proxy.restart(&[]);
+        if restarted == 0 {
+            lived = before.elapsed().as_millis();
+        }
+        assert_eq!(client.send("more").bytes(4), b"more");
+    }
+    assert_eq!(proxy.only(3).epoch, 2);
+    assert_eq!(client.send("sixsix").bytes(6), b"sixsix");
+    drop(client);
+    let line = logs.lines("log", 1).remove(0);
+    let (time, line) = line.split_once(' ').unwrap();
+    assert!(time.parse::<u128>().unwrap() >= lived, "{time} {lived}");
+    assert_eq!(line, format!("18 18 - {} backend 18 1", backend.address()));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Upgrades and CONNECT: streams of bytes through connection managers, in every pair of versions.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use h2::Reason;
 use h2::ext::Protocol;
@@ -515,13 +517,26 @@ fn connect_to_nowhere_is_answered_like_a_request() {
 fn tunnels_of_http1_live_through_hot_restarts() {
     only_proxyd!("Envoy cuts them");
     let backend = http1_backend();
-    let logged = "access_log: [{name: file, typed_config: {
-        \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: LOG,
-        log_format: {text_format_source: {inline_string: \"%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %RESP(X-FROM)% %UPSTREAM_CLUSTER%\\n\"}}}}]";
     let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("log");
-    let bootstrap = tunnels(Bootstrap::http(backend.address()))
-        .filter_with(&logged.replace("LOG", log.to_str().unwrap()));
+    let log = |name: &str, format: &str| {
+        format!(
+            "[{{name: file, typed_config: {{
+        \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: \"{}\",
+        log_format: {{text_format_source: {{inline_string: \"{format}\\n\"}}}}}}}}]",
+            directory.path().join(name).display()
+        )
+    };
+    let of_both = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% \
+        %RESP(X-FROM)% %UPSTREAM_CLUSTER% %UPSTREAM_HOST% %UPSTREAM_PROTOCOL%";
+    // A tunnel has no trailers, so a log that asks for them keeps none from moving.
+    let access =
+        log("access", &format!("%DURATION% {of_both} %UPSTREAM_REQUEST_ATTEMPT_COUNT% %TRAILER(X)%"));
+    let upstream = log("upstream", &format!("%DURATION% {of_both} %ACCESS_LOG_TYPE%"));
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let bootstrap = tunnels(Bootstrap::http(backend.address())).filter_with(&format!(
+        "{{access_log: {access}, http_filters: [{{name: router, typed_config: {{
+            \"@type\": {router}, upstream_log: {upstream}}}}}]}}"
+    ));
     let proxy = Generations::start(&bootstrap, &["--confirm-after", "0.1"]);
     let mut clients: Vec<_> = ASKED.iter().map(|ask| (proxy.connect(), *ask)).collect();
     for (client, ask) in &mut clients {
@@ -529,8 +544,17 @@ fn tunnels_of_http1_live_through_hot_restarts() {
         client.send("before");
         assert_eq!(client.bytes(6), b"before");
     }
-    for _ in 0..2 {
+    // Of both processes, less what a tunnel takes from one to the other: it is not counted.
+    let before = Instant::now();
+    let mut lived = 0;
+    for restarted in 0..2 {
         proxy.restart(&[]);
+        if restarted == 0 {
+            lived = before.elapsed().as_millis();
+        }
+        for (client, _) in &mut clients {
+            assert_eq!(client.send("more").bytes(4), b"more");
+        }
     }
     // The first process has nothing left to live for.
     assert_eq!(proxy.only(3).epoch, 2);
@@ -546,14 +570,26 @@ fn tunnels_of_http1_live_through_hot_restarts() {
     proxy.stat_becomes("cluster.backend.upstream_cx_destroy", 2);
     proxy.stat_becomes("cluster.backend.upstream_rq_active", 0);
     proxy.stat_becomes("http.ingress.downstream_cx_active", 0);
+    // What has not been written yet is written at the end.
     drop(proxy);
-    let told = eventually("two lines", || {
-        let text = std::fs::read_to_string(&log).ok()?;
-        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines.sort();
-        (lines.len() == 2).then_some(lines)
-    });
-    assert_eq!(told, ["CONNECT - 200 - 11 19 backend backend", "GET /chat 101 - 11 19 backend backend"]);
+    let host = backend.address();
+    let lines = |name: &str| {
+        let told = eventually("two lines", || {
+            let text = std::fs::read_to_string(directory.path().join(name)).ok()?;
+            (text.lines().count() >= 2).then_some(text)
+        });
+        let mut lines: Vec<_> = told.lines().map(|line| line.split_once(' ').unwrap()).collect();
+        assert!(lines.iter().all(|(time, _)| time.parse::<u128>().unwrap() >= lived), "{lived} {lines:?}");
+        lines.sort_by_key(|(_, line)| *line);
+        lines.iter().map(|(_, line)| (*line).to_owned()).collect::<Vec<_>>()
+    };
+    let told = |sums: &str, last: &str| {
+        ["CONNECT - 200", "GET /chat 101"]
+            .map(|what| format!("{what} - {sums} backend backend {host} HTTP/1.1 {last}"))
+    };
+    assert_eq!(lines("access"), told("19 27", "1 -"));
+    // Seen from the host.
+    assert_eq!(lines("upstream"), told("27 19", "UpstreamEnd"));
 }
 
 #[test]

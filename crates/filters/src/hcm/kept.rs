@@ -57,9 +57,10 @@ impl Drop for HeldRequest<'_> {
     }
 }
 
-/// Has the trailers of `body` kept, if a log tells of them.
+/// Has the trailers of `body` kept, if a log tells of them. None come from a socket that has become a tunnel, and what
+/// wraps that would keep its bytes from going the shortest way.
 pub(super) fn watch_trailers(stream: &Rc<StreamInfo>, body: &mut Body) {
-    if stream.needs().trailers && matches!(body, Body::Stream(_)) {
+    if stream.needs().trailers && matches!(body, Body::Stream(_)) && !body.is_raw() {
         let inner = std::mem::replace(body, Body::Empty);
         *body = Body::Stream(Box::new(TrailerWatch { body: inner, stream: Rc::clone(stream) }));
     }

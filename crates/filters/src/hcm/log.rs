@@ -5,6 +5,7 @@ use std::rc::Rc;
 use proxy_config::settings::{LogNeeds, LogType};
 use proxy_http::access_log::{AccessLogs, FormatContext};
 use proxy_http::{Request, StreamInfo};
+use proxy_net::UpstreamAttempt;
 
 /// What a connection manager tells of its streams.
 #[derive(Default)]
@@ -45,8 +46,7 @@ impl ManagerLogs {
 
     /// Nothing more happens on the stream. Called exactly once for each.
     pub(super) fn stream_ended(&self, stream: &StreamInfo) {
-        let upstream = self.upstream.get(usize::from(stream.filter_chain().0));
-        let upstream = upstream.filter(|logs| !logs.is_empty());
+        let upstream = self.upstream_of(stream);
         if self.access.is_empty() && upstream.is_none() {
             return;
         }
@@ -55,14 +55,8 @@ impl ManagerLogs {
         let context = FormatContext { request: kept.request.as_deref(), ..context };
         if let Some(upstream) = upstream {
             for attempt in stream.record.attempts() {
-                let record = attempt.as_stream(&stream.record);
-                let answered = record.status.get() > 0;
-                upstream.log(&FormatContext {
-                    record: &record,
-                    response: kept.upstream_response.as_ref().filter(|_| answered),
-                    log_type: LogType::UpstreamEnd,
-                    ..context
-                });
+                let response = kept.upstream_response.as_ref();
+                attempt_ended(upstream, &attempt, &FormatContext { response, ..context });
             }
         }
         self.access.log(&FormatContext {
@@ -70,6 +64,21 @@ impl ManagerLogs {
             trailers: kept.trailers.as_ref(),
             ..context
         });
+    }
+
+    /// The stream goes on in another process, which knows nothing of the attempts before the one that serves it.
+    pub(super) fn stream_moved(&self, stream: &StreamInfo) {
+        let Some(upstream) = self.upstream_of(stream) else { return };
+        let kept = stream.kept();
+        let context = self.context(stream, LogType::DownstreamEnd);
+        let context = FormatContext { request: kept.request.as_deref(), ..context };
+        if let Some((_, failed)) = stream.record.attempts().split_last() {
+            failed.iter().for_each(|attempt| attempt_ended(upstream, attempt, &context));
+        }
+    }
+
+    fn upstream_of(&self, stream: &StreamInfo) -> Option<&AccessLogs> {
+        self.upstream.get(usize::from(stream.filter_chain().0)).filter(|logs| !logs.is_empty())
     }
 
     /// What header values tell of a stream.
@@ -80,4 +89,16 @@ impl ManagerLogs {
     fn context<'a>(&'a self, stream: &'a StreamInfo, log_type: LogType) -> FormatContext<'a> {
         FormatContext::of_stream(stream, &self.filter_chain, log_type)
     }
+}
+
+/// Tells an upstream log of an attempt; `context` is that of its stream.
+fn attempt_ended(logs: &AccessLogs, attempt: &Rc<UpstreamAttempt>, context: &FormatContext<'_>) {
+    let record = attempt.as_stream(context.record);
+    let answered = record.status.get() > 0;
+    logs.log(&FormatContext {
+        record: &record,
+        response: context.response.filter(|_| answered),
+        log_type: LogType::UpstreamEnd,
+        ..*context
+    });
 }

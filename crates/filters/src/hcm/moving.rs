@@ -60,6 +60,9 @@ pub(super) struct MovedUpgrade {
     /// The upgrade whose own chain of filters serves it; empty: that of `http_filters` does.
     #[prost(string, tag = "10")]
     chain_of: String,
+    /// The head of the host's response, if an upstream log tells of it.
+    #[prost(bytes = "vec", tag = "11")]
+    upstream_response: Vec<u8>,
 }
 
 impl MovedHttp {
@@ -91,7 +94,7 @@ fn milliseconds(duration: Duration) -> u64 {
 impl MovedUpgrade {
     pub(super) fn of(manager: &Manager, stream: &StreamInfo, relay: MovedRelay) -> MovedUpgrade {
         let record = &stream.record;
-        let (mut request, mut response) = (Vec::new(), Vec::new());
+        let (mut request, mut response, mut upstream_response) = (Vec::new(), Vec::new(), Vec::new());
         let kept = stream.kept();
         if let Some(kept) = &kept.request {
             write_request_head(kept, HeadStyle::default(), &mut request);
@@ -99,7 +102,10 @@ impl MovedUpgrade {
         if let Some(kept) = &kept.response {
             write_response_head(record.status.get(), kept, HeadStyle::default(), &mut response);
         }
-        for head in [&mut request, &mut response] {
+        if let Some(kept) = &kept.upstream_response {
+            write_response_head(record.status.get(), kept, HeadStyle::default(), &mut upstream_response);
+        }
+        for head in [&mut request, &mut response, &mut upstream_response] {
             if head.len() > MAX_HEAD {
                 head.clear();
             }
@@ -117,6 +123,7 @@ impl MovedUpgrade {
             sent: record.sent.body.get(),
             request,
             response,
+            upstream_response,
             chain_of: own.map(|upgrade| upgrade.kind.to_string()).unwrap_or_default(),
         }
     }
@@ -147,6 +154,11 @@ impl MovedUpgrade {
         }
         if let Ok(Some((head, _))) = parse_response(&self.response, limits, &Http1Options::PLAIN, false) {
             stream.keep_response(head.headers);
+        }
+        if let Ok(Some((head, _))) =
+            parse_response(&self.upstream_response, limits, &Http1Options::PLAIN, false)
+        {
+            stream.kept().upstream_response = Some(head.headers);
         }
     }
 }

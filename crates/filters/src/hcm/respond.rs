@@ -461,6 +461,7 @@ impl Drop for StreamGuard {
             stats.downstream_cx_upgrades_active.dec();
         }
         if self.end == End::Moved {
+            self.manager.logs.stream_moved(&self.stream);
             self.manager.filters_of(&self.stream).for_each(|filter| filter.end(&self.stream));
             return;
         }

@@ -4,9 +4,11 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use proxy_net::Io;
+use proxy_net::StreamRecord;
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::pipe::Pipe;
 
+use super::attempt::MovedAttempt;
 use super::{Counts, Direction, Flow, Stage};
 
 /// A relay between two processes. Its descriptors are the upstream stream, then the two ends of the pipe of each direction
@@ -26,6 +28,9 @@ pub(crate) struct MovedRelay {
     /// Until the time limit on the whole connection, in milliseconds.
     #[prost(uint64, optional, tag = "5")]
     left_ms: Option<u64>,
+    /// What access logs tell of the attempt at the host; missing if there was no log.
+    #[prost(message, optional, tag = "6")]
+    pub(crate) attempt: Option<MovedAttempt>,
 }
 
 /// One way of it.
@@ -51,7 +56,13 @@ impl MovedRelay {
     /// `left` is the time until the limit on the whole connection.
     pub(crate) fn new(cluster: String, host: String, flow: &Flow, left: Option<Duration>) -> MovedRelay {
         let left_ms = left.map(|left| left.as_millis() as u64);
-        MovedRelay { cluster, host, up: Some(flow.up.told()), down: Some(flow.down.told()), left_ms }
+        let (up, down) = (Some(flow.up.told()), Some(flow.down.told()));
+        MovedRelay { cluster, host, up, down, left_ms, attempt: None }
+    }
+
+    /// Tells of the attempt that made the relay as well.
+    pub(crate) fn with_attempt(self, record: &StreamRecord) -> MovedRelay {
+        MovedRelay { attempt: MovedAttempt::of(record), ..self }
     }
 
     /// Until the limit on the whole connection.

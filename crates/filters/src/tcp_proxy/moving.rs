@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use prost::Message;
 use proxy_net::buffer::ReadBuffer;
-use proxy_net::{
-    AttemptGuard, CloseReason, Connection, ConnectionInfo, Handover, Moved, MovedConnection, MovedKind,
-};
+use proxy_net::{CloseReason, Connection, ConnectionInfo, Handover, Moved, MovedConnection, MovedKind};
 use proxy_runtime::{Instant, clock};
 use proxy_upstream::tcp::TcpGuard;
 use proxy_upstream::{ClusterMap, WorkerHost};
 
-use crate::relay::Relay;
 use crate::relay::moving::MovedRelay;
+use crate::relay::{Relay, attempt};
 
 use super::TcpProxy;
 use super::session::{Session, Told};
@@ -31,6 +29,10 @@ pub(super) async fn hand_over(session: Box<Session>, info: &ConnectionInfo, hand
     let (relay, host) = (session.relay(), session.upstream().host());
     let (cluster, address) = (host.cluster.settings.name.to_string(), host.host.address.to_string());
     let state = MovedRelay::new(cluster, address, relay.flow(), session.left());
+    let state = match &info.record {
+        Some(record) => state.with_attempt(record),
+        None => state,
+    };
     let nothing = ReadBuffer::new();
     let moved = MovedConnection::new(info, &nothing, MovedKind::Relay, state.encode_to_vec(), now);
     let offered = handover.offer(moved.encode_to_vec(), &relay.descriptors()).await;
@@ -66,14 +68,19 @@ impl TcpProxy {
     /// Goes on with a relay of another process.
     pub(super) fn resume(&self, connection: Connection, moved: Moved) -> Result<Session, CloseReason> {
         let broken = || CloseReason::Local("a connection of another process cannot go on");
-        let state = MovedRelay::decode(&*moved.state).map_err(|_| broken())?;
+        let mut state = MovedRelay::decode(&*moved.state).map_err(|_| broken())?;
         let host = self.find_host(&state).ok_or_else(broken)?;
         let ends: Option<Instant> = state.left().map(|left| clock::now() + left);
+        let attempt = state.attempt.take();
         let (upstream, flow) = state.resume(moved.descriptors).ok_or_else(broken)?;
         let guard = TcpGuard::resumed(&host, connection.info.started);
+        let told = connection.info.record.clone().map(|record| {
+            record.set_cluster(Arc::clone(&host.cluster.settings));
+            let attempt = attempt::resumed(attempt, &record, Rc::clone(&host) as _, &upstream);
+            attempt.note(|attempt, _| guard.facts().name(attempt));
+            Box::new(Told { record, attempt })
+        });
         let relay = self.limited(Relay::between(connection.io, upstream, flow), &guard);
-        let record = connection.info.record.clone();
-        let told = record.map(|record| Box::new(Told { record, attempt: AttemptGuard::default() }));
         Ok(Session::resumed(relay, guard, Arc::clone(&self.stats), self.settings.idle_timeout, ends, told))
     }
 }

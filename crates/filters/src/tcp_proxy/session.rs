@@ -87,6 +87,9 @@ impl Session {
         told: Option<Box<Told>>,
     ) -> Self {
         let counted = relay.flow().totals();
+        if let Some(told) = &told {
+            told.tell(counted);
+        }
         Self { counted, ..Self::new(relay, upstream, stats, idle_timeout, ends, told) }
     }
 

@@ -102,10 +102,11 @@ impl Keeper {
 }
 
 /// A connection and its request that another process opened, and has counted as begun.
-/// `opened` is when.
-pub fn resumed(host: &Rc<WorkerHost>, opened: Instant) -> Box<dyn RawKeeper> {
+/// `opened` is when; `attempt` hears of it.
+pub fn resumed(host: &Rc<WorkerHost>, opened: Instant, attempt: AttemptGuard) -> Box<dyn RawKeeper> {
     let guard = ConnectionGuard::resumed(host, opened);
-    Keeper::new(guard, AttemptGuard::default(), Box::new(ResumedRequest::new(host)))
+    attempt.note(|attempt, _| guard.facts.name(attempt));
+    Keeper::new(guard, attempt, Box::new(ResumedRequest::new(host)))
 }
 
 /// Counts a request as active that another process has counted as begun.

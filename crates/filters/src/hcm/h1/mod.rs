@@ -21,7 +21,7 @@ use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{Scheme, StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
-use proxy_net::{CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
+use proxy_net::{AttemptGuard, CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
 use proxy_runtime::{DrainGuard, Instant, boxed, clock};
 use proxy_stats::GaugeShare;
 
@@ -29,6 +29,7 @@ use super::moving::MovedHttp;
 use super::respond::StreamGuard;
 use super::stats::ConnectionGuard;
 use super::{HttpStats, Manager, QUIET_BEFORE_CLOSE};
+use crate::relay::attempt;
 use raw::Raw;
 use stream::{refuse, serve_stream};
 
@@ -139,15 +140,20 @@ pub(super) async fn resume(
     let broken = || CloseReason::Local("a connection of another process cannot go on");
     let downstream = Downstream::new(manager, connection, guard, &moved);
     let mut upgrade = moved.upgrade.ok_or_else(broken)?;
-    let relay = upgrade.relay.take().ok_or_else(broken)?;
+    let mut relay = upgrade.relay.take().ok_or_else(broken)?;
     let host = manager.default_chain.router.find_host(&relay.cluster, &relay.host).ok_or_else(broken)?;
+    let attempt = relay.attempt.take();
     let (io, flow) = relay.resume(descriptors).ok_or_else(broken)?;
     let (info, deadlines) = (Rc::clone(&downstream.info), Rc::clone(&downstream.deadlines));
     let stream = StreamInfo::new(info, Version::Http11, upgrade.start(), deadlines, manager.needs);
     let stream = Rc::new(stream);
     stream.set_cluster(Arc::clone(&host.cluster.settings));
     upgrade.restore(manager, &stream);
-    let keeper = proxy_upstream::h1::tunnel::resumed(&host, downstream.info.started);
+    let attempt = match stream.needs().record {
+        true => attempt::resumed(attempt, &stream.record, Rc::clone(&host) as _, &io),
+        false => AttemptGuard::default(),
+    };
+    let keeper = proxy_upstream::h1::tunnel::resumed(&host, downstream.info.started, attempt);
     downstream.guard.set_active_request(true);
     let served = {
         let mut guard = StreamGuard::resumed(manager, &stream);

@@ -219,7 +219,7 @@ impl<'a> Raw<'a> {
     #[expect(clippy::await_holding_refcell_ref, reason = "whoever else could use the socket waits for this")]
     async fn offer(&self) -> Option<Receipt> {
         let (cluster, host) = self.keeper.place();
-        let relay = MovedRelay::new(cluster, host, &self.flow, None);
+        let relay = MovedRelay::new(cluster, host, &self.flow, None).with_attempt(&self.stream.record);
         let (requests, left) =
             (self.downstream.requests.get(), self.downstream.deadlines.left(super::DURATION));
         let state = MovedHttp::upgraded(requests, left, MovedUpgrade::of(self.manager, self.stream, relay));
