@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
@@ -303,23 +304,9 @@ fn keep(value: Value, paths: &[&[String]]) -> Value {
 
 /// RFC 3339 with milliseconds, as in Envoy's dumps.
 fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-}
-
-/// Days since 1970-01-01 as year, month, day of the Gregorian calendar.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468; // since 0000-03-01
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153; // from March
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year_of_era + carry, month, day)
+    // A clock that far off is not worth more than a wrong time.
+    let at = Timestamp::try_from(time).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";

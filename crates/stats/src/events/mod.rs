@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 pub(crate) use self::ring::{Pointer, Ring, decode, numbers, slot_of};
 use self::ring::{Record, Text};
 use crate::segment::Segment;
@@ -167,26 +169,12 @@ impl fmt::Debug for EventLog {
 }
 
 /// A time in UTC as RFC 3339 has it, with six digits after the second; always 27 bytes. `unix_us`: microseconds since 1970, up to the
-/// year 9999.
+/// end of the year 9999.
 pub fn utc(unix_us: u64) -> String {
-    let unix_us = unix_us.min(END_OF_YEARS);
-    let (seconds, micros) = (unix_us / 1_000_000, unix_us % 1_000_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years begin in March here, so that leap days come last; 400 of them are 146,097 days.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let at = i64::try_from(unix_us).ok().and_then(|unix_us| Timestamp::from_microsecond(unix_us).ok());
+    at.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
-/// The last microsecond of the year 9999.
-const END_OF_YEARS: u64 = 253_402_300_799_999_999;
 /// Copied at once, at most: half of a ring.
 const ADOPTED: usize = ring::ENTRIES / 2;
 
