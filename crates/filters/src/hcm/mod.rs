@@ -68,7 +68,7 @@ pub(crate) struct Manager {
     /// Those that only requests see whose route says so.
     disabled_filters: FilterSet,
     default_chain: Chain,
-    /// By [`ChainIndex`](proxy_http::filter::ChainIndex), without the default one.
+    /// By [`ChainIndex`], without the default one.
     upgrade_chains: Vec<Chain>,
     routes: SlotReader<RouteTable>,
     local_address: Option<IpAddr>,

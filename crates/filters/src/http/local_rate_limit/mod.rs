@@ -54,11 +54,13 @@ struct Filter {
     filter_chain: Rc<str>,
     clusters: Rc<ClusterMap>,
     /// Buckets of single connections.
-    connections: RefCell<HashMap<(ConnectionId, *const Limiter), OfConnection>>,
+    connections: RefCell<HashMap<(ConnectionId, *const settings::LocalRateLimit), OfConnection>>,
 }
 
 struct OfConnection {
     connection: Weak<ConnectionInfo>,
+    /// Held so that no others come to lie where these are found by.
+    _settings: Arc<settings::LocalRateLimit>,
     buckets: Arc<Buckets>,
 }
 
@@ -157,13 +159,14 @@ impl Filter {
 
     fn of_connection(&self, limiter: &Limiter, stream: &StreamInfo) -> Arc<Buckets> {
         let mut connections = self.connections.borrow_mut();
-        let key = (stream.connection.id, std::ptr::from_ref(limiter));
+        let key = (stream.connection.id, Arc::as_ptr(&limiter.settings));
         if !connections.contains_key(&key) && connections.len() == connections.capacity() {
             // Before the table grows, those go whose connections have ended.
             connections.retain(|_, kept| kept.connection.strong_count() > 0);
         }
         let kept = connections.entry(key).or_insert_with(|| OfConnection {
             connection: Rc::downgrade(&stream.connection),
+            _settings: Arc::clone(&limiter.settings),
             buckets: Arc::new(Buckets::new(&limiter.settings, clock::now())),
         });
         Arc::clone(&kept.buckets)
