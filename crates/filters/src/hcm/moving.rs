@@ -26,8 +26,9 @@ pub(super) struct MovedHttp {
     #[prost(uint64, optional, tag = "2")]
     left_ms: Option<u64>,
     /// It is no longer HTTP; only of a [`MovedKind::Upgraded`].
-    #[prost(message, optional, tag = "3")]
-    pub(super) upgrade: Option<MovedUpgrade>,
+    /// Boxed, because every connection's future has room for what may be told of it.
+    #[prost(message, optional, boxed, tag = "3")]
+    pub(super) upgrade: Option<Box<MovedUpgrade>>,
 }
 
 /// A stream that has become a tunnel.
@@ -71,7 +72,7 @@ impl MovedHttp {
     }
 
     pub(super) fn upgraded(requests: u32, left: Option<Duration>, upgrade: MovedUpgrade) -> MovedHttp {
-        MovedHttp { upgrade: Some(upgrade), ..MovedHttp::new(requests, left) }
+        MovedHttp { upgrade: Some(Box::new(upgrade)), ..MovedHttp::new(requests, left) }
     }
 
     /// What the connection's own manager says of itself, and the descriptors beside it; `None` if another process has

@@ -478,3 +478,20 @@ fn parse(
     let headers = if manager.needs.record { header_bytes(&data[..length]) } else { 0 };
     Ok(Some((Start::Head(Box::new(head), HeadSize { whole: length as u64, headers }), length)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of_future(serve);
+        assert!(size <= 384, "{size}");
+        // The manager's own future has room for it as well.
+        assert!(size_of::<MovedHttp>() <= 32, "{}", size_of::<MovedHttp>());
+    }
+}
