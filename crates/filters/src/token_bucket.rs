@@ -46,7 +46,7 @@ impl TokenBucket {
 
     /// How many tokens there are, and in how many whole seconds, rounded up, there is one; 0 if there is.
     pub fn left(&self, now: Instant) -> (u64, u64) {
-        let missing = self.full_at.load(Relaxed).saturating_sub(self.since_start(now));
+        let missing = self.full_at.load(Relaxed).saturating_sub(now.nanoseconds_since(self.start));
         let left = self.whole.saturating_sub(missing) / self.token;
         let wait = if left > 0 { 0 } else { (missing + self.token).saturating_sub(self.whole) };
         (left, wait.div_ceil(1_000_000_000))
@@ -64,7 +64,7 @@ impl TokenBucket {
 
     /// Takes so many tokens if there are as many, and none otherwise. As in Envoy, there are never none to take: 0 is refused.
     pub fn take_many(&self, count: u64, now: Instant) -> bool {
-        let now = self.since_start(now);
+        let now = now.nanoseconds_since(self.start);
         let price = self.token.saturating_mul(count);
         let taken = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
             let full_at = full_at.max(now).saturating_add(price);
@@ -78,10 +78,6 @@ impl TokenBucket {
         let price = self.token.saturating_mul(count);
         let put_back = |full_at: u64| Some(full_at.saturating_sub(price));
         self.full_at.fetch_update(Relaxed, Relaxed, put_back).unwrap_or_default();
-    }
-
-    fn since_start(&self, now: Instant) -> u64 {
-        nanoseconds(now.saturating_duration_since(self.start))
     }
 }
 

@@ -54,22 +54,7 @@ impl Drop for Logged {
             return;
         }
         let Some(record) = &self.info.record else { return };
-        let now = clock::now();
-        record.end.set_once(record.start, now);
-        self.logs.log(&FormatContext {
-            connection: &self.info,
-            record,
-            stream: None,
-            request: None,
-            response: None,
-            response_status: 0,
-            trailers: None,
-            local_reply_body: b"",
-            filter_chain: &self.filter_chain,
-            log_type: LogType::NotSet,
-            now,
-            wall: clock::system_now(),
-            random: fastrand::u128(..),
-        });
+        record.end.set_once(record.start, clock::now());
+        self.logs.log(&FormatContext::of_connection(&self.info, record, &self.filter_chain, LogType::NotSet));
     }
 }

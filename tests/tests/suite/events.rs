@@ -179,6 +179,8 @@ fn events_are_followed_until_the_instance_ends_and_recorded() {
 
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.exit().code(), Some(0));
+    let last = std::iter::from_fn(|| Some(told(&serde_json::from_str(&lines.next()?.unwrap()).unwrap())));
+    assert_eq!(last.last().unwrap().2, "end");
     let output = follower.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("has ended"), "{output:?}");

@@ -78,19 +78,9 @@ impl<'a> FormatContext<'a> {
     /// What is to be told of `stream` now, but for its messages.
     pub fn of_stream(stream: &'a StreamInfo, filter_chain: &'a str, log_type: LogType) -> FormatContext<'a> {
         FormatContext {
-            connection: &stream.connection,
-            record: &stream.record,
             stream: Some(stream),
-            request: None,
-            response: None,
             response_status: stream.record.status.get(),
-            trailers: None,
-            local_reply_body: b"",
-            filter_chain,
-            log_type,
-            now: clock::now(),
-            wall: clock::system_now(),
-            random: fastrand::u128(..),
+            ..FormatContext::of_connection(&stream.connection, &stream.record, filter_chain, log_type)
         }
     }
 }

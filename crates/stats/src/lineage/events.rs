@@ -18,8 +18,9 @@ pub struct EventWatch {
     path: LineagePath,
     /// Device and number of the control file: with another one, generations begin anew.
     control: Option<(u64, u64)>,
-    /// By generation of the segment: number of its file, and events ever written to it.
-    rings: HashMap<u64, (u64, u64)>,
+    /// By generation of the segment: its file, and how many events were read of it. Kept open, because who ends in good order
+    /// writes down that it does and then takes the file away.
+    rings: HashMap<u64, (Reader, u64)>,
     /// By generation of events, the highest number that was told.
     told: HashMap<u64, u64>,
 }
@@ -34,22 +35,48 @@ impl EventWatch {
     /// trusted.
     ///
     /// # Errors
-    /// There is no such lineage. A ring that cannot be read has no events.
+    /// There is no such lineage, or not any more; what happened last in one comes before that. A ring that cannot be read has no
+    /// events.
     pub fn look(&mut self) -> Result<Vec<Event>, ReadError> {
-        let file = open(&self.path.control())?;
-        let snapshot = Snapshot::read(&file)?;
-        let metadata = file.metadata()?;
-        let control = Some((metadata.dev(), metadata.ino()));
-        if self.control != control || self.told.len() > MOST_GENERATIONS {
+        let (control, snapshot) = match self.read_control() {
+            Ok(read) => read,
+            Err(error) => {
+                let last = self.read_rings();
+                self.rings.clear();
+                return if last.is_empty() { Err(error) } else { Ok(last) };
+            }
+        };
+        if self.control != Some(control) || self.told.len() > MOST_GENERATIONS {
+            let control = Some(control);
             *self = EventWatch { control, ..EventWatch::new(self.path.clone()) };
         }
-        self.rings.retain(|generation, _| snapshot.generations.contains(generation));
-        let mut found = Vec::new();
         for generation in &snapshot.generations {
-            match self.look_at(*generation) {
-                Ok(events) => found.extend(events),
-                // It was folded just now: who did that has its events. Or it says nothing that makes sense.
-                Err(_) => drop(self.rings.remove(generation)),
+            if !self.rings.contains_key(generation)
+                && let Ok(file) = open(&self.path.segment(*generation))
+                && let Ok(reader) = Reader::from_file(file)
+            {
+                self.rings.insert(*generation, (reader, 0));
+            }
+        }
+        let found = self.read_rings();
+        self.rings.retain(|generation, _| snapshot.generations.contains(generation));
+        Ok(found)
+    }
+
+    fn read_control(&self) -> Result<((u64, u64), Snapshot), ReadError> {
+        let file = open(&self.path.control())?;
+        let metadata = file.metadata()?;
+        Ok(((metadata.dev(), metadata.ino()), Snapshot::read(&file)?))
+    }
+
+    /// What is new in the rings.
+    fn read_rings(&mut self) -> Vec<Event> {
+        let mut found = Vec::new();
+        for (reader, seen) in self.rings.values_mut() {
+            // Without sense, or damaged: it says nothing.
+            if let Ok((events, written)) = reader.events_since(*seen) {
+                found.extend(events);
+                *seen = written;
             }
         }
         found.sort_unstable_by_key(Event::id);
@@ -58,16 +85,7 @@ impl EventWatch {
         // In this order the last is the highest.
         self.told.extend(found.iter().map(Event::id));
         found.sort_unstable_by_key(Event::order);
-        Ok(found)
-    }
-
-    fn look_at(&mut self, generation: u64) -> Result<Vec<Event>, ReadError> {
-        let reader = Reader::from_file(open(&self.path.segment(generation))?)?;
-        let number = reader.file().metadata()?.ino();
-        let known = self.rings.get(&generation).filter(|(known, _)| *known == number);
-        let (events, written) = reader.events_since(known.map_or(0, |(_, seen)| *seen))?;
-        self.rings.insert(generation, (number, written));
-        Ok(events)
+        found
     }
 }
 

@@ -228,6 +228,23 @@ fn of_several_the_one_that_the_client_likes_best_compresses() {
 }
 
 #[test]
+fn of_those_that_the_client_likes_equally_the_one_to_choose_first_compresses() {
+    let backend = backend();
+    let bootstrap = compressing(&backend, &format!("choose_first: true, {BROTLI}")).http_filter(
+        "gzip",
+        "compressor.v3.Compressor",
+        &format!("{{{GZIP}}}"),
+    );
+    let proxy = Proxy::start(&bootstrap);
+    for (accepted, expected) in
+        [("gzip, br", "br"), ("br, gzip", "br"), ("identity, gzip, br", "br"), ("gzip, br;q=0.9", "gzip")]
+    {
+        let response = proxy.get_with("/", &format!("accept-encoding: {accepted}\r\n"));
+        assert_eq!(coding(&response), Some(expected), "{accepted}");
+    }
+}
+
+#[test]
 fn routes_may_do_without() {
     let backend = backend();
     let kind = "'@type': type.googleapis.com/envoy.extensions.filters.http.compressor.v3.CompressorPerRoute";

@@ -13,9 +13,17 @@ pub(super) enum Choice {
     Nothing,
 }
 
-/// Chooses among `offered`, in the order of the chain; `first_of_equals`: by that order where the client likes several
-/// equally, and not by its own.
-pub(super) fn choose(accepted: &[u8], offered: &[&'static str], first_of_equals: bool) -> Choice {
+/// What a compressor makes.
+#[derive(Clone, Copy)]
+pub(super) struct Offer {
+    pub(super) coding: &'static str,
+    /// It wins where the client likes another one as much (`choose_first`).
+    pub(super) first_of_equals: bool,
+}
+
+/// Chooses among `offered`, in the order of the chain. Of several that the client likes equally, the last of its list that is
+/// `first_of_equals` is taken, or else the first of its list.
+pub(super) fn choose(accepted: &[u8], offered: &[Offer]) -> Choice {
     let mut refused: Vec<&[u8]> = Vec::new();
     let mut wanted: Vec<(&[u8], f32)> = Vec::new();
     for part in accepted.split(|byte| *byte == b',') {
@@ -30,23 +38,17 @@ pub(super) fn choose(accepted: &[u8], offered: &[&'static str], first_of_equals:
             refused.push(coding);
         }
     }
-    let offered: Vec<&'static str> = offered
-        .iter()
-        .copied()
-        .filter(|coding| !refused.iter().any(|refused| refused.eq_ignore_ascii_case(coding.as_bytes())))
-        .collect();
+    let is = |offer: &Offer, coding: &[u8]| coding.eq_ignore_ascii_case(offer.coding.as_bytes());
+    let offered: Vec<Offer> =
+        offered.iter().copied().filter(|offer| !refused.iter().any(|coding| is(offer, coding))).collect();
     let Some(first) = offered.first() else { return Choice::Nothing };
     let mut best: Option<(&[u8], f32)> = None;
-    let place =
-        |coding: &[u8]| offered.iter().position(|known| coding.eq_ignore_ascii_case(known.as_bytes()));
+    let offer_of = |coding: &[u8]| offered.iter().find(|offer| is(offer, coding));
     for (coding, quality) in wanted {
-        let known = place(coding).is_some() || coding.eq_ignore_ascii_case(b"identity") || coding == b"*";
-        let better = best.is_none_or(|(other, least)| {
-            let sooner = first_of_equals
-                && quality == least
-                && place(coding) < place(other)
-                && place(coding).is_some();
-            quality > least || sooner
+        let offer = offer_of(coding);
+        let known = offer.is_some() || coding.eq_ignore_ascii_case(b"identity") || coding == b"*";
+        let better = best.is_none_or(|(_, least)| {
+            quality > least || quality == least && offer.is_some_and(|offer| offer.first_of_equals)
         });
         if known && quality > 0.0 && better {
             best = Some((coding, quality));
@@ -54,8 +56,8 @@ pub(super) fn choose(accepted: &[u8], offered: &[&'static str], first_of_equals:
     }
     match best {
         None => Choice::Nothing,
-        Some((b"*", _)) => Choice::Any(first),
-        Some((coding, _)) => place(coding).map_or(Choice::Identity, |at| Choice::Coding(offered[at])),
+        Some((b"*", _)) => Choice::Any(first.coding),
+        Some((coding, _)) => offer_of(coding).map_or(Choice::Identity, |offer| Choice::Coding(offer.coding)),
     }
 }
 
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn clients_get_what_they_like_best() {
-        let choose = |accepted: &str| choose(accepted.as_bytes(), &["gzip", "br"], false);
+        let choose = |accepted: &str| choose(accepted.as_bytes(), &offers([("gzip", false), ("br", false)]));
         assert_eq!(choose("gzip"), Choice::Coding("gzip"));
         assert_eq!(choose("br, gzip"), Choice::Coding("br"));
         assert_eq!(choose("br;q=0.5, gzip ; q=0.7"), Choice::Coding("gzip"));
@@ -93,9 +95,24 @@ mod tests {
         assert_eq!(choose("gzip;q=many"), Choice::Nothing);
     }
 
+    // As Envoy 1.40 answered.
     #[test]
-    fn of_equals_the_first_in_the_chain_may_win() {
-        assert_eq!(choose(b"br, gzip", &["gzip", "br"], true), Choice::Coding("gzip"));
-        assert_eq!(choose(b"br, gzip;q=0.9", &["gzip", "br"], true), Choice::Coding("br"));
+    fn of_equals_one_that_is_to_be_first_wins() {
+        let choose = |first: [bool; 2], accepted: &str| {
+            choose(accepted.as_bytes(), &offers([("br", first[0]), ("gzip", first[1])]))
+        };
+        let (br, gzip) = (Choice::Coding("br"), Choice::Coding("gzip"));
+        assert_eq!(choose([true, false], "gzip, br, zstd"), br);
+        assert_eq!(choose([true, false], "br, gzip"), br);
+        assert_eq!(choose([false, true], "br, gzip"), gzip);
+        assert_eq!(choose([true, true], "br, gzip"), gzip);
+        assert_eq!(choose([true, true], "gzip, br"), br);
+        assert_eq!(choose([true, false], "identity, gzip, br"), br);
+        assert_eq!(choose([false, true], "*, gzip, br"), gzip);
+        assert_eq!(choose([true, false], "gzip, br;q=0.9"), gzip);
+    }
+
+    fn offers<const N: usize>(of: [(&'static str, bool); N]) -> [Offer; N] {
+        of.map(|(coding, first_of_equals)| Offer { coding, first_of_equals })
     }
 }

@@ -11,7 +11,7 @@ use proxy_net::buffer::Chunk;
 use proxy_stats::{Counter, stats_block};
 
 use super::super::{FilterContext, FilterWorker, HttpFilterPlan};
-use super::choice::{Choice, choose};
+use super::choice::{Choice, Offer, choose};
 use super::encoder::{Encoder, coding, stat_name};
 use super::has_token;
 
@@ -130,9 +130,12 @@ impl Compressor {
             .filter(|(index, settings)| {
                 !disabled.contains(*index) && is_type_wanted(&settings.response, headers)
             })
-            .map(|(_, settings)| coding(&settings.library))
+            .map(|(_, settings)| Offer {
+                coding: coding(&settings.library),
+                first_of_equals: settings.choose_first,
+            })
             .collect();
-        let choice = choose(accepted, &offered, self.settings.choose_first);
+        let choice = choose(accepted, &offered);
         state.set(CHOICE, Rc::new(choice));
         choice
     }
