@@ -1,5 +1,5 @@
-//! What is told of a connection that goes on in another process, as protobuf. All times are relative or on the wall clock,
-//! since two processes have no other clock in common.
+//! What is told of a connection that goes on in another process, as protobuf. Times are told as how far they were from one
+//! moment, that of the telling, or on the wall clock.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -39,6 +39,9 @@ pub struct MovedConnection {
     /// What that filter needs to go on.
     #[prost(bytes = "vec", tag = "9")]
     pub filter: Vec<u8>,
+    /// When all this was told, as [`Instant::shared`]; older processes do not say.
+    #[prost(fixed64, optional, tag = "10")]
+    told_at: Option<u64>,
 }
 
 /// What kind of terminal filter a connection belongs to.
@@ -79,6 +82,8 @@ pub struct Moved {
     pub state: Vec<u8>,
     /// What it sent beside the stream.
     pub descriptors: Vec<OwnedFd>,
+    /// When it told: what its times are relative to.
+    pub told_at: Instant,
 }
 
 impl MovedConnection {
@@ -101,7 +106,17 @@ impl MovedConnection {
             prefix: prefix.data().to_vec(),
             kind: kind.into(),
             filter,
+            told_at: Some(now.shared()),
         }
+    }
+
+    /// When this was told; `now`, where that is not known or cannot be.
+    fn moment_of_telling(&self, now: Instant) -> Instant {
+        let told_at = self.told_at.map(Instant::from_shared);
+        // Containers can have a monotonic clock of their own (time namespaces).
+        let plausible =
+            |at: &Instant| now.checked_duration_since(*at).is_some_and(|transit| transit <= LONGEST_TRANSIT);
+        told_at.filter(plausible).unwrap_or(now)
     }
 
     /// What is known of the connection, under a number of this process. `None` when the message makes no sense.
@@ -109,7 +124,7 @@ impl MovedConnection {
         let address = |address: &Option<MovedAddress>| address.as_ref()?.address();
         let age = Duration::from_micros(self.age_us);
         let started_at: SystemTime = UNIX_EPOCH.checked_add(Duration::from_micros(self.started_at_us))?;
-        let started = now - age;
+        let started = self.moment_of_telling(now) - age;
         let (local, remote) = (address(&self.local)?, address(&self.remote)?);
         let mut info = ConnectionInfo::accepted(id, listener, local, remote, started, started_at);
         info.direct_remote = address(&self.direct_remote)?;
@@ -117,10 +132,14 @@ impl MovedConnection {
     }
 
     /// The bytes that come before anything read from the stream, and what is for the filter.
-    pub fn into_parts(self, descriptors: Vec<OwnedFd>) -> (ReadBuffer, Moved) {
-        (ReadBuffer::from_slice(&self.prefix), Moved { state: self.filter, descriptors })
+    pub fn into_parts(self, descriptors: Vec<OwnedFd>, now: Instant) -> (ReadBuffer, Moved) {
+        let told_at = self.moment_of_telling(now);
+        (ReadBuffer::from_slice(&self.prefix), Moved { state: self.filter, descriptors, told_at })
     }
 }
+
+/// Longer than a connection waits for its turn and for the answers of the other process.
+const LONGEST_TRANSIT: Duration = Duration::from_secs(60);
 
 impl MovedAddress {
     fn of(address: &Address) -> MovedAddress {
@@ -179,10 +198,25 @@ mod tests {
             let told = received.info(ConnectionId(9), Rc::from("web"), later).unwrap();
             assert_eq!((&told.local, &told.remote, &told.direct_remote), (&info.local, &remote, &remote));
             assert_eq!((told.id, told.started_at), (ConnectionId(9), started_at));
-            assert_eq!(later - told.started, Duration::from_secs(5));
+            assert_eq!(told.started, started);
             assert_eq!(received.kind(), MovedKind::Http);
-            let (prefix, moved) = received.into_parts(Vec::new());
+            let (prefix, moved) = received.into_parts(Vec::new(), later);
             assert_eq!((prefix.data(), &*moved.state), (&b"GET / HT"[..], &b"state"[..]));
+            assert_eq!(moved.told_at, now);
+        }
+    }
+
+    #[test]
+    fn where_the_moment_of_the_telling_cannot_be_right_it_is_now() {
+        let now = Instant::now();
+        let moved = |told_at| MovedConnection { told_at, ..MovedConnection::default() };
+        let minute = Duration::from_secs(60);
+        assert_eq!(moved(Some((now - minute).shared())).moment_of_telling(now), now - minute);
+        let too_long_ago = now - minute - Duration::from_nanos(1);
+        for wrong in
+            [None, Some(0), Some(u64::MAX), Some((now + minute).shared()), Some(too_long_ago.shared())]
+        {
+            assert_eq!(moved(wrong).moment_of_telling(now), now, "{wrong:?}");
         }
     }
 

@@ -7,7 +7,9 @@ use std::ops::{Add, AddAssign, Sub};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// A moment of the monotonic clock, in nanoseconds, for differences and deadlines within this process. Arithmetic saturates: what lies
+use nix::time::{ClockId, clock_gettime};
+
+/// A moment of the monotonic clock, in nanoseconds, for differences and deadlines. Arithmetic saturates: what lies
 /// before or after some hundred years is the first or the last moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
@@ -32,23 +34,34 @@ impl Instant {
     pub fn nanoseconds_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// What another process of this machine calls the same moment by, in nanoseconds.
+    pub fn shared(self) -> u64 {
+        self.0
+    }
+
+    /// The moment that another process of this machine told as [`shared`](Self::shared).
+    pub fn from_shared(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
 }
 
 impl From<std::time::Instant> for Instant {
     fn from(at: std::time::Instant) -> Self {
-        match at.checked_duration_since(*FIRST) {
-            Some(since) => Self(FIRST_NANOSECONDS.saturating_add(nanoseconds(since))),
-            None => Self(FIRST_NANOSECONDS.saturating_sub(nanoseconds(*FIRST - at))),
+        let (first, first_nanoseconds) = *FIRST;
+        match at.checked_duration_since(first) {
+            Some(since) => Self(first_nanoseconds.saturating_add(nanoseconds(since))),
+            None => Self(first_nanoseconds.saturating_sub(nanoseconds(first - at))),
         }
     }
 }
 
 impl From<Instant> for std::time::Instant {
     fn from(at: Instant) -> Self {
-        let first = *FIRST;
-        match at.0.checked_sub(FIRST_NANOSECONDS) {
+        let (first, first_nanoseconds) = *FIRST;
+        match at.0.checked_sub(first_nanoseconds) {
             Some(since) => first + Duration::from_nanos(since),
-            None => first.checked_sub(Duration::from_nanos(FIRST_NANOSECONDS - at.0)).unwrap_or(first),
+            None => first.checked_sub(Duration::from_nanos(first_nanoseconds - at.0)).unwrap_or(first),
         }
     }
 }
@@ -93,11 +106,27 @@ fn nanoseconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
-/// The standard library's instants tell differences only: this is the one that all are told from.
-static FIRST: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+/// The standard library's instants tell differences only: this is the one that all are told from, and its number.
+static FIRST: LazyLock<(std::time::Instant, u64)> = LazyLock::new(|| {
+    let look = || {
+        let before = system_nanoseconds();
+        let at = std::time::Instant::now();
+        (system_nanoseconds().saturating_sub(before), at, before)
+    };
+    // The one that was interrupted least.
+    let looks = [look(), look(), look(), look()];
+    let (_, at, nanoseconds) = looks.into_iter().min_by_key(|(took, ..)| *took).unwrap_or_else(look);
+    (at, SYSTEM_START.saturating_add(nanoseconds))
+});
 
-/// In the middle, because connections of another process began before this one did.
-const FIRST_NANOSECONDS: u64 = 1 << 62;
+/// Since the machine started, in all its processes.
+fn system_nanoseconds() -> u64 {
+    // Linux has this clock always.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| nanoseconds(time.into()))
+}
+
+/// In the middle, so that a moment before the machine started has a number too.
+const SYSTEM_START: u64 = 1 << 62;
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +150,18 @@ mod tests {
         let age = Duration::from_secs(50 * 365 * 86400);
         let now = Instant::now();
         assert_eq!(now - (now - age), age);
+    }
+
+    #[test]
+    fn a_moment_has_the_same_number_in_all_processes() {
+        let before = system_nanoseconds();
+        let now = Instant::now();
+        let after = system_nanoseconds();
+        let told = now.shared() - SYSTEM_START;
+        // Both clocks are looked at one after the other once.
+        let apart = 100_000;
+        assert!((before.saturating_sub(apart)..=after + apart).contains(&told), "{before} {told} {after}");
+        assert_eq!(Instant::from_shared(now.shared()), now);
     }
 
     #[test]

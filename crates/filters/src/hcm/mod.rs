@@ -184,9 +184,9 @@ impl NetworkFilter for HttpConnectionManager {
                 None => ConnectionGuard::new(stats, opened),
             };
             let moved = match moved {
-                Some((moved, descriptors)) if moved.upgrade.is_some() => {
+                Some((moved, beside)) if moved.upgrade.is_some() => {
                     guard.set_still_http1();
-                    return Box::pin(h1::resume(manager, connection, guard, moved, descriptors)).await;
+                    return Box::pin(h1::resume(manager, connection, guard, moved, *beside)).await;
                 }
                 Some((moved, _)) if moved.requests > 0 => {
                     guard.set_still_http1();

@@ -1,6 +1,6 @@
 //! A connection of HTTP/1 on its way to another process: between two requests or before the first, or as a tunnel.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use prost::Message;
@@ -10,7 +10,7 @@ use proxy_http::h1::head::{HeadLimits, RequestRules, parse_request, parse_respon
 use proxy_http::h1::write::{HeadStyle, write_request_head, write_response_head};
 use proxy_http::{StreamInfo, StreamTimer};
 use proxy_net::buffer::ReadBuffer;
-use proxy_net::{Connection, ConnectionInfo, Io, MovedConnection, MovedKind, Receipt};
+use proxy_net::{Connection, ConnectionInfo, Io, Moved, MovedConnection, MovedKind, Receipt};
 use proxy_runtime::{Instant, clock};
 
 use super::Manager;
@@ -75,11 +75,15 @@ impl MovedHttp {
         MovedHttp { upgrade: Some(Box::new(upgrade)), ..MovedHttp::new(requests, left) }
     }
 
-    /// What the connection's own manager says of itself, and the descriptors beside it; `None` if another process has
-    /// not told of it.
-    pub(super) fn of(connection: &mut Connection) -> Option<(MovedHttp, Vec<OwnedFd>)> {
-        let moved = connection.moved.take()?;
-        Some((MovedHttp::decode(&*moved.state).ok()?, moved.descriptors))
+    /// What the connection's own manager says of itself, and what came beside it; `None` if another process has not told
+    /// of it.
+    pub(super) fn of(connection: &mut Connection) -> Option<(MovedHttp, Box<Moved>)> {
+        let mut moved = connection.moved.take()?;
+        let mut state = MovedHttp::decode(&*std::mem::take(&mut moved.state)).ok()?;
+        // Its time goes on between the processes.
+        let transit = milliseconds(clock::now().saturating_duration_since(moved.told_at));
+        state.left_ms = state.left_ms.map(|left| left.saturating_sub(transit));
+        Some((state, moved))
     }
 
     /// Until `max_connection_duration`.
@@ -129,21 +133,20 @@ impl MovedUpgrade {
         }
     }
 
-    /// When its request came.
-    pub(super) fn start(&self) -> Instant {
-        clock::now() - Duration::from_micros(self.age_us)
+    /// When its request came. This was told at `told_at`.
+    pub(super) fn start(&self, told_at: Instant) -> Instant {
+        told_at - Duration::from_micros(self.age_us)
     }
 
-    /// Makes a new stream what it was in the other process.
-    pub(super) fn restore(&self, manager: &Manager, stream: &StreamInfo) {
-        let now = clock::now();
+    /// Makes a new stream what it was in the other process at `told_at`.
+    pub(super) fn restore(&self, manager: &Manager, stream: &StreamInfo, told_at: Instant) {
         stream.open_tunnel();
         let own = manager.settings.upgrades.iter().find(|upgrade| *upgrade.kind == *self.chain_of);
         manager
             .set_filter_chain(stream, own.map_or(ChainIndex::default(), |upgrade| ChainIndex(upgrade.chain)));
-        stream.set_timeout(StreamTimer::Idle, self.idle_ms.map(Duration::from_millis), now);
+        stream.set_timeout(StreamTimer::Idle, self.idle_ms.map(Duration::from_millis), clock::now());
         let left = self.duration_left_ms.map(Duration::from_millis);
-        stream.set_timeout(StreamTimer::Duration, left, now);
+        stream.set_timeout(StreamTimer::Duration, left, told_at);
         let record = &stream.record;
         record.status.set(u16::try_from(self.status).unwrap_or_default());
         record.received.set_all(self.received);

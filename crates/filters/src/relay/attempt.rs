@@ -7,7 +7,7 @@ use proxy_http::Version;
 use proxy_net::{AttemptGuard, Io, Moment, StreamRecord, Transfer, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::{Instant, clock};
 
-/// An attempt that serves its stream. Moments are told as how long ago they were, in nanoseconds.
+/// An attempt that serves its stream. Moments are told as how long before the telling they were, in nanoseconds.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct MovedAttempt {
     #[prost(uint64, tag = "1")]
@@ -76,9 +76,13 @@ impl MovedAttempt {
     }
 
     /// Goes on with it as an attempt of `record`.
-    fn restore(&self, record: &StreamRecord, host: Rc<dyn UpstreamHost>) -> Rc<UpstreamAttempt> {
-        let now = clock::now();
-        let past = |age: u64| now - Duration::from_nanos(age);
+    fn restore(
+        &self,
+        record: &StreamRecord,
+        host: Rc<dyn UpstreamHost>,
+        told_at: Instant,
+    ) -> Rc<UpstreamAttempt> {
+        let past = |age: u64| told_at - Duration::from_nanos(age);
         let attempt = record.begin_attempt(host, past(self.start));
         let restore = |moment: &Moment, age: Option<u64>| {
             if let Some(age) = age {
@@ -113,16 +117,17 @@ impl MovedTransfer {
     }
 }
 
-/// The attempt at `host` that another process made for the stream of `record`, over what is `io` now. What that process
-/// has not told of it is taken from the record.
+/// The attempt at `host` that another process made for the stream of `record` and told of at `told_at`, over what is `io`
+/// now. What that process has not told of it is taken from the record.
 pub(crate) fn resumed(
     told: Option<MovedAttempt>,
+    told_at: Instant,
     record: &StreamRecord,
     host: Rc<dyn UpstreamHost>,
     io: &Io,
 ) -> AttemptGuard {
     let attempt = match told {
-        Some(told) => told.restore(record, host),
+        Some(told) => told.restore(record, host, told_at),
         None => {
             let attempt = record.begin_attempt(host, record.start);
             attempt.sent.set_all(record.received.body.get());

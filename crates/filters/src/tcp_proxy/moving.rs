@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use proxy_net::buffer::ReadBuffer;
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Handover, Moved, MovedConnection, MovedKind};
-use proxy_runtime::{Instant, clock};
+use proxy_runtime::clock;
 use proxy_upstream::tcp::TcpGuard;
 use proxy_upstream::{ClusterMap, WorkerHost};
 
@@ -70,13 +70,13 @@ impl TcpProxy {
         let broken = || CloseReason::Local("a connection of another process cannot go on");
         let mut state = MovedRelay::decode(&*moved.state).map_err(|_| broken())?;
         let host = self.find_host(&state).ok_or_else(broken)?;
-        let ends: Option<Instant> = state.left().map(|left| clock::now() + left);
+        let ends = state.left().map(|left| moved.told_at + left);
         let attempt = state.attempt.take();
         let (upstream, flow) = state.resume(moved.descriptors).ok_or_else(broken)?;
         let guard = TcpGuard::resumed(&host, connection.info.started);
         let told = connection.info.record.clone().map(|record| {
             record.set_cluster(Arc::clone(&host.cluster.settings));
-            let attempt = attempt::resumed(attempt, &record, Rc::clone(&host) as _, &upstream);
+            let attempt = attempt::resumed(attempt, moved.told_at, &record, Rc::clone(&host) as _, &upstream);
             attempt.note(|attempt, _| guard.facts().name(attempt));
             Box::new(Told { record, attempt })
         });

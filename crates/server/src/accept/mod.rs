@@ -383,7 +383,7 @@ pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
     listener.keep_record(&mut info);
     let mut descriptors = descriptors.into_iter();
     let Some(io) = descriptors.next().and_then(|stream| Io::from_descriptor(stream).ok()) else { return };
-    let (prefix, moved) = moved.into_parts(descriptors.collect());
+    let (prefix, moved) = moved.into_parts(descriptors.collect(), clock::now());
     let Some(chain) = listener.chain_for(&info) else { return };
     info.metadata = chain.metadata.clone();
     let connection = Connection { io, prefix, info: Rc::new(info), moved: Some(Box::new(moved)) };

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,7 +20,7 @@ use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{Scheme, StreamInfo, Version};
 use proxy_net::buffer::{ReadBuffer, SMALL};
-use proxy_net::{AttemptGuard, CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Receipt};
+use proxy_net::{AttemptGuard, CloseReason, Connection, ConnectionInfo, Io, Limit, Mobility, Moved, Receipt};
 use proxy_runtime::{DrainGuard, Instant, boxed, clock};
 use proxy_stats::GaugeShare;
 
@@ -135,7 +134,7 @@ pub(super) async fn resume(
     connection: Connection,
     guard: ConnectionGuard,
     moved: MovedHttp,
-    descriptors: Vec<OwnedFd>,
+    beside: Moved,
 ) -> Result<(), CloseReason> {
     let broken = || CloseReason::Local("a connection of another process cannot go on");
     let downstream = Downstream::new(manager, connection, guard, &moved);
@@ -143,14 +142,15 @@ pub(super) async fn resume(
     let mut relay = upgrade.relay.take().ok_or_else(broken)?;
     let host = manager.default_chain.router.find_host(&relay.cluster, &relay.host).ok_or_else(broken)?;
     let attempt = relay.attempt.take();
+    let Moved { descriptors, told_at, .. } = beside;
     let (io, flow) = relay.resume(descriptors).ok_or_else(broken)?;
     let (info, deadlines) = (Rc::clone(&downstream.info), Rc::clone(&downstream.deadlines));
-    let stream = StreamInfo::new(info, Version::Http11, upgrade.start(), deadlines, manager.needs);
+    let stream = StreamInfo::new(info, Version::Http11, upgrade.start(told_at), deadlines, manager.needs);
     let stream = Rc::new(stream);
     stream.set_cluster(Arc::clone(&host.cluster.settings));
-    upgrade.restore(manager, &stream);
+    upgrade.restore(manager, &stream, told_at);
     let attempt = match stream.needs().record {
-        true => attempt::resumed(attempt, &stream.record, Rc::clone(&host) as _, &io),
+        true => attempt::resumed(attempt, told_at, &stream.record, Rc::clone(&host) as _, &io),
         false => AttemptGuard::default(),
     };
     let keeper = proxy_upstream::h1::tunnel::resumed(&host, downstream.info.started, attempt);
