@@ -14,7 +14,7 @@ use proxy_net::{Connection, ConnectionInfo, Io, Moved, MovedConnection, MovedKin
 use proxy_runtime::{Instant, clock};
 
 use super::Manager;
-use crate::relay::moving::MovedRelay;
+use crate::relay::moving::{MOST_BYTES, MovedRelay};
 
 /// What the connection manager of another process tells of a connection.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -149,8 +149,8 @@ impl MovedUpgrade {
         stream.set_timeout(StreamTimer::Duration, left, told_at);
         let record = &stream.record;
         record.status.set(u16::try_from(self.status).unwrap_or_default());
-        record.received.set_all(self.received);
-        record.sent.set_all(self.sent);
+        record.received.set_all(self.received.min(MOST_BYTES));
+        record.sent.set_all(self.sent.min(MOST_BYTES));
         record.set_details("via_upstream");
         let limits = HeadLimits { bytes: MAX_HEAD, lines: 1000 };
         if let Ok(Some((head, _))) = parse_request(&self.request, &RequestRules::plain(limits)) {

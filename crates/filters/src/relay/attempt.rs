@@ -7,6 +7,8 @@ use proxy_http::Version;
 use proxy_net::{AttemptGuard, Io, Moment, StreamRecord, Transfer, UpstreamAttempt, UpstreamHost};
 use proxy_runtime::{Instant, clock};
 
+use super::moving::MOST_BYTES;
+
 /// An attempt that serves its stream. Moments are told as how long before the telling they were, in nanoseconds.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct MovedAttempt {
@@ -111,9 +113,9 @@ impl MovedTransfer {
     }
 
     fn restore(self, transfer: &Transfer) {
-        transfer.headers.set(self.headers);
-        transfer.body.set(self.body);
-        transfer.wire.set(self.wire);
+        transfer.headers.set(self.headers.min(MOST_BYTES));
+        transfer.body.set(self.body.min(MOST_BYTES));
+        transfer.wire.set(self.wire.min(MOST_BYTES));
     }
 }
 

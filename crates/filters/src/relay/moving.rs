@@ -81,6 +81,9 @@ impl MovedRelay {
     }
 }
 
+/// More has never gone over a connection (an exbibyte), so that what comes can be added without a look.
+pub(crate) const MOST_BYTES: u64 = 1 << 60;
+
 impl Direction {
     /// What another process needs to know of it.
     fn told(&self) -> MovedDirection {
@@ -106,6 +109,9 @@ impl Direction {
             0 => None,
             filled => Some(Pipe::from_ends(descriptors.next()?, descriptors.next()?, filled)),
         };
+        if told.read.max(told.written) > MOST_BYTES {
+            return None;
+        }
         let counts = Counts { read: told.read, written: told.written, ..Counts::default() };
         Some(Direction::between(ReadBuffer::from_slice(&told.held), pipe, stage, counts))
     }
