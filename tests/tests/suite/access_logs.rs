@@ -235,7 +235,8 @@ fn connections_and_attempts_have_lines_of_their_own() {
     let connection = logs.text("connection", "%ACCESS_LOG_TYPE% %PROTOCOL% %BYTES_RECEIVED% %RESPONSE_CODE%");
     let attempt = logs.text(
         "attempt",
-        "%ACCESS_LOG_TYPE% %UPSTREAM_CLUSTER% %RESPONSE_CODE% %BYTES_RECEIVED% %BYTES_SENT% %RESP(content-length)%",
+        "%ACCESS_LOG_TYPE% %UPSTREAM_CLUSTER% %RESPONSE_CODE% %BYTES_RECEIVED% %BYTES_SENT% %RESP(content-length)% \
+        %UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     );
     let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
     let bootstrap = Bootstrap::http(backend.address())
@@ -248,7 +249,8 @@ fn connections_and_attempts_have_lines_of_their_own() {
     let mut client = proxy.connect();
     assert_eq!(client.ask(request).status(), 200);
     assert_eq!(client.ask(request).status(), 200);
-    assert_eq!(logs.lines("attempt", 2), ["UpstreamEnd backend 200 5 2 5"; 2]);
+    // Attempts are counted for the stream, and told in its line.
+    assert_eq!(logs.lines("attempt", 2), ["UpstreamEnd backend 200 5 2 5 0"; 2]);
     assert_eq!(logs.read("connection"), "");
     drop(client);
     assert_eq!(logs.lines("connection", 1), [format!("NotSet HTTP/1.1 {} 0", 2 * request.len())]);
