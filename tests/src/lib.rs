@@ -18,6 +18,7 @@
 
 mod backend;
 mod config;
+pub mod frames;
 mod generations;
 pub mod http2;
 mod lineage;

@@ -207,7 +207,8 @@ impl Router {
             let active = ActiveRequest::begin(stream, cluster, &host, forward.priority)?;
             let again = again.get_or_insert_with(|| Retry::of(request, reused));
             let tunnel = stream.tunnel() != Tunnelling::No;
-            let mut exchange = Exchange::new(link, request, guard, tunnel);
+            let metadata = stream.h2_metadata.as_ref();
+            let mut exchange = Exchange::new(link, request, metadata, guard, tunnel);
             let polled = poll_fn(|cx| {
                 let polled = exchange.poll_head(cx);
                 if let Some(interim) = exchange.take_interim() {

@@ -16,6 +16,7 @@ use proxy_net::{Address, ConnectionInfo, FilterState, StreamRecord};
 use proxy_runtime::{Deadlines, Instant};
 
 use crate::filter::{ChainIndex, FilterIndex, FilterSet};
+use crate::h2::StreamMetadata;
 use crate::headers::Headers;
 use crate::message::{Interim, Request, Version};
 use crate::route::RouteEntry;
@@ -55,6 +56,8 @@ pub type StreamDeadlines = Deadlines<8>;
 pub struct StreamInfo {
     pub connection: Rc<ConnectionInfo>,
     pub version: Version,
+    /// METADATA frames of the client's stream; `None` where they are not allowed.
+    pub h2_metadata: Option<StreamMetadata>,
     /// What happened on it so far.
     pub record: StreamRecord,
     deadlines: Rc<StreamDeadlines>,
@@ -126,6 +129,7 @@ impl StreamInfo {
         StreamInfo {
             connection,
             version,
+            h2_metadata: None,
             record,
             deadlines,
             idle_timeout: Cell::new(None),

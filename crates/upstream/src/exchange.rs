@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use proxy_config::settings::{Priority, UpstreamProtocol};
 use proxy_http::body::{Body, BodyError};
 use proxy_http::h1::head::{HeadError, ResponseHead};
+use proxy_http::h2::StreamMetadata;
 use proxy_http::tunnel::TunnelRequest;
 use proxy_http::{Headers, Interim, Request, Tunnel, Version};
 use proxy_net::AttemptGuard;
@@ -164,16 +165,27 @@ pub trait ResponseGuard {
 
 impl Exchange {
     /// Begins to send `request`, whose body is left [`Body::Empty`]. `attempt` hears how it goes.
-    /// With `tunnel` the host is asked for a stream of bytes both ways.
-    pub fn new(link: Link, request: &mut Request, attempt: AttemptGuard, tunnel: bool) -> Exchange {
+    /// `metadata`: that of the client's stream. With `tunnel` the host is asked for a stream of bytes both ways.
+    pub fn new(
+        link: Link,
+        request: &mut Request,
+        metadata: Option<&StreamMetadata>,
+        attempt: AttemptGuard,
+        tunnel: bool,
+    ) -> Exchange {
         let tunnel = tunnel.then(|| TunnelRequest::of(&request.method));
+        if let Some(metadata) = metadata
+            && !matches!(link.connection, LinkConnection::Http2(_))
+        {
+            metadata.forward_to(None);
+        }
         match link.connection {
             LinkConnection::Raw(client) => Exchange::Http1(h1::Exchange::raw(client, request, attempt)),
             LinkConnection::Http1(client) => {
                 Exchange::Http1(h1::Exchange::new(client, request, attempt, tunnel))
             }
             LinkConnection::Http2(client) => {
-                Exchange::Http2(h2::Exchange::new(&client, request, attempt, tunnel))
+                Exchange::Http2(h2::Exchange::new(&client, request, metadata, attempt, tunnel))
             }
         }
     }

@@ -115,7 +115,7 @@ impl Cluster {
         let reused = link.reused;
         let active = ActiveTunnel::begin(&host).ok_or(Failure::Final(TcpConnectError::Overflow))?;
         let connect = request.method == Method::Connect;
-        let mut exchange = Exchange::new(link, &mut request, guard, connect);
+        let mut exchange = Exchange::new(link, &mut request, None, guard, connect);
         let head = match poll_fn(|cx| exchange.poll_head(cx)).await {
             Ok(head) => head,
             Err(ExchangeError::Closed { heard: false }) if reused => return Err(Failure::Stale),

@@ -3,50 +3,11 @@
 
 use std::time::Duration;
 
+use proxy_tests::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, INTERNAL_ERROR, PING, RST_STREAM,
+    SETTINGS, block, frame, open,
+};
 use proxy_tests::{Backend, Bootstrap, Proxy, Wire, http_protocol_options, only_proxyd};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-const INTERNAL_ERROR: u32 = 2;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// A header block of literals without indexing, names and values as they are.
-fn block(lines: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| {
-        assert!(text.len() < 127, "longer ones need a continued length");
-        let mut bytes = vec![u8::try_from(text.len()).unwrap()];
-        bytes.extend(text.as_bytes());
-        bytes
-    };
-    lines.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
-
-const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
-
-/// A connection with prefaces exchanged.
-fn open(proxy: &Proxy) -> Wire {
-    let mut wire = proxy.connect();
-    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, &[]));
-    wire
-}
 
 /// What becomes of stream 1: its status (as the response's first header block begins), a reset, or the end of the
 /// connection.
@@ -65,14 +26,11 @@ fn fate(wire: &mut Wire) -> Fate {
     };
     let mut goaway = None;
     loop {
-        let Some(head) = wire.try_bytes(9) else { return Fate::ConnectionEnded(goaway) };
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let Some(payload) = wire.try_bytes(length) else { return Fate::ConnectionEnded(goaway) };
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
-            HEADERS if stream == 1 => return Fate::Answered,
-            RST_STREAM if stream == 1 => return Fate::Reset(code(&payload, 0)),
-            GOAWAY => goaway = Some(code(&payload, 4)),
+        let Some(frame) = wire.try_frame() else { return Fate::ConnectionEnded(goaway) };
+        match frame.kind {
+            HEADERS if frame.stream == 1 => return Fate::Answered,
+            RST_STREAM if frame.stream == 1 => return Fate::Reset(code(&frame.payload, 0)),
+            GOAWAY => goaway = Some(code(&frame.payload, 4)),
             _ => {}
         }
     }

@@ -22,6 +22,7 @@ mod http1;
 mod http1_options;
 mod http2;
 mod http2_framing;
+mod http2_metadata;
 mod http_filters;
 mod interim;
 mod leniency;

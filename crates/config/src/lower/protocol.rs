@@ -191,6 +191,9 @@ pub(super) fn http2(
         max_window_updates,
         stream_error_on_invalid_message: value::flag(stream_error, older),
         allow_connect: message.allow_connect,
+        max_metadata_size: message
+            .allow_metadata
+            .then(|| message.max_metadata_size.as_ref().map_or(MAX_METADATA, |size| size.value)),
         custom_settings: Box::default(),
     };
     custom_settings(context, path, message, options)
@@ -407,4 +410,6 @@ fn upstream_common(
 
 /// RFC 9113, sections 5.1.2 and 6.9.2.
 const MAX_31_BITS: u32 = (1 << 31) - 1;
+/// `max_metadata_size` when unset. Bytes.
+const MAX_METADATA: u64 = 1 << 20;
 const MIN_WINDOW: u32 = 65_535;

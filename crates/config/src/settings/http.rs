@@ -247,6 +247,8 @@ pub struct Http2Options {
     pub stream_error_on_invalid_message: bool,
     /// `allow_connect`: clients may upgrade (RFC 8441). Hosts are asked for it only if they say that they know it.
     pub allow_connect: bool,
+    /// `max_metadata_size` where `allow_metadata` is said: of a stream's METADATA blocks together. Bytes; 1 MiB when unset.
+    pub max_metadata_size: Option<u64>,
     /// `custom_settings_parameters`, without those that have a field of their own: identifier and value.
     pub custom_settings: Box<[(u16, u32)]>,
 }
@@ -266,6 +268,7 @@ impl Default for Http2Options {
             max_window_updates: 10,
             stream_error_on_invalid_message: false,
             allow_connect: false,
+            max_metadata_size: None,
             custom_settings: Box::default(),
         }
     }

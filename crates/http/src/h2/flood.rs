@@ -9,23 +9,14 @@ use proxy_stats::{Counter, GaugeShare};
 
 use super::Http2Stats;
 use super::frame::{
-    CLIENT_PREFACE, CONTINUATION, DATA, END_STREAM, HEAD, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, length,
+    CLIENT_PREFACE, CONTINUATION, DATA, END_STREAM, FrameHead, Frames, HEADERS, PING, PRIORITY, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
 };
-
-/// The frame heads of one direction of a connection.
-#[derive(Clone, Copy)]
-struct Heads {
-    /// Bytes to come before the next head.
-    skip: usize,
-    head: [u8; HEAD],
-    have: usize,
-}
 
 /// Counts the frames of a connection and tells when there are too many of a kind.
 pub struct FloodGuard {
-    inbound: RefCell<Heads>,
-    outbound: RefCell<Heads>,
+    inbound: RefCell<Frames>,
+    outbound: RefCell<Frames>,
     empty: Cell<u32>,
     priorities: Cell<u64>,
     window_updates: Cell<u64>,
@@ -39,7 +30,7 @@ pub struct FloodGuard {
 /// Frames that wait for the socket.
 struct Waiting {
     /// As far as the socket has taken them; all, unless `some`.
-    taken: RefCell<Heads>,
+    taken: RefCell<Frames>,
     some: Cell<bool>,
     frames: Cell<u32>,
     /// Of these, pings, SETTINGS and resets: what a peer can ask for without end.
@@ -74,50 +65,19 @@ pub enum Side {
     Client,
 }
 
-impl Heads {
-    fn new(skip: usize) -> Heads {
-        Heads { skip, head: [0; HEAD], have: 0 }
-    }
-
-    /// Tells `frame` length, type and flags of every frame whose head ends in `bytes`.
-    fn scan(&mut self, mut bytes: &[u8], mut frame: impl FnMut(usize, u8, u8)) {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = (HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have < HEAD {
-                return;
-            }
-            self.have = 0;
-            let [a, b, c, kind, flags, ..] = self.head;
-            let length = length(a, b, c);
-            self.skip = length;
-            frame(length, kind, flags);
-        }
-    }
-}
-
 impl FloodGuard {
     /// Bytes that the peer has still to send of the frame under way; `None` within a frame's head.
     pub(super) fn until_next_frame(&self) -> Option<usize> {
-        let inbound = self.inbound.borrow();
-        (inbound.have == 0).then_some(inbound.skip)
+        self.inbound.borrow().until_next()
     }
 
     pub fn new(side: Side, options: &Http2Options, stats: &Http2Stats) -> FloodGuard {
         let preface = |has: bool| if has { CLIENT_PREFACE } else { 0 };
         FloodGuard {
-            inbound: RefCell::new(Heads::new(preface(side == Side::Server))),
-            outbound: RefCell::new(Heads::new(preface(side == Side::Client))),
+            inbound: RefCell::new(Frames::new(preface(side == Side::Server))),
+            outbound: RefCell::new(Frames::new(preface(side == Side::Client))),
             waiting: Waiting {
-                taken: RefCell::new(Heads::new(preface(side == Side::Client))),
+                taken: RefCell::new(Frames::new(preface(side == Side::Client))),
                 some: Cell::new(false),
                 frames: Cell::new(0),
                 control: Cell::new(0),
@@ -149,8 +109,8 @@ impl FloodGuard {
     /// Looks at what was read. True: it is too much of something, which has been counted.
     pub(super) fn received(&self, bytes: &[u8]) -> bool {
         let mut flooded = false;
-        self.inbound.borrow_mut().scan(bytes, |length, kind, flags| {
-            if !flooded && let Some(counter) = self.count_received(length, kind, flags) {
+        self.inbound.borrow_mut().scan(bytes, |head| {
+            if !flooded && let Some(counter) = self.count_received(head) {
                 counter.inc();
                 flooded = true;
             }
@@ -162,9 +122,9 @@ impl FloodGuard {
     pub(super) fn sent(&self, bytes: &[u8]) -> bool {
         let Waiting { some, frames, control, .. } = &self.waiting;
         some.set(true);
-        self.outbound.borrow_mut().scan(bytes, |_, kind, _| {
+        self.outbound.borrow_mut().scan(bytes, |head| {
             frames.set(frames.get() + 1);
-            match kind {
+            match head.kind {
                 DATA => self.data_sent.set(self.data_sent.get() + 1),
                 HEADERS => self.streams.set(self.streams.get() + 1),
                 PING | SETTINGS | RST_STREAM => control.set(control.get() + 1),
@@ -185,9 +145,9 @@ impl FloodGuard {
     /// The socket has taken `bytes`, and will take no more for now.
     pub(super) fn taken(&self, bytes: &[u8]) {
         let Waiting { taken, frames, control, .. } = &self.waiting;
-        taken.borrow_mut().scan(bytes, |_, kind, _| {
+        taken.borrow_mut().scan(bytes, |head| {
             frames.set(frames.get().saturating_sub(1));
-            if matches!(kind, PING | SETTINGS | RST_STREAM) {
+            if matches!(head.kind, PING | SETTINGS | RST_STREAM) {
                 control.set(control.get().saturating_sub(1));
             }
         });
@@ -210,14 +170,14 @@ impl FloodGuard {
     }
 
     /// The counter of the flood that this frame makes; the limits are Envoy's.
-    fn count_received(&self, length: usize, kind: u8, flags: u8) -> Option<Counter> {
-        match kind {
+    fn count_received(&self, head: FrameHead) -> Option<Counter> {
+        match head.kind {
             DATA | HEADERS | CONTINUATION => {
-                if kind == HEADERS {
+                if head.kind == HEADERS {
                     self.streams.set(self.streams.get() + 1);
                 }
-                let ends = kind != CONTINUATION && flags & END_STREAM != 0;
-                self.empty.set(if length == 0 && !ends { self.empty.get() + 1 } else { 0 });
+                let ends = head.kind != CONTINUATION && head.has(END_STREAM);
+                self.empty.set(if head.length == 0 && !ends { self.empty.get() + 1 } else { 0 });
                 (self.empty.get() > self.limits.empty).then_some(self.counters.empty)
             }
             PRIORITY => {
@@ -233,28 +193,6 @@ impl FloodGuard {
                 (self.window_updates.get() > allowed).then_some(self.counters.window_updates)
             }
             _ => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_found_however_the_bytes_are_cut() {
-        let mut bytes = vec![b'p'; CLIENT_PREFACE];
-        for (length, kind) in [(5u8, DATA), (0, HEADERS), (200, WINDOW_UPDATE)] {
-            bytes.extend_from_slice(&[0, 0, length, kind, END_STREAM, 0, 0, 0, 1]);
-            bytes.extend(std::iter::repeat_n(0xff, length.into()));
-        }
-        for step in 1..bytes.len() {
-            let mut heads = Heads::new(CLIENT_PREFACE);
-            let mut seen = Vec::new();
-            bytes.chunks(step).for_each(|piece| {
-                heads.scan(piece, |length, kind, flags| seen.push((length, kind, flags)));
-            });
-            assert_eq!(seen, [(5, DATA, 1), (0, HEADERS, 1), (200, WINDOW_UPDATE, 1)], "{step}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 for both sides, over the `h2` crate: what client and server have in common.
 //!
 //! [`convert`] turns `http`'s messages into flat ones and back, [`wire`] is the socket as `h2` sees it, [`send`] and
-//! [`receive`] move bodies under flow control, [`keepalive`] pings, [`farewell`] loses no request to a GOAWAY. Who opens
+//! [`receive`] move bodies under flow control, [`keepalive`] pings, [`metadata`] passes Envoy's own frames, [`farewell`] loses no request to a GOAWAY. Who opens
 //! streams and when is not known here.
 
 pub mod convert;
@@ -9,6 +9,7 @@ mod farewell;
 pub mod flood;
 mod frame;
 pub mod keepalive;
+pub mod metadata;
 pub mod receive;
 pub mod send;
 pub mod stats;
@@ -18,6 +19,7 @@ pub mod wire;
 
 pub use flood::{FloodGuard, Side};
 pub use keepalive::Keepalive;
+pub use metadata::StreamMetadata;
 pub use receive::BodyReceiver;
 pub use send::{BodySender, Queued, SendError, SendQueue};
 pub use stats::Http2Stats;

@@ -9,13 +9,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use proxy_config::settings::Http2Options;
 use proxy_net::Io;
 use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::{ACK, CLIENT_PREFACE, HEAD, SETTINGS, length};
-use super::{FloodGuard, Side, farewell};
+use super::metadata::{MetadataFrames, StreamMetadata};
+use super::{FloodGuard, Http2Stats, Side, farewell};
 
 /// A handle; `h2` has one, the connection's task another.
 #[derive(Clone)]
@@ -26,10 +28,14 @@ struct Shared {
     prefix: RefCell<ReadBuffer>,
     out: RefCell<Out>,
     guard: Option<FloodGuard>,
+    metadata: Option<Rc<MetadataFrames>>,
+    /// METADATA under way.
+    own_frames: RefCell<Vec<u8>>,
     read: Cell<u64>,
     written: Cell<u64>,
     at_end: Cell<bool>,
     flooded: Cell<bool>,
+    broken: Cell<Option<&'static str>>,
     preface: Preface,
     discarded: Cell<usize>,
     leaving: Cell<bool>,
@@ -88,12 +94,21 @@ const COPIED: usize = 8 << 10;
 const DISCARDED: usize = 256 << 10;
 
 impl Wire {
-    /// `prefix` is what was read from `io` before.
-    /// With `guard`, reading and writing fail where it finds a flood.
-    pub fn new(io: Io, prefix: ReadBuffer, side: Side, guard: Option<FloodGuard>) -> Wire {
+    /// `prefix` is what was read from `io` before. With `options`, reading and writing fail where a [`FloodGuard`] finds a
+    /// flood, and SETTINGS and METADATA are added as they say.
+    pub fn new(
+        io: Io,
+        prefix: ReadBuffer,
+        side: Side,
+        options: Option<(&Http2Options, &Http2Stats)>,
+    ) -> Wire {
+        let custom_settings = options.map_or(&[][..], |(options, _)| &options.custom_settings);
         Wire(Rc::new(Shared {
-            guard,
+            guard: options.map(|(options, stats)| FloodGuard::new(side, options, stats)),
+            metadata: options.and_then(|(options, stats)| MetadataFrames::new(side, options, stats)),
+            own_frames: RefCell::default(),
             flooded: Cell::new(false),
+            broken: Cell::new(None),
             io: RefCell::new(io),
             read: Cell::new(prefix.len() as u64),
             prefix: RefCell::new(prefix),
@@ -103,18 +118,13 @@ impl Wire {
             preface: Preface::of(side),
             discarded: Cell::new(0),
             leaving: Cell::new(false),
-            custom_settings: RefCell::default(),
+            custom_settings: RefCell::new(
+                custom_settings
+                    .iter()
+                    .flat_map(|(id, value)| id.to_be_bytes().into_iter().chain(value.to_be_bytes()))
+                    .collect(),
+            ),
         }))
-    }
-
-    /// Has these parameters sent, identifier and value, besides those that `h2` knows of.
-    #[must_use]
-    pub fn with_settings(self, settings: &[(u16, u32)]) -> Wire {
-        *self.0.custom_settings.borrow_mut() = settings
-            .iter()
-            .flat_map(|(id, value)| id.to_be_bytes().into_iter().chain(value.to_be_bytes()))
-            .collect();
-        self
     }
 
     /// GOAWAY is being said: from now on [`farewell`] has its say on what is read.
@@ -142,13 +152,39 @@ impl Wire {
         self.0.flooded.get()
     }
 
+    /// What the peer sent that `h2` would have taken, and no peer may send.
+    pub fn broken(&self) -> Option<&'static str> {
+        self.0.broken.get()
+    }
+
+    /// METADATA of a stream that is served from now on; `None` where it is not allowed.
+    pub fn metadata(&self, stream: h2::StreamId) -> Option<StreamMetadata> {
+        self.0.metadata.as_ref().map(|metadata| metadata.claim(stream.as_u32()))
+    }
+
+    /// `h2` has told of all streams that it has read of: METADATA of others is dropped.
+    pub fn all_streams_told(&self) {
+        if let Some(metadata) = &self.0.metadata {
+            metadata.forget_unclaimed();
+        }
+    }
+
     /// Looks at what was read.
     fn check(&self, bytes: &[u8]) -> io::Result<()> {
         if self.0.guard.as_ref().is_some_and(|guard| guard.received(bytes)) {
             self.0.flooded.set(true);
             return Err(io::Error::other("a flood of frames"));
         }
-        Ok(())
+        match &self.0.metadata {
+            Some(metadata) => metadata.received(bytes).map_err(|_| self.breaks("HTTP/2 METADATA")),
+            None => Ok(()),
+        }
+    }
+
+    /// To `h2` it is a read that failed; no socket fails so.
+    fn breaks(&self, what: &'static str) -> io::Error {
+        self.0.broken.set(Some(what));
+        io::Error::new(io::ErrorKind::InvalidData, what)
     }
 
     /// Whether the peer has ended its side.
@@ -161,6 +197,10 @@ impl Wire {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(metadata) = &self.0.metadata {
+            metadata.set_driver(cx);
+            ready!(self.poll_put_metadata(cx, metadata))?;
+        }
         let mut out = self.0.out.borrow_mut();
         while out.start < out.end {
             let polled = self.0.io.borrow_mut().poll_write(cx, out.waiting());
@@ -193,10 +233,10 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Says GOAWAY: to `h2` it is a read that failed.
+    /// Says GOAWAY.
     fn refuse_preface(&self) -> io::Error {
         let _ = self.0.out.borrow_mut().take(&[IoSlice::new(&GOAWAY)]);
-        io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 that does not begin with SETTINGS")
+        self.breaks("HTTP/2 preface")
     }
 
     /// Notes that `count` bytes of those waiting, and none else, were written.
@@ -238,19 +278,49 @@ impl Wire {
     /// Looks at what `h2` has written, the first `count` bytes of `buffers`. False: too much waits for the peer.
     fn sent(&self, buffers: &[IoSlice<'_>], count: usize) -> bool {
         let Some(guard) = &self.0.guard else { return true };
-        let mut left = count;
-        for buffer in buffers {
-            let part = left.min(buffer.len());
-            if guard.sent(&buffer[..part]) {
-                self.0.flooded.set(true);
-                return false;
-            }
-            left -= part;
+        if parts(buffers, count).any(|part| guard.sent(&part)) {
+            self.0.flooded.set(true);
+            return false;
         }
         if self.0.out.borrow().waiting().is_empty() {
             guard.all_taken();
         }
         true
+    }
+
+    /// Takes `buffers`, or some of them, to be written.
+    fn poll_put(&self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let taken = self.0.out.borrow_mut().take(buffers);
+        let count = match taken {
+            Some(count) => count,
+            None => match self.poll_write_through(cx, buffers) {
+                Poll::Ready(written) => written?,
+                // What waits is counted only when it is here.
+                Poll::Pending => match self.0.out.borrow_mut().take_some(buffers) {
+                    0 => return Poll::Pending,
+                    count => count,
+                },
+            },
+        };
+        if !self.sent(buffers, count) {
+            return Poll::Ready(Err(io::Error::other("too many frames wait for the peer")));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Takes the METADATA that may be written here; ready when nothing of it is left.
+    fn poll_put_metadata(&self, cx: &mut Context<'_>, metadata: &MetadataFrames) -> Poll<io::Result<()>> {
+        let mut frames = self.0.own_frames.borrow_mut();
+        loop {
+            if frames.is_empty() && metadata.is_waiting() {
+                *frames = metadata.take_frames();
+            }
+            if frames.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let count = ready!(self.poll_put(cx, &[IoSlice::new(&frames)]))?;
+            frames.drain(..count);
+        }
     }
 
     /// Writes what waits and `buffers` behind it.
@@ -277,6 +347,15 @@ impl Wire {
 }
 
 const MAX_PARTS: usize = 16;
+
+/// The first `count` bytes of `buffers`.
+fn parts<'a>(buffers: &'a [IoSlice<'_>], mut count: usize) -> impl Iterator<Item = IoSlice<'a>> {
+    buffers.iter().map(move |buffer| {
+        let part = count.min(buffer.len());
+        count -= part;
+        IoSlice::new(&buffer[..part])
+    })
+}
 
 impl Out {
     fn waiting(&self) -> &[u8] {
@@ -359,21 +438,16 @@ impl AsyncWrite for Wire {
         if let Some(count) = self.take_settings(buffers) {
             return Poll::Ready(Ok(count));
         }
-        let taken = self.0.out.borrow_mut().take(buffers);
-        let count = match taken {
-            Some(count) => count,
-            None => match self.poll_write_through(cx, buffers) {
-                Poll::Ready(written) => written?,
-                // What waits is counted only when it is here.
-                Poll::Pending => match self.0.out.borrow_mut().take_some(buffers) {
-                    0 => return Poll::Pending,
-                    count => count,
-                },
-            },
+        let Some(metadata) = &self.0.metadata else { return self.poll_put(cx, buffers) };
+        ready!(self.poll_put_metadata(cx, metadata))?;
+        let count = if metadata.is_waiting() {
+            // Some may go behind the next frame.
+            let limit = metadata.until_next_frame(buffers.iter().map(|buffer| &**buffer));
+            ready!(self.poll_put(cx, &parts(buffers, limit).collect::<SmallVec<[_; MAX_PARTS]>>()))?
+        } else {
+            ready!(self.poll_put(cx, buffers))?
         };
-        if !self.sent(buffers, count) {
-            return Poll::Ready(Err(io::Error::other("too many frames wait for the peer")));
-        }
+        parts(buffers, count).for_each(|part| metadata.sent(&part));
         Poll::Ready(Ok(count))
     }
 

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use h2::client::{Builder, Connection, SendRequest};
 use proxy_config::settings::Http2Options;
 use proxy_http::h2::{
-    CONNECTION_QUEUE, FloodGuard, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
-    Queued, STREAM_QUEUE, SendQueue, Side, Wire,
+    CONNECTION_QUEUE, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS, Queued,
+    STREAM_QUEUE, SendQueue, Side, Wire,
 };
 use proxy_net::Io;
 use proxy_net::buffer::ReadBuffer;
@@ -33,6 +33,7 @@ pub struct Client {
     /// `None`: no further stream is opened, and the connection ends with its last one.
     send: RefCell<Option<SendRequest<Queued>>>,
     pub(super) queue: Rc<SendQueue>,
+    pub(super) wire: Wire,
     keepalive: RefCell<Option<Keepalive>>,
     deadlines: Deadlines<2>,
     streams: Cell<u32>,
@@ -55,7 +56,6 @@ pub(super) struct OpenStream {
 pub(super) struct Driver {
     client: Rc<Client>,
     connection: Connection<Wire, Queued>,
-    wire: Wire,
     guard: ConnectionGuard,
     /// Every stream had its end, even if those who wait for it have not looked yet.
     streams_ended: bool,
@@ -69,9 +69,8 @@ pub(super) async fn open(
 ) -> Result<Driver, ConnectError> {
     let host = Rc::clone(&guard.host);
     let settings = &host.cluster.settings;
-    let flood = FloodGuard::new(Side::Client, options, host.cluster.http2_stats());
-    let wire =
-        Wire::new(io, ReadBuffer::new(), Side::Client, Some(flood)).with_settings(&options.custom_settings);
+    let with = Some((options, host.cluster.http2_stats()));
+    let wire = Wire::new(io, ReadBuffer::new(), Side::Client, with);
     let mut builder = Builder::new();
     builder
         .initial_window_size(options.initial_stream_window)
@@ -94,6 +93,7 @@ pub(super) async fn open(
         facts: (*guard.facts).clone(),
         send: RefCell::new(Some(send)),
         queue: SendQueue::new(host.cluster.http2_stats().pending_send_bytes),
+        wire: wire.clone(),
         keepalive: RefCell::new(Keepalive::new(options.keepalive.as_ref(), connection.ping_pong())),
         deadlines,
         streams: Cell::new(0),
@@ -104,7 +104,7 @@ pub(super) async fn open(
         host,
     });
     client.set_idle();
-    Ok(Driver { client, connection, wire, guard, streams_ended: false })
+    Ok(Driver { client, connection, guard, streams_ended: false })
 }
 
 impl Client {
@@ -233,14 +233,14 @@ impl Driver {
         {
             return Poll::Ready(by);
         }
-        let flushed = self.wire.poll_flush_out(cx);
+        let flushed = self.client.wire.poll_flush_out(cx);
         self.count_bytes();
         if matches!(flushed, Poll::Ready(Err(_))) {
             return Poll::Ready(DestroyedBy::Peer);
         }
         let stats = &self.client.host.cluster.stats;
         polled.map(|ended| match ended {
-            Err(error) if error.is_library() || is_preface_error(&error) => {
+            Err(error) if error.is_library() || is_wire_error(&error) => {
                 stats.upstream_cx_protocol_error.inc();
                 DestroyedBy::Us
             }
@@ -250,7 +250,7 @@ impl Driver {
                 }
                 DestroyedBy::Peer
             }
-            Ok(()) if self.wire.is_at_end() => DestroyedBy::Peer,
+            Ok(()) if self.client.wire.is_at_end() => DestroyedBy::Peer,
             Ok(()) => {
                 // It ends by itself only after the host has said GOAWAY.
                 if self.client.is_open() {
@@ -286,18 +286,18 @@ impl Driver {
 
     fn count_bytes(&self) {
         let stats = &self.client.host.cluster.stats;
-        let read = self.wire.take_read();
+        let read = self.client.wire.take_read();
         if read > 0 {
             self.client.heard.set(self.client.heard.get() + read);
             self.client.wake_waiting();
         }
         stats.upstream_cx_rx_bytes_total.add(read);
-        stats.upstream_cx_tx_bytes_total.add(self.wire.take_written());
-        self.guard.set_to_send(self.wire.waiting());
+        stats.upstream_cx_tx_bytes_total.add(self.client.wire.take_written());
+        self.guard.set_to_send(self.client.wire.waiting());
     }
 }
 
-/// Whether the wire refused what the host began with.
-pub(super) fn is_preface_error(error: &h2::Error) -> bool {
+/// Whether the wire refused what the host sent.
+pub(super) fn is_wire_error(error: &h2::Error) -> bool {
     error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
 }

@@ -8,16 +8,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, StreamId};
 use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::h1::head::{Framing, HeadError, ResponseHead};
 use proxy_http::h2::convert::{content_length, headers_from_map, request_to_http};
-use proxy_http::h2::{BodyReceiver, BodySender, SendError};
+use proxy_http::h2::{BodyReceiver, BodySender, SendError, StreamMetadata};
 use proxy_http::tunnel::{TunnelRequest, set_upgrade};
 use proxy_http::{HeaderId, Headers, Interim, Request, Tunnel, Version, websocket};
 use proxy_net::AttemptGuard;
 
-use super::client::{Client, OpenStream, is_preface_error};
+use super::client::{Client, OpenStream, is_wire_error};
 use crate::exchange::{ExchangeError, Interims, ResponseGuard};
 
 /// One request and its response. Dropping it before the response has ended resets the stream.
@@ -47,6 +47,8 @@ struct Stream {
     response: ResponseFuture,
     received: Option<RecvStream>,
     sender: Option<BodySender>,
+    /// Goes to the client and comes from there until dropped.
+    metadata: Option<StreamMetadata>,
     open: OpenStream,
     /// The response has ended, or the host has reset the stream.
     ended: bool,
@@ -57,6 +59,7 @@ impl Exchange {
     pub fn new(
         client: &Rc<Client>,
         request: &mut Request,
+        metadata: Option<&StreamMetadata>,
         attempt: AttemptGuard,
         tunnel: Option<TunnelRequest>,
     ) -> Exchange {
@@ -75,9 +78,13 @@ impl Exchange {
         let key = request.headers.value(websocket::KEY);
         let key = key.filter(|_| protocol.is_some() && websocket::is_asked_for(&request.headers));
         let accept = key.map(websocket::accept);
-        let opened = Stream::open(client, request, protocol.as_deref(), body.is_empty());
+        let bodiless = body.is_empty() && !metadata.is_some_and(StreamMetadata::has_come);
+        let opened = Stream::open(client, request, protocol.as_deref(), bodiless);
         let (state, maybe_processed) = match opened {
-            Ok(stream) => (State::Open(Box::new(stream)), true),
+            Ok(mut stream) => {
+                stream.metadata = join_metadata(client, metadata, stream.response.stream_id());
+                (State::Open(Box::new(stream)), true)
+            }
             Err(error) => (State::Failed(error), false),
         };
         let interims = Interims::default();
@@ -197,7 +204,7 @@ impl Stream {
         match send.send_request(head, bodiless) {
             Ok((response, send)) => {
                 let sender = (!bodiless).then(|| BodySender::new(send, &client.queue, false));
-                Ok(Stream { response, received: None, sender, open, ended: false })
+                Ok(Stream { response, received: None, sender, metadata: None, open, ended: false })
             }
             Err(_) => {
                 client.leave();
@@ -246,9 +253,9 @@ impl Stream {
     /// What became of a stream that ended before its response began.
     fn failed(&mut self, error: h2::Error) -> ExchangeError {
         self.ended = true;
-        if is_preface_error(&error) {
+        if is_wire_error(&error) {
             // No socket fails so: it is what the wire found out.
-            return ExchangeError::Malformed(HeadError::Malformed("HTTP/2 preface"));
+            return ExchangeError::Malformed(HeadError::Malformed("HTTP/2"));
         }
         if error.is_io() {
             self.open.client.host.cluster.stats.upstream_rq_pending_failure_eject.inc();
@@ -304,6 +311,22 @@ impl Drop for Stream {
             cluster.http2_stats().tx_reset.inc();
         }
     }
+}
+
+/// Has METADATA pass between the client's stream and this one, as far as both take it.
+fn join_metadata(
+    client: &Client,
+    theirs: Option<&StreamMetadata>,
+    stream: StreamId,
+) -> Option<StreamMetadata> {
+    let ours = client.wire.metadata(stream);
+    if let Some(theirs) = theirs {
+        theirs.forward_to(ours.as_ref());
+    }
+    if let Some(ours) = &ours {
+        ours.forward_to(theirs);
+    }
+    ours
 }
 
 /// Whether a response says at most once how long it is, and nothing where it has no body. `h2` compares lengths with

@@ -7,7 +7,6 @@ mod stream;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,8 +16,8 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use proxy_http::Version;
 use proxy_http::h2::{
-    CONNECTION_QUEUE, FloodGuard, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS,
-    MAX_REMEMBERED_RESETS, Queued, STREAM_QUEUE, SendQueue, Side, Wire,
+    CONNECTION_QUEUE, Http2Stats, Keepalive, MAX_ERROR_RESETS, MAX_PENDING_RESETS, MAX_REMEMBERED_RESETS,
+    Queued, STREAM_QUEUE, SendQueue, Side, Wire,
 };
 use proxy_net::{CloseReason, Connection, ConnectionInfo, Limit, Mobility};
 use proxy_runtime::{Deadlines, DrainGuard, Timer, boxed, clock};
@@ -80,9 +79,8 @@ pub(super) async fn serve(
     connection: Connection,
     guard: ConnectionGuard,
 ) -> Result<(), CloseReason> {
-    let flood = FloodGuard::new(Side::Server, &manager.settings.http2, manager.stats.http2());
-    let wire = Wire::new(connection.io, connection.prefix, Side::Server, Some(flood))
-        .with_settings(&manager.settings.http2.custom_settings);
+    let with = Some((&manager.settings.http2, manager.stats.http2()));
+    let wire = Wire::new(connection.io, connection.prefix, Side::Server, with);
     let shared = Rc::new(Shared {
         manager: Rc::clone(manager),
         info: connection.info,
@@ -285,7 +283,11 @@ impl Driver {
     /// Starts the streams that have arrived; ready at the connection's end.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         loop {
-            match std::task::ready!(self.connection.poll_accept(cx)) {
+            let Poll::Ready(accepted) = self.connection.poll_accept(cx) else {
+                self.wire.all_streams_told();
+                return Poll::Pending;
+            };
+            match accepted {
                 Some(Ok((request, respond))) => self.open_stream(request, respond),
                 Some(Err(error)) => return Poll::Ready(self.ended(error)),
                 None => {
@@ -301,8 +303,11 @@ impl Driver {
     fn open_stream(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Queued>) {
         let shared = &self.shared;
         let open = OpenStream::new(shared);
+        let metadata = self.wire.metadata(respond.stream_id());
         // Boxed: a task moves its future as a whole, 2 KiB, when it begins, when it is done and when it is dropped.
-        tokio::task::spawn_local(boxed(|| stream::serve(open, stream::arrive(shared, request), respond)));
+        tokio::task::spawn_local(boxed(|| {
+            stream::serve(open, stream::arrive(shared, request, metadata), respond)
+        }));
         self.requests = self.requests.saturating_add(1);
         if let Some(keepalive) = &mut self.keepalive {
             keepalive.stream_opened();
@@ -321,14 +326,12 @@ impl Driver {
         if self.wire.is_flooded() {
             return Err(CloseReason::DownstreamProtocol("HTTP/2 flood"));
         }
-        let io = error.into_io();
-        if io.as_ref().is_some_and(|error| error.kind() == ErrorKind::InvalidData) {
-            // No socket fails so: it is what the wire found out.
+        if let Some(what) = self.wire.broken() {
             self.shared.manager.stats.manager.downstream_cx_protocol_error.inc();
-            return Err(CloseReason::DownstreamProtocol("HTTP/2 preface"));
+            return Err(CloseReason::DownstreamProtocol(what));
         }
         self.guard.closed_by_peer();
-        match io {
+        match error.into_io() {
             Some(error) => Err(CloseReason::Downstream(error)),
             None => Ok(()),
         }

@@ -13,7 +13,7 @@ use proxy_http::body::{Body, BodyError, BodyStream, Frame};
 use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::head::{self, HeadError};
 use proxy_http::h2::convert::{RequestError, content_length, request_from_parts, response_to_http};
-use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError};
+use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError, StreamMetadata};
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{
@@ -53,12 +53,18 @@ struct RequestBody {
 }
 
 /// Takes a request in; a plain function, so that `http`'s large heads never lie in a future.
-pub(super) fn arrive(shared: &Rc<Shared>, request: http::Request<RecvStream>) -> Arrived {
+pub(super) fn arrive(
+    shared: &Rc<Shared>,
+    request: http::Request<RecvStream>,
+    metadata: Option<StreamMetadata>,
+) -> Arrived {
     let manager = &shared.manager;
     let now = clock::now();
     let deadlines = Rc::new(StreamDeadlines::new());
     let info = Rc::clone(&shared.info);
-    let stream = Rc::new(StreamInfo::new(info, Version::Http2, now, deadlines, manager.needs));
+    let mut stream = StreamInfo::new(info, Version::Http2, now, deadlines, manager.needs);
+    stream.h2_metadata = metadata;
+    let stream = Rc::new(stream);
     let guard = StreamGuard::new(manager, &stream);
     manager.set_stream_timeouts(&stream, now);
     let (parts, body) = request.into_parts();
@@ -240,11 +246,12 @@ async fn send_response(
     }
     stream.keep_response(headers);
     guard.response_started(status);
-    let Ok(send) = respond.send_response(head, body.is_empty()) else {
+    let ends = body.is_empty() && !stream.h2_metadata.as_ref().is_some_and(StreamMetadata::is_to_go);
+    let Ok(send) = respond.send_response(head, ends) else {
         guard.reset_by_peer();
         return;
     };
-    let mut sender = BodySender::new(send, &shared.queue, body.is_empty());
+    let mut sender = BodySender::new(send, &shared.queue, ends);
     let end = match tunnel {
         None => poll_fn(|cx| poll_body(cx, shared, stream, &mut sender, &mut body, guard)).await,
         Some(tunnel) => {
