@@ -299,10 +299,10 @@ fn requests_may_cost_more_than_one_token_or_put_some_back() {
     );
     let told = |cost: &str| left(&proxy, [&format!("x-told: 1\r\nx-cost: {cost}\r\n")])[0].clone();
     assert_eq!(
-        ["2", "1.9", "0", "1e0", "1000000000"].map(told),
-        ["200 3/5", "200 2/5", "429 2/5", "200 1/5", "429 1/5"]
+        ["2", "1.9", "0", "0x.8p1", "1000000000", "nan"].map(told),
+        ["200 3/5", "200 2/5", "429 2/5", "200 1/5", "429 1/5", "429 1/5"]
     );
-    let undescribed = ["many", "-1", "", "1000000001", "inf"].map(told);
+    let undescribed = ["many", "-1", "", "1000000001", "inf", "0x", "0x3b9aca01"].map(told);
     assert!(undescribed.iter().all(|told| told.ends_with("/100")), "{undescribed:?}");
 }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use proxy_config::settings::{
-    self, Format, HitCount, LimitAction, LimitDescriptor, LimitValue, LogType, MOST_HITS, MetadataOf,
-    RateLimit, VirtualHostLimits, metadata,
+    self, Format, HitCount, LimitAction, LimitDescriptor, LimitValue, LogType, MetadataOf, RateLimit,
+    VirtualHostLimits, metadata,
 };
 use proxy_http::access_log::{FormatContext, write_network, write_text};
 use proxy_http::route::{
@@ -14,6 +14,8 @@ use proxy_http::route::{
 };
 use proxy_http::{Request, StreamInfo};
 use proxy_upstream::{Cluster, ClusterMap};
+
+use super::cost;
 
 /// A request's descriptor, put together from one rate limit.
 pub(super) struct Description<'d> {
@@ -75,7 +77,7 @@ impl<'f> Facts<'f> {
         }
         let hits = match &rate_limit.hits.count {
             HitCount::Fixed(count) => *count,
-            HitCount::Told(format) => self.told_hits(format)?,
+            HitCount::Told(format) => cost::tokens(&self.format(format))?,
         };
         Some(Description { entries, hits, puts_back: rate_limit.hits.puts_back, tells: rate_limit.tells })
     }
@@ -150,13 +152,6 @@ impl<'f> Facts<'f> {
         let context = FormatContext::of_stream(self.stream, self.filter_chain, LogType::NotSet);
         write_text(format, true, &FormatContext { request: Some(self.request), ..context }, &mut text);
         text
-    }
-
-    /// How many tokens a request costs by what is told of it; parts of one are not counted.
-    fn told_hits(self, format: &Format) -> Option<u64> {
-        let text = self.format(format);
-        let number: f64 = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
-        (0.0..=MOST_HITS as f64).contains(&number).then_some(number as u64)
     }
 
     /// A text that is not empty.

@@ -1,6 +1,7 @@
 //! `envoy.filters.http.local_ratelimit`: so many requests of a kind in so much time, over all workers.
 
 mod buckets;
+mod cost;
 mod describe;
 
 use std::cell::RefCell;
