@@ -46,6 +46,11 @@ impl Head {
                 lines.push_str(&format!("{name}: {}\r\n", value.trim()));
             }
         }
+        if host_in_url && !looks_like_host(host) {
+            bail!(
+                "is `{host}` the host? then write http://{url}; a path begins with a slash: /{url} with -H 'host: HOST'"
+            );
+        }
         if host.is_empty() {
             bail!("which host? write http://HOST{target}, or add -H 'host: HOST'");
         }
@@ -59,6 +64,11 @@ impl Head {
         let bytes = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n").into_bytes();
         Ok(Head { bytes, scheme })
     }
+}
+
+/// Whether a name that no scheme stands before can only be meant as a host, and not as the beginning of a path.
+fn looks_like_host(name: &str) -> bool {
+    name.contains(['.', ':']) || name.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
@@ -89,10 +99,19 @@ mod tests {
                 &["host: b"],
                 "`api/x` begins with a host, and -H names another; a path begins with a slash: /api/x",
             ),
+            (
+                "GET",
+                "api/x",
+                &[],
+                "is `api` the host? then write http://api/x; a path begins with a slash: /api/x with -H 'host: HOST'",
+            ),
+            ("GET", "localhost/x", &[], "GET /x HTTP/1.1|host: localhost||"),
+            ("GET", "api:80/x", &[], "GET /x HTTP/1.1|host: api:80||"),
+            ("GET", "http://api/x", &[], "GET /x HTTP/1.1|host: api||"),
             ("GET", "ftp://a/", &[], "ftp is no scheme of HTTP: http or https is expected"),
-            ("GET", "a/", &["x"], "`x` is no header: NAME: VALUE is expected"),
-            ("GET", "a/", &["x: a\r\ny: b"], "a request holds no line ends"),
-            ("GET", "a/b c", &[], "a URL holds no blanks: write %20"),
+            ("GET", "a.b/", &["x"], "`x` is no header: NAME: VALUE is expected"),
+            ("GET", "a.b/", &["x: a\r\ny: b"], "a request holds no line ends"),
+            ("GET", "a.b/b c", &[], "a URL holds no blanks: write %20"),
         ] {
             assert_eq!(head(method, url, headers), expected, "{method} {url} {headers:?}");
         }
