@@ -9,6 +9,7 @@ mod access_logs;
 mod admin;
 mod architecture;
 mod cli;
+mod commands;
 mod drain;
 mod events;
 mod examples;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,6 +84,12 @@ impl<S> CountedStream<S> {
         if let (Some(connection), Poll::Ready(Ok(count))) = (&self.connection, polled) {
             connection.counts.manager.downstream_cx_tx_bytes_total.add(*count as u64);
         }
+    }
+}
+
+impl<S: AsFd> AsFd for CountedStream<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -1,23 +1,26 @@
 //! Connections to the admin port and the control socket: how many, for how long, and how they end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use proxy_stats::Scope;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, Sleep};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::accept::Accept;
 use super::answer::{Answer, AnswerBody};
@@ -130,7 +133,7 @@ impl Connections {
         }
     }
 
-    fn spawn(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, place: Place) {
+    fn spawn(&self, stream: impl AsyncRead + AsyncWrite + AsFd + Unpin + 'static, place: Place) {
         let connections = self.clone();
         spawn_local(async move {
             if let Err(error) = connections.serve(stream, &place).await {
@@ -141,22 +144,23 @@ impl Connections {
 
     async fn serve(
         self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        stream: impl AsyncRead + AsyncWrite + AsFd + Unpin + 'static,
         place: &Place,
     ) -> Result<(), hyper::Error> {
         let (context, trust) = (self.context, self.trust);
         let counted = self.counts.as_ref().map(AdminCounts::connection);
-        let stream = CountedStream::new(stream, counted.clone());
+        let stream = NoStall::new(CountedStream::new(stream, counted.clone()));
+        let gone = Rc::clone(&stream.gone);
         let service = service_fn(move |request| {
-            let response = place
-                .answers(|| answered(counted.as_ref(), || respond(&context, trust.as_deref(), &request)));
+            let respond = || respond(&context, trust.as_deref(), &request, gone.get());
+            let response = place.answers(|| answered(counted.as_ref(), respond));
             async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(TokioIo::new(NoStall::new(stream)), service);
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let mut finishing = self.finishing;
         tokio::select! {
@@ -172,12 +176,23 @@ impl Connections {
     }
 }
 
-fn respond(context: &Context, trust: Option<&Trust>, request: &Request<Incoming>) -> Response<AnswerBody> {
+/// `gone`: nobody is there any more to hear the answer.
+fn respond(
+    context: &Context,
+    trust: Option<&Trust>,
+    request: &Request<Incoming>,
+    gone: bool,
+) -> Response<AnswerBody> {
     let (method, uri) = (request.method(), request.uri());
     let peer = if trust.is_some() { Peer::Network } else { Peer::Trusted };
     let trusted = trust.map_or(Ok(()), |trust| trust.check(request.version(), uri, request.headers()));
     let accept = Accept::of(request.headers());
     let answer = match trusted {
+        // Whoever gave up on a process that hung believes that nothing has happened.
+        Ok(()) if gone && method == Method::POST => {
+            info!(path = uri.path(), "not done: whoever asked for it has gone");
+            Answer::error(StatusCode::REQUEST_TIMEOUT, "the client has gone\n")
+        }
         Ok(()) => context.answer(peer, method, uri.path(), &Query::parse(uri.query(), accept)),
         Err(distrust) => Answer::error(StatusCode::FORBIDDEN, distrust.to_string()),
     };
@@ -198,15 +213,26 @@ async fn accept(bound: &Bound) -> io::Result<Accepted> {
     }
 }
 
-/// A stream whose writes fail when the peer takes nothing for [`STALL_LIMIT`].
+/// A stream whose writes fail when the peer takes nothing for [`STALL_LIMIT`], and that knows whether the peer had gone when
+/// something was read.
 struct NoStall<S> {
     stream: S,
     stalled: Option<Pin<Box<Sleep>>>,
+    gone: Rc<Cell<bool>>,
+}
+
+/// Whether the peer of a socket does not even listen any more. One that has only ended what it sends does; over TCP that looks
+/// the same, until something is sent.
+fn has_gone(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+    nix::poll::poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0].revents().is_some_and(|events| events.intersects(gone))
 }
 
 impl<S> NoStall<S> {
     fn new(stream: S) -> Self {
-        Self { stream, stalled: None }
+        Self { stream, stalled: None, gone: Rc::default() }
     }
 
     fn watch<T>(&mut self, context: &mut TaskContext<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -224,13 +250,17 @@ impl<S> NoStall<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for NoStall<S> {
+impl<S: AsyncRead + AsFd + Unpin> AsyncRead for NoStall<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if polled.is_ready() {
+            self.gone.set(has_gone(self.stream.as_fd()));
+        }
+        polled
     }
 }
 

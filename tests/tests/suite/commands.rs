@@ -1,0 +1,38 @@
+//! Commands to a running process: what becomes of those that come when it cannot carry them out.
+
+use std::path::PathBuf;
+
+use proxy_tests::{Bootstrap, Generations, Signal, Wire, direct_response_chain, eventually, only_proxyd};
+
+fn start(arguments: &[&str]) -> Generations {
+    let bootstrap = Bootstrap::empty().listener("main", direct_response_chain("hello"));
+    Generations::start(&bootstrap, arguments)
+}
+
+/// The control socket of the first process.
+fn control_socket(proxy: &Generations) -> PathBuf {
+    let entries = std::fs::read_dir(proxy.directory().join("run")).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    paths.find(|path| path.to_string_lossy().ends_with(".1.sock")).unwrap()
+}
+
+fn post(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
+}
+
+#[test]
+fn a_command_whose_sender_gave_up_is_not_carried_out() {
+    only_proxyd!("Envoy has no control socket");
+    let proxy = start(&[]);
+    proxy.signal(Signal::SIGSTOP);
+    Wire::connect_unix(&control_socket(&proxy)).send(post("/healthcheck/fail"));
+    // One that has ended what it sends still listens.
+    let mut other = Wire::connect_unix(&control_socket(&proxy));
+    other.send(post("/logging?level=debug")).finish();
+    proxy.signal(Signal::SIGCONT);
+    assert_eq!(other.response().status(), 200);
+    eventually("the command to be dropped", || {
+        proxy.log().contains("not done: whoever asked for it has gone path=/healthcheck/fail").then_some(())
+    });
+    assert_eq!(proxy.admin_get("/ready").text(), "LIVE\n");
+}
