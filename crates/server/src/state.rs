@@ -231,7 +231,7 @@ impl AdminState for State {
 
     fn reload(&self, wait: bool) -> Result<mpsc::Receiver<Bytes>, Refusal> {
         self.may_reload()?;
-        self.reloader.begin(wait)
+        Ok(self.reloader.ask_and_hear(wait))
     }
 
     fn shut_down(&self, how: ShutDown) {

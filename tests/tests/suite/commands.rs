@@ -36,3 +36,35 @@ fn a_command_whose_sender_gave_up_is_not_carried_out() {
     });
     assert_eq!(proxy.admin_get("/ready").text(), "LIVE\n");
 }
+
+#[test]
+fn reloads_asked_for_during_another_are_one_that_follows() {
+    only_proxyd!("Envoy does not read its file again");
+    let configured = |body: &str| {
+        let bootstrap = Bootstrap::empty().listener("main", direct_response_chain(body));
+        // Enough that reading it takes a while.
+        (0..500).fold(bootstrap, |bootstrap, number| {
+            bootstrap.cluster(&format!("cluster_{number}"), "127.0.0.1:9".parse().unwrap())
+        })
+    };
+    let proxy = Generations::start(&configured("before"), &[]);
+    let ask = || {
+        let mut wire = Wire::connect_unix(&control_socket(&proxy));
+        wire.send(post("/reload"));
+        wire
+    };
+    let mut first = ask();
+    assert_eq!(first.head().status(), 200);
+    proxy.signal(Signal::SIGSTOP);
+    std::fs::write(proxy.config(), configured("after").to_yaml()).unwrap();
+    let others = [ask(), ask(), ask()];
+    drop(ask());
+    proxy.signal(Signal::SIGCONT);
+    for mut wire in others {
+        let answer = wire.response();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.text().contains("\"outcome\":\"applied\""), "{}", answer.text());
+    }
+    assert_eq!(proxy.get("/").text(), "after");
+    assert_eq!(proxy.stat("config_reload.success"), 2);
+}

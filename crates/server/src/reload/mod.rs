@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::admin::{ConfigDump, Refusal};
+use crate::admin::ConfigDump;
 use crate::clusters::ClusterManager;
 use crate::events::Events;
 use crate::listeners::{ListenerError, ListenerManager};
@@ -47,12 +47,20 @@ pub(crate) struct Reloader {
     leaving: RefCell<HashSet<String>>,
     uncertain: RefCell<Uncertain>,
     busy: watch_channel::Sender<bool>,
-    /// Somebody asked while another reload was under way.
-    again: Cell<bool>,
+    /// Somebody who does not wait to hear of it wants the reload that is to begin next.
+    wanted: Cell<bool>,
+    /// Those who do.
+    waiting: RefCell<Vec<Waiting>>,
     stats: ReloadStats,
     events: Events,
     /// Somebody waits for what was replaced or removed to drain.
     drains: Cell<bool>,
+}
+
+/// Somebody wants to hear what comes of a reload: a line of [`Outcome`]; another one when what was replaced has ended.
+struct Waiting {
+    lines: mpsc::Sender<Bytes>,
+    until_drained: bool,
 }
 
 struct Current {
@@ -100,7 +108,8 @@ impl Reloader {
             leaving: RefCell::default(),
             uncertain: RefCell::default(),
             busy: watch_channel::Sender::new(false),
-            again: Cell::new(false),
+            wanted: Cell::new(false),
+            waiting: RefCell::default(),
             stats: ReloadStats::new(&root.scope("config_reload.")),
             events,
             drains: Cell::new(false),
@@ -123,53 +132,64 @@ impl Reloader {
         let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
     }
 
-    fn is_busy(&self) -> bool {
-        *self.busy.borrow()
+    /// Somebody without a wish to hear of it wants a reload.
+    pub(crate) fn ask(self: &Rc<Self>) {
+        self.wanted.set(true);
+        self.begin();
     }
 
-    /// Somebody without a wish to hear of it wants a reload. If one is under way, which may have read the old file, there
-    /// will be another one.
-    pub(crate) fn ask(self: &Rc<Self>) {
-        if self.is_busy() {
-            self.again.set(true);
+    /// Wants a reload. Lines of [`Outcome`] follow; with `until_drained` a last one when what was replaced has ended.
+    pub(crate) fn ask_and_hear(self: &Rc<Self>, until_drained: bool) -> mpsc::Receiver<Bytes> {
+        let (lines, heard) = mpsc::channel(2);
+        self.waiting.borrow_mut().push(Waiting { lines, until_drained });
+        self.begin();
+        heard
+    }
+
+    /// Reloads, once for all who want it. Who comes while a reload is under way, which may have read the old file, is among
+    /// those whom the next one is for.
+    fn begin(self: &Rc<Self>) {
+        // Set here, and not only when the task gets its turn.
+        if self.busy.send_replace(true) {
             return;
         }
-        // Not only when the task gets its turn.
-        self.busy.send_replace(true);
-        let reloader = Rc::clone(self);
-        tokio::task::spawn_local(async move { reloader.run().await });
-    }
-
-    /// Begins a reload. Lines of [`Outcome`] follow; with `until_drained` a last one when what was replaced has ended.
-    ///
-    /// # Errors
-    /// Another one is under way.
-    pub(crate) fn begin(self: &Rc<Self>, until_drained: bool) -> Result<mpsc::Receiver<Bytes>, Refusal> {
-        if self.is_busy() {
-            return Err(Refusal::Busy("another reload is under way"));
-        }
-        self.busy.send_replace(true);
-        let (lines, heard) = mpsc::channel(2);
         let reloader = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let outcome = reloader.run().await;
-            let applied = matches!(outcome, Outcome::Applied(_));
-            let _ = lines.send(line(&outcome)).await;
-            if applied && until_drained {
-                tokio::select! {
-                    () = reloader.listeners.drained() => drop(lines.send(line(&Outcome::Drained)).await),
-                    // Whoever waited has gone.
-                    () = lines.closed() => {}
-                }
+            while let Some(waiting) = reloader.next() {
+                let outcome = reloader.run().await;
+                waiting.into_iter().for_each(|one| reloader.tell(one, &outcome));
+            }
+            reloader.busy.send_replace(false);
+        });
+    }
+
+    /// Whom the next reload is for; `None` if it is for nobody who is still there.
+    fn next(&self) -> Option<Vec<Waiting>> {
+        let mut waiting = self.waiting.take();
+        waiting.retain(|one| !one.lines.is_closed());
+        (self.wanted.take() || !waiting.is_empty()).then_some(waiting)
+    }
+
+    fn tell(self: &Rc<Self>, waiting: Waiting, outcome: &Outcome) {
+        let Waiting { lines, until_drained } = waiting;
+        // It holds both lines. Whoever has gone does without.
+        let _ = lines.try_send(line(outcome));
+        if !until_drained || !matches!(outcome, Outcome::Applied(_)) {
+            return;
+        }
+        let reloader = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                () = reloader.listeners.drained() => drop(lines.try_send(line(&Outcome::Drained))),
+                () = lines.closed() => {}
             }
         });
-        Ok(heard)
     }
 
     async fn run(self: &Rc<Self>) -> Outcome {
         self.stats.attempt.inc();
         let began = Instant::now();
-        let outcome = match self.reload().await {
+        match self.reload().await {
             Ok(mut applied) => {
                 self.stats.success.inc();
                 applied.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -194,12 +214,7 @@ impl Reloader {
                 self.events.not_reloaded(&errors);
                 Outcome::Failed { errors }
             }
-        };
-        self.busy.send_replace(false);
-        if self.again.take() {
-            self.ask();
         }
-        outcome
     }
 
     async fn reload(self: &Rc<Self>) -> Result<Applied, ReloadError> {
