@@ -82,7 +82,10 @@ impl Running {
             self.state.ending.set(true);
             match &end {
                 End::ShutDown | End::Exit(_) if self.leadership.leads() => self.service.stops(),
-                End::HandedOver(..) => self.service.handed_over(),
+                End::HandedOver(..) => {
+                    self.state.no_reload_any_more();
+                    self.service.handed_over();
+                }
                 End::ShutDown | End::Exit(_) | End::ExitNow(_) | End::NotLeading(_) => {}
             }
             match end {
@@ -129,7 +132,9 @@ impl Running {
                         Err(error) if self.state.listening.get() => return Ok(End::NotLeading(error)),
                         result => result?,
                     }
+                    self.state.reload_if_wanted();
                 }
+                () = self.state.restarts.over() => self.state.reload_if_wanted(),
                 signal = signals.next() => match ending.handle(signal) {
                     Action::ShutDown => return Ok(End::ShutDown),
                     Action::ExitNow(code) => return Ok(End::ExitNow(ExitCode::from(code))),

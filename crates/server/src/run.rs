@@ -208,6 +208,7 @@ async fn start(
             events.clone(),
         ),
         has_file: matches!(options.config, ConfigSource::File { .. }),
+        reload_later: Cell::new(None),
         clusters,
         flusher,
         listeners,

@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub reloader: Rc<Reloader>,
     /// The configuration can be read again.
     pub has_file: bool,
+    /// Why it is to be as soon as it can be.
+    pub reload_later: Cell<Option<&'static str>>,
     pub started: Instant,
     pub listening: Cell<bool>,
     pub healthy: Cell<bool>,
@@ -240,14 +242,39 @@ impl AdminState for State {
 }
 
 impl State {
-    /// SIGHUP, or the file has changed.
-    pub(crate) fn reload_unasked(&self, why: &str) {
+    /// SIGHUP, or the file has changed. What cannot be now is done later: see [`State::reload_if_wanted`].
+    pub(crate) fn reload_unasked(&self, why: &'static str) {
         match self.may_reload() {
             Ok(()) => self.reloader.ask(),
+            Err(Refusal::Busy(reason)) => {
+                self.reload_later.set(Some(why));
+                tracing::info!(target: "config", "{why}: the configuration is read again later, now {reason}");
+                self.events.info(EventKind::RELOAD, format_args!("{why}: later, now {reason}"));
+            }
             Err(refusal) => {
                 tracing::warn!(target: "config", %refusal, "{why}: no reload");
                 self.events.warning(EventKind::RELOAD, format_args!("{why}: no reload, {refusal}"));
             }
+        }
+    }
+
+    /// What stood in the way of a reload may be over.
+    pub(crate) fn reload_if_wanted(&self) {
+        if let Some(why) = self.reload_later.take() {
+            self.reload_unasked(why);
+        }
+    }
+
+    /// Another process leads: what it has read is in use, which may be older than what this one was asked to read.
+    pub(crate) fn no_reload_any_more(&self) {
+        if let Some(why) = self.reload_later.take() {
+            tracing::warn!(target: "config", "{why}: no reload, the new process leads, which may have read the configuration before");
+            self.events.warning(
+                EventKind::RELOAD,
+                format_args!(
+                    "{why}: no reload, the new process leads; it may have read its configuration before"
+                ),
+            );
         }
     }
 
@@ -256,9 +283,7 @@ impl State {
             return Err(Refusal::Never("the configuration is not in a file"));
         }
         match self.standing() {
-            Standing::Leads if self.restarts.is_under_way() => {
-                Err(Refusal::Busy("a hot restart is under way"))
-            }
+            Standing::Leads if self.restarts.is_busy() => Err(Refusal::Busy("a hot restart is under way")),
             Standing::Leads => Ok(()),
             Standing::Starting => Err(Refusal::Busy("the process is starting")),
             Standing::ServingNotConfirmed => Err(Refusal::Busy("the process does not lead yet")),

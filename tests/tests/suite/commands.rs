@@ -68,3 +68,39 @@ fn reloads_asked_for_during_another_are_one_that_follows() {
     assert_eq!(proxy.get("/").text(), "after");
     assert_eq!(proxy.stat("config_reload.success"), 2);
 }
+
+/// A hot restart that has come as far as that both processes accept, and a SIGHUP to the old one.
+fn hung_up_in_a_restart(confirm_after: &str) -> (Generations, std::process::Child) {
+    let proxy = start(&["--confirm-after", confirm_after]);
+    let restart = proxy.control_meanwhile(&["restart", "--hot"]);
+    proxy.becomes(2, "serving-not-confirmed");
+    let other = Bootstrap::empty().listener("main", direct_response_chain("other"));
+    std::fs::write(proxy.config(), other.to_yaml()).unwrap();
+    proxy.signal(Signal::SIGHUP);
+    eventually("SIGHUP to be told", || {
+        proxy.log().contains("SIGHUP: the configuration is read again later").then_some(())
+    });
+    (proxy, restart)
+}
+
+#[test]
+fn sighup_in_a_hot_restart_that_fails_reloads_afterwards() {
+    only_proxyd!("Envoy does not read its file again");
+    let (proxy, restart) = hung_up_in_a_restart("60");
+    assert!(proxy.control(&["rollback"]).status.success());
+    assert_eq!(restart.wait_with_output().unwrap().status.code(), Some(1));
+    let _ = proxy.only(1);
+    proxy.stat_becomes("config_reload.success", 1);
+    assert_eq!(proxy.get("/").text(), "other");
+}
+
+#[test]
+fn sighup_in_a_hot_restart_that_works_is_told_to_be_nobodys() {
+    only_proxyd!("Envoy does not read its file again");
+    let (proxy, restart) = hung_up_in_a_restart("4");
+    let restarted = restart.wait_with_output().unwrap();
+    assert!(restarted.status.success(), "{restarted:?}");
+    assert!(proxy.log().contains("SIGHUP: no reload, the new process leads"), "{}", proxy.log());
+    let _ = proxy.only(2);
+    assert_eq!(proxy.get("/").text(), "hello");
+}

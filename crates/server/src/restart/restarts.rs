@@ -14,7 +14,7 @@ use proxy_control::restart::{Moved, Progress, Step};
 use proxy_control::supervise::Supervisor;
 use proxy_control::{BaseId, GENERATIONS};
 use proxy_stats::EventKind;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -36,6 +36,8 @@ pub(crate) struct Restarts {
     /// A new process is being talked to, whoever started it.
     talking: Cell<bool>,
     under_way: RefCell<Option<UnderWay>>,
+    /// Told each time that nothing is under way any more.
+    over: Notify,
     events: Events,
 }
 
@@ -82,6 +84,7 @@ impl Restarts {
             disabled: options.restart.disabled,
             talking: Cell::new(false),
             under_way: RefCell::default(),
+            over: Notify::new(),
             events,
         })
     }
@@ -132,9 +135,11 @@ impl Restarts {
         if !matches!(step, Step::Failed { .. }) {
             self.say(step.clone());
         }
-        if let Some(under_way) = &*self.under_way.borrow() {
+        match &*self.under_way.borrow() {
             // Gone when the process was spawned by somebody else.
-            let _ = under_way.heard.send(step);
+            Some(under_way) => drop(under_way.heard.send(step)),
+            None if !self.talking.get() => self.over.notify_one(),
+            None => {}
         }
     }
 
@@ -150,7 +155,12 @@ impl Restarts {
     /// Tells the last step.
     pub(crate) fn end(&self, step: Step) {
         self.say(step);
+        self.forget();
+    }
+
+    fn forget(&self) {
         self.under_way.take();
+        self.over.notify_one();
     }
 
     /// Whether somebody waits to hear how connections move.
@@ -158,11 +168,21 @@ impl Restarts {
         self.under_way.borrow().is_some()
     }
 
+    /// Whether a new process is being started or talked to, whoever has asked for it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_under_way() || self.talking.get()
+    }
+
+    /// Resolves when what was under way is over, at once if it has been since the last time.
+    pub(crate) async fn over(&self) {
+        self.over.notified().await;
+    }
+
     async fn drive(self: Rc<Self>, request: RestartRequest, heard: mpsc::UnboundedReceiver<Step>) {
         let began = Instant::now();
         match self.replace(request, heard).await {
             Ok(Outcome::Leads) => {}
-            Ok(Outcome::DryRun) => drop(self.under_way.take()),
+            Ok(Outcome::DryRun) => self.forget(),
             Err(error) => {
                 warn!(target: "restart", %error, after = ?began.elapsed(), "hot restart failed, this process goes on");
                 self.events.error(EventKind::RESTART, format_args!("failed, this process goes on: {error}"));
