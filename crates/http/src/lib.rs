@@ -14,6 +14,7 @@ pub mod mutation;
 pub mod name;
 pub mod path;
 pub mod proxy_status;
+pub mod query;
 pub mod reply;
 pub mod response_headers;
 pub mod route;

@@ -6,7 +6,6 @@
 mod filter;
 mod json;
 mod operator;
-mod query;
 mod text;
 mod time;
 

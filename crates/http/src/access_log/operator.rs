@@ -12,11 +12,12 @@ use proxy_net::{Address, FilterStateText, UpstreamAttempt};
 use proxy_runtime::Instant;
 use serde_json::Value;
 
+use super::FormatContext;
 use super::time::{self, number};
-use super::{FormatContext, query};
 use crate::forwarding::uuid;
 use crate::message::Request;
 use crate::name::HeaderId;
+use crate::query;
 use crate::reply::grpc_status_of;
 
 /// Whether it yields a number.
@@ -81,7 +82,8 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
             text(path, out)
         }
         Operator::QueryParameter(name) => {
-            context.request.is_some_and(|request| query::write_parameter(request.path(), name, out))
+            let path = context.request.map(Request::path).unwrap_or_default();
+            text(query::decoded_parameter(path, name).as_deref(), out)
         }
         Operator::QueryParameters { raw } => {
             let query = context.request.and_then(|request| query::of(request.path()));

@@ -7,7 +7,8 @@ use proxy_config::settings::{
 
 use super::{Chosen, Explanation, Passed, text};
 use crate::message::{Method, Request};
-use crate::route::{Mismatch, RouteTable, Trace, query_value};
+use crate::query::sent_parameter;
+use crate::route::{Mismatch, RouteTable, Trace};
 
 /// Which virtual host takes a host, and why the others do not.
 pub(super) fn virtual_hosts(table: &RouteTable, request: &Request, told: &mut Explanation) {
@@ -130,7 +131,7 @@ fn mismatch(matches: &RouteMatch, mismatch: Mismatch<'_>, request: &Request) -> 
             format!("header `{}` {is}: must be {}", matcher.name, header(matcher))
         }
         Mismatch::Query(matcher) => {
-            let is = match query_value(&matcher.name, request).map(text) {
+            let is = match sent_parameter(request.path(), &matcher.name).map(text) {
                 None => "is absent".to_owned(),
                 Some(value) => format!("is `{value}`"),
             };

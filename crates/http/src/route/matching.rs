@@ -8,6 +8,7 @@ use super::LookupContext;
 use super::joined::{self, Direction};
 use crate::message::Request;
 use crate::name::HeaderId;
+use crate::query;
 
 /// The first of what a route asks for that a request does not have.
 #[derive(Clone, Copy, Debug)]
@@ -118,20 +119,14 @@ fn value_matches(predicate: &HeaderPredicate, value: &[u8]) -> bool {
 }
 
 /// Names and values are compared as they were sent, without decoding; the first occurrence of a name counts.
-pub fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
-    let value = query_value(&matcher.name, request);
+fn query_matches(matcher: &QueryMatcher, request: &Request) -> bool {
+    parameter_matches(matcher, query::sent_parameter(request.path(), &matcher.name))
+}
+
+/// The same of a value that was found already.
+pub fn parameter_matches(matcher: &QueryMatcher, value: Option<&[u8]>) -> bool {
     match &matcher.predicate {
         QueryPredicate::Present(wanted) => value.is_some() == *wanted,
         QueryPredicate::String(string) => value.is_some_and(|value| string.matches(value)),
     }
-}
-
-/// The value of the first parameter of this name; empty where it has none.
-pub fn query_value<'q>(name: &str, request: &'q Request) -> Option<&'q [u8]> {
-    let path = request.path();
-    let query = memchr::memchr(b'?', path).map_or(&[][..], |mark| &path[mark + 1..]);
-    query.split(|&b| b == b'&').find_map(|pair| {
-        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        (pair[..equals] == *name.as_bytes()).then(|| pair.get(equals + 1..).unwrap_or_default())
-    })
 }

@@ -31,7 +31,7 @@ use domains::Domains;
 use filter_config::FilterConfigs;
 pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
-pub use matching::{Mismatch, header_matches, query_matches, query_value};
+pub use matching::{Mismatch, header_matches, parameter_matches};
 use rewrite::Text;
 pub use select::{Selected, SelectedCluster, tunnel_chain};
 pub use trace::Trace;

@@ -212,12 +212,19 @@ fn parameters_and_networks_describe_requests() {
     let actions = [
         "{query_parameters: {query_parameter_name: user, descriptor_key: user}}",
         "{query_parameter_value_match: {descriptor_value: v, query_parameters: [{name: debug, string_match: {exact: '1'}}]}}",
+        "{query_parameters: {query_parameter_name: 'a b', descriptor_key: blank}}",
+        "{query_parameter_value_match: {descriptor_key: x, descriptor_value: v, query_parameters: [{name: x, string_match: {exact: 'v w'}}]}}",
+        "{query_parameter_value_match: {descriptor_key: y, descriptor_value: v, query_parameters: [{name: y, present_match: true}]}}",
     ];
     let masked = "{masked_remote_address: {v4_prefix_mask_len: 8}}";
     let each = |actions: &[&str]| {
         actions.iter().map(|action| format!("{{actions: [{action}]}}")).collect::<Vec<_>>().join(", ")
     };
-    let descriptors = [described("user", "me"), described("query_match", "v")].join(", ");
+    let described = |key: &str, value: &str| described(key, &format!("'{value}'"));
+    let descriptors = ["x", "y"].map(|key| described(key, "v")).join(", ");
+    let more =
+        [described("user", "me"), described("query_match", "v"), described("blank", "a&b=c+")].join(", ");
+    let descriptors = format!("{descriptors}, {more}");
     let fields =
         format!("{}, {ON}, descriptors: [{descriptors}], rate_limits: [{}]", bucket(100), each(&actions));
     let proxy = Proxy::start(&bootstrap(&backend, &fields));
@@ -225,6 +232,14 @@ fn parameters_and_networks_describe_requests() {
         passed(&proxy, ["/?user=me", "/?user=you", "/?user=", "/?debug=1", "/?debug=2"]),
         [1, 3, 3, 1, 3]
     );
+    // Who writes a name or value in another way takes from the same bucket, which is empty by now.
+    assert_eq!(passed(&proxy, ["/?user=%6d%65", "/?%75ser=me", "/?user=m%65&user=you"]), [0, 0, 0]);
+    assert_eq!(
+        passed(&proxy, ["/?user=%256de", "/?user=you&user=me", "/?user%3Dme", "/?debug=%31"]),
+        [3, 3, 3, 0]
+    );
+    assert_eq!(passed(&proxy, ["/?a+b=a%26b=c+", "/?a%20b=a%26b%3Dc+", "/?a%20b=a%26b%3dc%2B"]), [3, 1, 0]);
+    assert_eq!(passed(&proxy, ["/?x=v+w", "/?x=v%20w", "/?%78=v%20w", "/?%79", "/?y=1"]), [3, 1, 0, 1, 0]);
     let descriptors = described("masked_remote_address", "127.0.0.0/8");
     let fields =
         format!("{}, {ON}, descriptors: [{descriptors}], rate_limits: [{}]", bucket(100), each(&[masked]));

@@ -9,9 +9,8 @@ use proxy_config::settings::{
     VirtualHostLimits, metadata,
 };
 use proxy_http::access_log::{FormatContext, write_network, write_text};
-use proxy_http::route::{
-    ChosenRoute, RouteEntry, SelectedCluster, header_matches, query_matches, query_value,
-};
+use proxy_http::query::decoded_parameter;
+use proxy_http::route::{ChosenRoute, RouteEntry, SelectedCluster, header_matches, parameter_matches};
 use proxy_http::{Request, StreamInfo};
 use proxy_upstream::{Cluster, ClusterMap};
 
@@ -91,10 +90,12 @@ impl<'f> Facts<'f> {
                 Some(value) => borrowed(key, value),
                 None => left_out(*skip_if_absent)?,
             },
-            LimitAction::QueryParameter { name, key, skip_if_absent } => match query_value(name, request) {
-                Some(value) => owned(key, value.to_vec()),
-                None => left_out(*skip_if_absent)?,
-            },
+            LimitAction::QueryParameter { name, key, skip_if_absent } => {
+                match decoded_parameter(request.path(), name) {
+                    Some(value) => Entry::Value(key, value),
+                    None => left_out(*skip_if_absent)?,
+                }
+            }
             LimitAction::RemoteAddress => owned("remote_address", client(stream)?.to_string().into_bytes()),
             LimitAction::MaskedRemoteAddress { v4, v6 } => {
                 let mut network = Vec::new();
@@ -119,7 +120,10 @@ impl<'f> Facts<'f> {
                 self.value(key, value)?
             }
             LimitAction::QueryParameterValueMatch { key, value, expect, parameters } => {
-                let found = parameters.iter().all(|matcher| query_matches(matcher, request));
+                let found = parameters.iter().all(|matcher| {
+                    let value = decoded_parameter(request.path(), &matcher.name);
+                    parameter_matches(matcher, value.as_deref())
+                });
                 if found != *expect {
                     return None;
                 }
