@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -20,6 +21,9 @@ pub struct AcceptOptions {
     /// Unset means all that are pending, as in Envoy 1.40: `u32::MAX`; the task's budget still shares the worker.
     /// 0 counts as 1.
     pub max_connections_to_accept_per_socket_event: u32,
+    /// Descriptors from this number on are left to others. The system gives the lowest one that is free, so while all
+    /// below are taken the loop waits, and clients with it.
+    pub descriptor_limit: RawFd,
     /// Ends the loop.
     pub drain: DrainGuard,
     /// What becomes of connections that are queued when the loop ends.
@@ -80,6 +84,7 @@ pub async fn accept_loop(
         Address::Pipe(_) => Listener::Unix(UnixListener::from_std(descriptor.into())?),
     };
     let pause = Timer::new();
+    let mut scarce = false;
     std::future::poll_fn(|context| {
         if options.drain.poll_draining(context).is_ready() {
             return Poll::Ready(Ok(()));
@@ -87,7 +92,12 @@ pub async fn accept_loop(
         if pause.is_set() {
             ready!(pause.poll_expired(context));
         }
-        poll_event(&listener, &options, &pause, &mut on_accept, &mut hooks, context)
+        while scarce && lowest_free(&listener).is_none_or(|free| free >= options.descriptor_limit) {
+            pause.set(clock::refresh() + TICK);
+            ready!(pause.poll_expired(context));
+        }
+        scarce = false;
+        poll_event(&listener, &options, (&pause, &mut scarce), &mut on_accept, &mut hooks, context)
     })
     .await?;
     let descriptor = match listener {
@@ -113,7 +123,7 @@ pub async fn accept_loop(
 fn poll_event(
     listener: &Listener,
     options: &AcceptOptions,
-    pause: &Timer,
+    (pause, scarce): (&Timer, &mut bool),
     on_accept: &mut impl FnMut(Io, Address),
     hooks: &mut impl AcceptHooks,
     context: &mut Context<'_>,
@@ -132,7 +142,12 @@ fn poll_event(
                     clock::refresh();
                 }
                 accepted += 1;
+                *scarce = io.as_fd().as_raw_fd() >= options.descriptor_limit;
                 on_accept(io, peer);
+                if *scarce {
+                    hooks.failed(&Errno::EMFILE.into());
+                    break;
+                }
             }
             Poll::Ready(Err(error)) => {
                 hooks.failed(&error);
@@ -203,6 +218,15 @@ impl Listener {
             }
         }
     }
+}
+
+/// The number that the next descriptor would have.
+fn lowest_free(listener: &Listener) -> Option<RawFd> {
+    let next = match listener {
+        Listener::Tcp(listener) => nix::unistd::dup(listener),
+        Listener::Unix(listener) => nix::unistd::dup(listener),
+    };
+    next.ok().map(|next| next.as_raw_fd())
 }
 
 fn classify(error: &io::Error) -> Failure {

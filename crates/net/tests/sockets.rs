@@ -49,6 +49,7 @@ fn accepting(
     let (sender, receiver) = unbounded_channel();
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: 1,
+        descriptor_limit: i32::MAX,
         drain: drain.guard(),
         queue_at_end: Rc::new(Cell::new(QueueAtEnd::Accepted)),
     };
@@ -299,6 +300,7 @@ fn futures_stay_small() {
     let (socket, drain) = (listening(&loopback()), Drain::new());
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: 1,
+        descriptor_limit: i32::MAX,
         drain: drain.guard(),
         queue_at_end: Rc::new(Cell::new(QueueAtEnd::Left)),
     };

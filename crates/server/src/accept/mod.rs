@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use proxy_config::settings;
 use proxy_filters::extensions::ListenerFilterPlan;
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
@@ -194,6 +195,7 @@ fn accept_on(listener: &Rc<Listener>, socket: ListenSocket) {
     });
     let options = AcceptOptions {
         max_connections_to_accept_per_socket_event: listener.plan.settings.accepts_per_event,
+        descriptor_limit: descriptor_limit(),
         drain: listener.accepting.guard(),
         queue_at_end: Rc::clone(&listener.queue_at_end),
     };
@@ -206,6 +208,17 @@ fn accept_on(listener: &Rc<Listener>, socket: ListenSocket) {
         }
     });
 }
+
+/// See [`AcceptOptions::descriptor_limit`]: what an operator needs to look at a process that has no more for its clients.
+fn descriptor_limit() -> RawFd {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let limit = RawFd::try_from(limit).unwrap_or(RawFd::MAX);
+    limit - KEPT.min(limit / PART)
+}
+
+const KEPT: RawFd = 32;
+/// Of a small limit, this part is kept.
+const PART: RawFd = 8;
 
 struct Hooks {
     listener: Rc<Listener>,
