@@ -64,7 +64,7 @@ pub(super) fn chain(
 }
 
 /// What to add.
-const ROUTER: &str = "add to http_filters, as the last one:
+const ROUTER: &str = "add to this list, as the last one:
 - name: envoy.filters.http.router
   typed_config:
     \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
