@@ -64,8 +64,9 @@ impl TerminalFilter for Router {
                 Filtered::Now(Ok(chosen.direct_response(direct, request, &|| self.format_context(stream))))
             }
             RouteAction::NonForwarding => {
-                self.stats.router.no_route.inc();
-                Filtered::Now(Ok(LocalReply::NoRoute.response(stream)))
+                // It forwards to nowhere, as Envoy sees it.
+                self.stats.router.no_cluster.inc();
+                Filtered::Now(Ok(LocalReply::NoCluster(503).response(stream)))
             }
         }
     }
@@ -103,6 +104,23 @@ impl Router {
         }
     }
 
+    /// For logs of a request that a filter answers: the cluster that it would have gone to.
+    pub(crate) fn note_cluster(&self, stream: &StreamInfo, request: &Request) {
+        if let Some(entry) = stream.route()
+            && let Some(selected) = entry.chosen().select_cluster(request, entry.weighted)
+            && let Some(cluster) = self.find_cluster(selected.cluster)
+        {
+            stream.set_cluster(Arc::clone(&cluster.info.settings));
+        }
+    }
+
+    fn find_cluster(&self, selected: SelectedCluster<'_>) -> Option<Rc<Cluster>> {
+        match selected {
+            SelectedCluster::Id(id) => self.clusters.get(id),
+            SelectedCluster::Name(name) => self.clusters.find(std::str::from_utf8(name).ok()?),
+        }
+    }
+
     async fn forward(
         &self,
         stream: &Rc<StreamInfo>,
@@ -113,13 +131,7 @@ impl Router {
         let Some(forward) = chosen.forward() else { return Err(Reset) };
         let Some(selected) = chosen.select_cluster(request, entry.weighted) else { return Err(Reset) };
         let weighted = selected.weighted;
-        let cluster = match selected.cluster {
-            SelectedCluster::Id(id) => self.clusters.get(id),
-            SelectedCluster::Name(name) => {
-                std::str::from_utf8(name).ok().and_then(|name| self.clusters.find(name))
-            }
-        };
-        let Some(cluster) = cluster else {
+        let Some(cluster) = self.find_cluster(selected.cluster) else {
             self.stats.router.no_cluster.inc();
             return Ok(LocalReply::NoCluster(forward.cluster_not_found_status).response(stream));
         };

@@ -145,7 +145,7 @@ impl LocalReply {
     }
 
     /// `%RESPONSE_CODE_DETAILS%`.
-    fn details(self) -> &'static str {
+    pub fn details(self) -> &'static str {
         use LocalReply::*;
         match self {
             NoRoute => "route_not_found",

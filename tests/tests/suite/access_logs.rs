@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proxy_tests::http2::{self, block_on};
 use proxy_tests::{
-    Backend, Bootstrap, EchoBackend, Generations, Proxy, Signal, Wire, eventually, only_proxyd,
+    Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually, only_proxyd,
     unused_address,
 };
 use tempfile::TempDir;
@@ -146,6 +146,54 @@ fn a_response_that_breaks_off_names_the_upstream() {
         logs.lines("log", 1),
         ["GET /half HTTP/1.1 200 UPE upstream_reset_after_response_started{protocol_error} 0 4 backend 1"]
     );
+}
+
+#[test]
+fn an_answer_of_a_filter_names_the_cluster_that_was_chosen() {
+    let logs = Logs::new();
+    let backend = Backend::saying("ok");
+    let fault = "{abort: {http_status: 418, percentage: {numerator: 100}}, headers: [{name: x-stop, present_match: true}]}";
+    let table = "[{match: {prefix: /nowhere}, non_forwarding_action: {}}, {match: {prefix: /}, route: {cluster: backend}}]";
+    let bootstrap = http(
+        backend.address(),
+        &logs.text("log", "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_CLUSTER%"),
+    )
+    .routes(table)
+    .http_filter("fault", "fault.v3.HTTPFault", fault);
+    let proxy = Proxy::start_with(&bootstrap, &SOON);
+    let stopped = proxy.connect().ask("GET /a HTTP/1.1\r\nhost: a\r\nx-stop: 1\r\n\r\n");
+    assert_eq!(stopped.status(), 418);
+    assert_eq!(proxy.get("/b").status(), 200);
+    assert_eq!(proxy.get("/nowhere").status(), 503);
+    assert_eq!(logs.lines("log", 3), ["/a 418 FI backend", "/b 200 - backend", "/nowhere 503 NC -"]);
+}
+
+#[test]
+fn a_response_that_a_limit_cuts_says_which_limit() {
+    let logs = Logs::new();
+    let backend = Backend::raw(|wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        wire.rest();
+    });
+    let table = "[{match: {prefix: /route}, route: {cluster: backend, timeout: 0.2s}},
+        {match: {prefix: /idle}, route: {cluster: backend, timeout: 0s, idle_timeout: 0.2s}},
+        {match: {prefix: /life}, route: {cluster: backend, timeout: 0s, max_stream_duration: {max_stream_duration: 0.2s}}}]";
+    let format = "%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%";
+    let proxy = Proxy::start_with(&http(backend.address(), &logs.text("log", format)).routes(table), &SOON);
+    for path in ["/route", "/idle", "/life"] {
+        let answer = proxy.connect().send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).try_response();
+        assert_eq!(answer, Err(Cut::InBody(4)));
+        block_on(async {
+            let mut client = http2::Client::connect(proxy.listener("main")).await;
+            let (response, _) = client.open(http2::request("GET", path), true).await;
+            assert!(http2::answer(response).await.is_err());
+        });
+    }
+    let idle = "/idle 200 SI stream_idle_timeout";
+    let life = "/life 200 - max_duration_timeout";
+    let route = "/route 200 UT response_timeout";
+    assert_eq!(logs.lines("log", 6), [idle, idle, life, life, route, route]);
 }
 
 #[test]

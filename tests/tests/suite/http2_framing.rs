@@ -380,6 +380,39 @@ fn settings_of_ones_own_are_sent_to_clients_and_to_hosts() {
     assert!(settings.contains(&(65000, 9)), "{settings:?}");
 }
 
+#[test]
+fn what_has_come_of_a_response_goes_on_before_the_reset() {
+    let backend = Backend::raw(|wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+    });
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()));
+    for _ in 0..20 {
+        let mut wire = open(&proxy);
+        wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET)));
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&RST_STREAM) {
+            let frame = wire.try_frame().unwrap();
+            kinds.extend((frame.stream == 1).then_some(frame.kind));
+        }
+        assert_eq!(kinds, [HEADERS, DATA, RST_STREAM]);
+    }
+    proxy.stat_becomes("http2.tx_reset", 20);
+}
+
+#[test]
+fn resets_of_malformed_requests_are_counted() {
+    let backend = Backend::saying("ok");
+    let bootstrap = Bootstrap::http(backend.address())
+        .filter_with("http2_protocol_options: {override_stream_error_on_invalid_http_message: true}");
+    let proxy = Proxy::start(&bootstrap);
+    let mut wire = open(&proxy);
+    let wrong = [&GET[..], &[("connection", "close")]].concat();
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&wrong)));
+    assert!(matches!(fate(&mut wire), Fate::Reset(_)));
+    proxy.stat_becomes("http2.tx_reset", 1);
+}
+
 /// Sends a request whose response gets no window, and waits until the end of it is given up.
 fn takes_no_body(proxy: &Proxy, path: &str) -> Fate {
     let mut wire = proxy.connect();

@@ -99,7 +99,7 @@ pub enum RouteAction {
     Forward(Box<Forward>),
     Redirect(Box<Redirect>),
     Direct(DirectResponse),
-    /// `non_forwarding_action`: matches, then is answered as if nothing had.
+    /// `non_forwarding_action`: matches, and has no cluster.
     NonForwarding,
 }
 

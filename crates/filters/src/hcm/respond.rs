@@ -191,6 +191,7 @@ impl Manager {
     ) -> Result<Option<Response>, Reset> {
         for filter in self.filters_of(stream) {
             if let Flow::Reply(response) = wait(filter.request(stream, request)).await? {
+                self.chain(stream).router.note_cluster(stream, request);
                 return Ok(Some(response));
             }
             if stream.take_route_cleared() {
@@ -309,21 +310,28 @@ impl Manager {
                 stats.downstream_rq_max_duration_reached.inc();
             }
         }
+        if answered {
+            stream.record.replace_details(timeout_reply(stream, timer).details());
+        }
     }
 
     /// The answer to a request for which a limit passed before anything was answered.
     pub(super) async fn timed_out(&self, stream: &Rc<StreamInfo>, timer: StreamTimer) -> Response {
         self.note_timeout(stream, timer, false);
-        let request_complete = stream.is_request_complete();
-        let reply = match timer {
-            StreamTimer::Idle => LocalReply::StreamIdleTimeout { request_complete },
-            StreamTimer::Request => LocalReply::RequestTimeout,
-            StreamTimer::Response => LocalReply::ResponseTimeout,
-            StreamTimer::Duration => LocalReply::MaxDuration { request_complete },
-        };
+        let reply = timeout_reply(stream, timer);
         // What the limit cut off may not be started again by those that wait on it.
         stream.clear_timeouts();
         self.finish(stream, reply.response(stream)).await
+    }
+}
+
+fn timeout_reply(stream: &StreamInfo, timer: StreamTimer) -> LocalReply {
+    let request_complete = stream.is_request_complete();
+    match timer {
+        StreamTimer::Idle => LocalReply::StreamIdleTimeout { request_complete },
+        StreamTimer::Request => LocalReply::RequestTimeout,
+        StreamTimer::Response => LocalReply::ResponseTimeout,
+        StreamTimer::Duration => LocalReply::MaxDuration { request_complete },
     }
 }
 

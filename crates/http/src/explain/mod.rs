@@ -270,7 +270,9 @@ impl DryRun<'_> {
                 let response = chosen.direct_response(direct, &request, &source);
                 self.answered("direct_response of the route", response, &request)
             }
-            RouteAction::NonForwarding => self.not_found("non_forwarding_action of the route", &request),
+            RouteAction::NonForwarding => {
+                self.answered("non_forwarding_action of the route", Response::local(503, ""), &request)
+            }
         };
         told
     }

@@ -55,6 +55,8 @@ struct Counters {
     empty: Counter,
     priorities: Counter,
     window_updates: Counter,
+    /// Not a flood: `h2` resets streams without telling.
+    resets: Counter,
 }
 
 /// Which side of the connection we are.
@@ -102,6 +104,7 @@ impl FloodGuard {
                 empty: stats.inbound_empty_frames_flood,
                 priorities: stats.inbound_priority_frames_flood,
                 window_updates: stats.inbound_window_update_frames_flood,
+                resets: stats.tx_reset,
             },
         }
     }
@@ -127,7 +130,12 @@ impl FloodGuard {
             match head.kind {
                 DATA => self.data_sent.set(self.data_sent.get() + 1),
                 HEADERS => self.streams.set(self.streams.get() + 1),
-                PING | SETTINGS | RST_STREAM => control.set(control.get() + 1),
+                PING | SETTINGS | RST_STREAM => {
+                    control.set(control.get() + 1);
+                    if head.kind == RST_STREAM {
+                        self.counters.resets.inc();
+                    }
+                }
                 _ => {}
             }
         });

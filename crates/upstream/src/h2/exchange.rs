@@ -308,7 +308,6 @@ impl Drop for Stream {
         if !self.ended {
             let cluster = &self.open.client.host.cluster;
             cluster.stats.upstream_rq_tx_reset.inc();
-            cluster.http2_stats().tx_reset.inc();
         }
     }
 }

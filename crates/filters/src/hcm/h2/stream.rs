@@ -133,7 +133,6 @@ pub(super) async fn serve(open: OpenStream, arrived: Arrived, mut respond: SendR
             return;
         }
         Outcome::Reset => {
-            shared.codec_stats().tx_reset.inc();
             respond.send_reset(Reason::INTERNAL_ERROR);
             guard.reset_by_us();
             return;
@@ -266,13 +265,13 @@ async fn send_response(
             guard.reset_by_peer();
         }
         End::ByUs => {
-            shared.codec_stats().tx_reset.inc();
+            // A reset takes back what `h2` has not written: first what has come has its turn.
+            tokio::task::yield_now().await;
             sender.reset(Reason::INTERNAL_ERROR);
             guard.reset_by_us();
         }
         End::Unflushed => {
             shared.codec_stats().tx_flush_timeout.inc();
-            shared.codec_stats().tx_reset.inc();
             sender.reset(Reason::INTERNAL_ERROR);
             // To everyone but the codec it is whole, as in Envoy.
             guard.completed();
