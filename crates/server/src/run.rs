@@ -197,6 +197,7 @@ async fn start(
         extensions,
         &bootstrap.node.cluster,
     );
+    listeners.set_drain_time(options.drain_time);
     let restart_events = events.clone();
     let state = Rc::new(State {
         reloader: Reloader::new(

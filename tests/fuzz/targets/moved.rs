@@ -132,6 +132,7 @@ impl Worker {
             buffer_limit: 1 << 20,
             drain: Drain::new(),
             closing: Drain::new(),
+            cut: Rc::default(),
             handover: Rc::clone(&handover),
         };
         let manager = HttpConnectionManager::new(Arc::clone(manager), &chains, context);

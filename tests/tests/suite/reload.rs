@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 
 use proxy_tests::{
     Backend, Bootstrap, EchoBackend, Generations, Signal, Traffic, Wire, direct_response_chain, eventually,
-    only_proxyd, tcp_filter_chain, unused_address,
+    http2::{self, Client, block_on},
+    network_filter, only_proxyd, tcp_filter_chain, unused_address,
 };
 use serde_json::Value;
 
@@ -200,6 +201,80 @@ fn filter_chains_change_one_by_one() {
     let tally = traffic.end();
     assert_eq!((tally.lost, tally.refused), (0, 0));
     assert_eq!(proxy.stat("listener_manager.listener_in_place_updated"), 4);
+}
+
+#[test]
+fn what_outlasts_the_drain_time_is_cut() {
+    only_proxyd!("Envoy does not read its file again, but cuts what LDS has removed in the same way");
+    let echo = EchoBackend::new();
+    let silent = Backend::raw(|wire, _| drop(wire.rest()));
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let forwarding = |prefix: &str| {
+        let fields = format!(
+            "stat_prefix: {prefix}
+route_config: {{virtual_hosts: [{{name: all, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: silent, timeout: 0s}}}}]}}]}}
+http_filters: [{{name: router, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]
+access_log: [{{name: file, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog,
+    path: '{}', log_format: {{text_format_source: {{inline_string: \"%PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\\n\"}}}}}}}}]",
+            log.display()
+        );
+        let kind = "http_connection_manager.v3.HttpConnectionManager";
+        serde_json::json!({"filters": [network_filter(kind, &fields)]})
+    };
+    let with = |listeners: &[(&str, Value)], chains: Vec<Value>| {
+        let bootstrap = Bootstrap::empty().listener("main", answering_as("default", "default"));
+        let bootstrap = bootstrap.filter_chains(chains, answering_as("default", "default"));
+        let bootstrap = bootstrap.cluster("echo", echo.address()).cluster("silent", silent.address());
+        listeners.iter().fold(bootstrap, |bootstrap, (name, chain)| bootstrap.listener(name, chain.clone()))
+    };
+    let [kept, gone] = ["127.0.0.2", "127.0.0.3"];
+    let stays = chain_for(kept, tcp_filter_chain("echo"));
+    let before = with(
+        &[("tcp", tcp_filter_chain("echo")), ("http", forwarding("gone"))],
+        vec![stays.clone(), chain_for(gone, forwarding("chain"))],
+    );
+    let arguments = ["--drain-time-s", "1", "--file-flush-interval-msec", "10"];
+    let proxy = Generations::start(&before, &arguments);
+    let mut of_kept = connect_from(kept, &proxy);
+    assert_eq!(of_kept.send("x").bytes(1), b"x");
+    let mut stream = Wire::connect(proxy.listener("tcp"));
+    assert_eq!(stream.send("x").bytes(1), b"x");
+    let mut of_chain = connect_from(gone, &proxy);
+    of_chain.send(GET);
+    let idle = connect_from(gone, &proxy);
+    block_on(async {
+        let mut client = Client::connect(proxy.listener("http")).await;
+        let (response, _send) = client.open(http2::request("GET", "http://a/"), true).await;
+        http2::eventually("both requests", || (silent.connections() == 2).then_some(())).await;
+        write(&proxy, &with(&[], vec![stays]));
+        reload(&proxy, &[]);
+        assert!(response.await.is_err());
+        assert!(client.connection.await.unwrap().is_ok(), "the connection is closed");
+    });
+    for mut wire in [stream, of_chain, idle] {
+        assert!(wire.is_closed());
+    }
+    silent.all_closed();
+    proxy.stat_becomes("listener_manager.total_listeners_draining", 0);
+    proxy.stat_becomes("listener_manager.total_filter_chains_draining", 0);
+    assert_eq!(of_kept.send("y").bytes(1), b"y");
+    let told = eventually("two lines", || {
+        let text = fs::read_to_string(&log).ok()?;
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(
+        told,
+        [
+            "HTTP/1.1 0 DC downstream_local_disconnect(filter_chain_is_being_removed)",
+            "HTTP/2 0 DC downstream_local_disconnect(purging_socket_that_have_not_progressed_to_connections)"
+        ]
+    );
+    // As Envoy counts it.
+    proxy.stat_becomes("cluster.silent.upstream_cx_destroy_local_with_active_rq", 2);
+    assert!(proxy.log().contains("the drain time is over, connections are closed"), "{}", proxy.log());
 }
 
 #[test]

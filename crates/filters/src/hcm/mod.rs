@@ -11,6 +11,7 @@ mod moving;
 mod respond;
 mod stats;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,9 +55,15 @@ pub struct ManagerContext {
     pub drain: Drain,
     /// Tells idle connections to close as soon as they were quiet for [`QUIET_BEFORE_CLOSE`].
     pub closing: Drain,
+    /// Whether connections are dropped as they are.
+    pub cut: Rc<CutOff>,
     /// Where connections go in a hot restart.
     pub handover: Rc<Handover>,
 }
+
+/// Set before the tasks of all connections are dropped because there is to be no such chain any more: the
+/// `%RESPONSE_CODE_DETAILS%` of requests under way. Otherwise it is a client that has left.
+pub type CutOff = Cell<Option<&'static str>>;
 
 /// One worker's instance for a filter chain.
 #[derive(Clone)]
@@ -78,6 +85,7 @@ pub(crate) struct Manager {
     buffer_limit: u32,
     drain: Drain,
     closing: Drain,
+    cut: Rc<CutOff>,
     handover: Rc<Handover>,
 }
 
@@ -132,6 +140,7 @@ impl HttpConnectionManager {
             buffer_limit: context.buffer_limit,
             drain: context.drain,
             closing: context.closing,
+            cut: context.cut,
             handover: context.handover,
         }))
     }

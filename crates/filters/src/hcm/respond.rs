@@ -461,7 +461,8 @@ impl Drop for StreamGuard {
             End::ResetByPeer if self.stream.flags().intersects(ResponseFlags::DOWNSTREAM_REMOTE_RESET) => {}
             End::Aborted | End::ResetByPeer => {
                 self.stream.set_flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                self.stream.record.replace_details("downstream_remote_disconnect");
+                let details = self.manager.cut.get().unwrap_or("downstream_remote_disconnect");
+                self.stream.record.replace_details(details);
             }
             End::Moved => {}
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proxy_config::settings;
 use proxy_filters::extensions::NetworkFilterPlan;
-use proxy_filters::hcm::{HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
+use proxy_filters::hcm::{CutOff, HttpConnectionManager, HttpStats, ManagerContext, ManagerLogs};
 use proxy_filters::http::{FilterChains, FilterWorker};
 use proxy_filters::network::{ConnectionLimit, DirectResponse, Echo, LocalRateLimit, Rbac, SetFilterState};
 use proxy_filters::tcp_proxy::{TcpLogs, TcpProxy, TcpStats};
@@ -18,6 +18,7 @@ use proxy_runtime::{Drain, SlotReader};
 use proxy_upstream::ClusterMap;
 
 use super::ListenerPlan;
+use super::tasks::Tasks;
 
 /// The filter chains of a listener, and which connection gets which. Another one may take its place while the listener goes on;
 /// what is in both is the same `Arc`.
@@ -72,6 +73,8 @@ pub(super) struct Chain {
     pub(super) closing: Drain,
     /// One guard per connection.
     pub(super) open: Drain,
+    pub(super) tasks: Rc<Tasks>,
+    cut: Rc<CutOff>,
 }
 
 /// A worker's instance of all chains of a listener.
@@ -128,16 +131,24 @@ impl Chain {
         clusters: &Rc<ClusterMap>,
         handover: &Rc<Handover>,
     ) -> Chain {
-        let (drain, closing) = (Drain::new(), Drain::new());
+        let (drain, closing, cut) = (Drain::new(), Drain::new(), Rc::<CutOff>::default());
         let name: Rc<str> = Rc::from(&*plan.name);
-        let build = |filter| build_filter(filter, &name, listener, clusters, &drain, &closing, handover);
+        let build =
+            |filter| build_filter(filter, &name, listener, clusters, (&drain, &closing, &cut), handover);
         let filters = plan.filters.iter().map(build).collect();
         let of_listener = &listener.settings.metadata;
         let any = !of_listener.is_empty() || !plan.metadata.is_empty();
         let metadata = any.then(|| {
             Rc::new(ListenerMetadata { listener: of_listener.clone(), filter_chain: plan.metadata.clone() })
         });
-        Chain { plan: Arc::clone(plan), metadata, filters, drain, closing, open: Drain::new() }
+        let (open, tasks) = (Drain::new(), Rc::default());
+        Chain { plan: Arc::clone(plan), metadata, filters, drain, closing, open, tasks, cut }
+    }
+
+    /// Cuts its connections; requests under way on them tell `details`. Returns how many there were.
+    pub(super) fn cut(&self, details: &'static str) -> usize {
+        self.cut.set(Some(details));
+        self.tasks.cut()
     }
 }
 
@@ -146,8 +157,7 @@ fn build_filter(
     chain: &Rc<str>,
     plan: &ListenerPlan,
     clusters: &Rc<ClusterMap>,
-    drain: &Drain,
-    closing: &Drain,
+    (drain, closing, cut): (&Drain, &Drain, &Rc<CutOff>),
     handover: &Rc<Handover>,
 ) -> Rc<dyn NetworkFilter> {
     match filter {
@@ -181,6 +191,7 @@ fn build_filter(
                 buffer_limit: plan.settings.buffer_limit,
                 drain: drain.clone(),
                 closing: closing.clone(),
+                cut: Rc::clone(cut),
                 handover: Rc::clone(handover),
             };
             Rc::new(HttpConnectionManager::new(Arc::clone(settings), filters, context))

@@ -30,9 +30,11 @@ use crate::connection_log::LoggedConnection;
 use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
 mod chain;
+mod tasks;
 
 use chain::{Chain, Chains};
 pub(crate) use chain::{ChainPlan, ChainsPlan, FilterPlan};
+use tasks::Tasks;
 
 /// Tells listeners apart, also a new one from the one it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +71,8 @@ struct Listener {
     drained: Cell<f64>,
     /// One guard per connection.
     open: Drain,
+    /// Of connections for which no chain is chosen yet.
+    inspecting: Rc<Tasks>,
     ids: Rc<ConnectionIds>,
     counts: Rc<ListenerCounts>,
     logs: Rc<AccessLogs>,
@@ -101,6 +105,22 @@ impl Listener {
     async fn end(&self) {
         self.accepting.close_and_wait().await;
         self.open.close_and_wait().await;
+    }
+
+    /// All chains, also those that are not in use any more.
+    fn each_chain(&self, visit: impl FnMut(&Rc<Chain>)) {
+        self.chains.borrow().all().chain(&*self.leaving.borrow()).for_each(visit);
+    }
+
+    fn cut(&self) {
+        let mut cut = self.inspecting.cut();
+        self.each_chain(|chain| cut += chain.cut(LISTENER_GONE));
+        self.tell_cut(cut);
+    }
+
+    fn tell_cut(&self, connections: usize) {
+        let name = &self.name;
+        tracing::info!(target: "listener", listener = %name, connections, "the drain time is over, connections are closed");
     }
 }
 
@@ -146,6 +166,7 @@ pub(crate) fn open(id: ListenerId, worker: WorkerIndex, plan: Arc<ListenerPlan>,
         queue_at_end: Rc::default(),
         drained: Cell::new(0.0),
         open: Drain::new(),
+        inspecting: Rc::default(),
         ids,
         counts: ListenerCounts::new(Arc::clone(&plan.stats), &scope),
         logs: Rc::new(AccessLogs::new(&plan.logs)),
@@ -160,8 +181,12 @@ fn build_chains(plan: Arc<ChainsPlan>, before: Option<&Chains>, listener: &Liste
 }
 
 /// Gives a listener other filter chains, at once. Connections of those that are not among them are asked to end; resolves
-/// when the last one has.
-pub(crate) fn replace_chains(id: ListenerId, plan: Arc<ChainsPlan>) -> impl Future<Output = ()> {
+/// when the last one has. What is left of them after `drain_time` is cut.
+pub(crate) fn replace_chains(
+    id: ListenerId,
+    plan: Arc<ChainsPlan>,
+    drain_time: Duration,
+) -> impl Future<Output = ()> {
     let listener = listeners().active.borrow().get(&id).cloned();
     let replaced = listener.and_then(|listener| {
         let before = Rc::clone(&listener.chains.borrow());
@@ -175,12 +200,34 @@ pub(crate) fn replace_chains(id: ListenerId, plan: Arc<ChainsPlan>) -> impl Futu
     });
     async move {
         let Some((listener, gone)) = replaced else { return };
-        for chain in &gone {
-            chain.open.empty().await;
-            listener.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, chain));
-        }
+        let emptied = async {
+            for chain in &gone {
+                chain.open.empty().await;
+                listener.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, chain));
+            }
+        };
+        let cut = || listener.tell_cut(gone.iter().map(|chain| chain.cut(CHAIN_GONE)).sum());
+        cut_after(drain_time, emptied, cut).await;
     }
 }
+
+/// Resolves when `ended` does; if that takes longer than `limit`, `cut` makes it.
+async fn cut_after(limit: Duration, ended: impl Future<Output = ()>, cut: impl FnOnce()) {
+    let mut ended = pin!(ended);
+    let timer = Timer::new();
+    timer.set(clock::now() + limit);
+    tokio::select! {
+        biased;
+        () = &mut ended => return,
+        () = timer.expired() => cut(),
+    }
+    ended.await;
+}
+
+/// `%RESPONSE_CODE_DETAILS%` of requests that are cut with their filter chain, and with their listener.
+const CHAIN_GONE: &str = "downstream_local_disconnect(filter_chain_is_being_removed)";
+const LISTENER_GONE: &str =
+    "downstream_local_disconnect(purging_socket_that_have_not_progressed_to_connections)";
 
 /// Starts to accept on `sockets`, once the listener is open on all workers: each may give connections to any other.
 pub(crate) fn start(id: ListenerId, sockets: Vec<ListenSocket>) {
@@ -295,9 +342,9 @@ fn begin(listener: &Rc<Listener>, io: Io, local: Address, peer: Address, admitte
         return enter_chain(listener, connection, admitted);
     }
     let listener = Rc::clone(listener);
-    let open = listener.open.guard();
-    tokio::task::spawn_local(async move {
-        let _open = open;
+    let (open, inspecting) = (listener.open.guard(), Rc::clone(&listener.inspecting));
+    inspecting.spawn(id, |listed| async move {
+        let _held = (open, listed);
         if let Some(connection) = inspect(&listener, connection).await {
             enter_chain(&listener, connection, admitted);
         }
@@ -367,8 +414,9 @@ fn serve(
     let listener = Rc::clone(listener);
     // Not in the task: a listener that has accepted a connection is not done, even if the task has not run yet.
     let open = (listener.open.guard(), chain.open.guard());
-    tokio::task::spawn_local(async move {
-        let (_open, _admitted) = (open, admitted);
+    let tasks = Rc::clone(&chain.tasks);
+    tasks.spawn(connection.info.id, |listed| async move {
+        let _held = (open, admitted, listed);
         let _active = GaugeGuard::new(listener.plan.total_connections);
         let served = NextNetwork::new(&chain.filters).serve(connection).await;
         if matches!(served, Err(CloseReason::Moved)) {
@@ -479,13 +527,13 @@ pub(crate) fn undrain(id: ListenerId) {
     });
 }
 
-/// The listener was removed or replaced: it ends with its last connection, which resolves this. After [`stop`] on all
-/// workers.
-pub(crate) async fn retire(id: ListenerId) {
+/// The listener was removed or replaced: it ends with its last connection, which resolves this. What is left after
+/// `drain_time` is cut. After [`stop`] on all workers.
+pub(crate) async fn retire(id: ListenerId, drain_time: Duration) {
     let listeners = listeners();
     let Some(listener) = listeners.active.borrow_mut().remove(&id) else { return };
     listeners.retired.borrow_mut().push(Rc::clone(&listener));
-    listener.end().await;
+    cut_after(drain_time, listener.end(), || listener.cut()).await;
     listeners.retired.borrow_mut().retain(|retired| !Rc::ptr_eq(retired, &listener));
 }
 
@@ -501,10 +549,10 @@ pub(crate) async fn close_all() {
     let all = listeners().all();
     for listener in &all {
         listener.accepting.close();
-        for chain in listener.chains.borrow().all().chain(&*listener.leaving.borrow()) {
+        listener.each_chain(|chain| {
             chain.drain.close();
             chain.closing.close();
-        }
+        });
     }
     for listener in all {
         listener.end().await;

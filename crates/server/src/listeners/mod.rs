@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use proxy_config::KeptChain;
 use proxy_config::settings;
@@ -71,6 +72,7 @@ pub struct ListenerManager {
     draining: Rc<watch::Sender<usize>>,
     next_id: Cell<u32>,
     started: Cell<bool>,
+    drain_time: Cell<Duration>,
     inherited: RefCell<Inherited>,
     /// Over all listeners.
     max_connections: RefCell<Option<Arc<admission::ConnectionLimit>>>,
@@ -169,6 +171,7 @@ impl ListenerManager {
             draining: Rc::new(watch::Sender::new(0)),
             next_id: Cell::new(0),
             started: Cell::new(false),
+            drain_time: Cell::new(DRAIN_TIME),
             inherited: RefCell::default(),
             max_connections: RefCell::default(),
             buckets: RefCell::default(),
@@ -179,6 +182,15 @@ impl ListenerManager {
     pub fn limit_connections(&self, limit: u64) {
         self.root.declare(&LIMIT_DECLARED);
         *self.max_connections.borrow_mut() = Some(admission::ConnectionLimit::new(limit));
+    }
+
+    /// Connections of a listener or filter chain that is gone from now on are cut after so long; 600 s unless it is said.
+    pub fn set_drain_time(&self, drain_time: Duration) {
+        self.drain_time.set(drain_time);
+    }
+
+    pub(crate) fn drain_time(&self) -> Duration {
+        self.drain_time.get()
     }
 
     /// Adds a listener, or updates the one of that name. It accepts once [`ListenerManager::start`] has been called.
@@ -293,7 +305,9 @@ impl ListenerManager {
         self.stats.listener_in_place_updated.inc();
         let count = gone.len() as i64;
         self.stats.total_filter_chains_draining.add(count);
-        let replaced = self.workers.spawn_all_then(move || accept::replace_chains(id, Arc::clone(&chains)));
+        let drain_time = self.drain_time.get();
+        let replace = move || accept::replace_chains(id, Arc::clone(&chains), drain_time);
+        let replaced = self.workers.spawn_all_then(replace);
         let draining = self.stats.total_filter_chains_draining;
         self.when_drained(gone, replaced, move || draining.sub(count));
     }
@@ -417,15 +431,16 @@ impl ListenerManager {
         self.workers.spawn_all_then(accept::close_all).await;
     }
 
-    /// Lets a listener go that was removed or replaced; its connections are asked to end, and it ends with the last.
+    /// Lets a listener go that was removed or replaced; its connections are asked to end, cut after the drain time, and it ends
+    /// with the last.
     fn retire(&self, old: Entry) {
         let Entry { id, routes, .. } = old;
         self.stats.total_listeners_draining.inc();
         let stopped = self.workers.spawn_all_then(move || accept::stop(id));
-        let workers = Rc::clone(&self.workers);
+        let (workers, drain_time) = (Rc::clone(&self.workers), self.drain_time.get());
         let ended = async move {
             stopped.await;
-            workers.spawn_all_then(move || accept::retire(id)).await;
+            workers.spawn_all_then(move || accept::retire(id, drain_time)).await;
         };
         let draining = self.stats.total_listeners_draining;
         self.when_drained(routes, ended, move || draining.dec());
@@ -554,6 +569,8 @@ impl ListenerManager {
         *self.inherited.borrow_mut() = sockets;
     }
 }
+
+const DRAIN_TIME: Duration = Duration::from_secs(600);
 
 /// There is nothing to measure for this monitor.
 const LIMIT_DECLARED: Declared = Declared {

@@ -301,7 +301,9 @@ impl Reloader {
         self.leaving.borrow_mut().extend(clusters.iter().cloned());
         let reloader = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let _ = tokio::time::timeout(LEAVING_LIMIT, reloader.listeners.drained()).await;
+            // By then all of them have been cut, but for those of later reloads.
+            let limit = reloader.listeners.drain_time().saturating_add(LEAVING_GRACE);
+            let _ = tokio::time::timeout(limit, reloader.listeners.drained()).await;
             for chunk in clusters.chunks(CLUSTERS_AT_ONCE) {
                 for name in chunk {
                     // Not one that has come back.
@@ -323,5 +325,5 @@ fn line(outcome: &Outcome) -> Bytes {
 
 /// Main has other things to do in between.
 const CLUSTERS_AT_ONCE: usize = 100;
-/// So long a connection that should have ended may go on to use a cluster that is gone.
-const LEAVING_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
+/// So long after the drain time a connection may go on to use a cluster that is gone.
+const LEAVING_GRACE: std::time::Duration = std::time::Duration::from_secs(10);
