@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use proxy_filters::extensions::ListenerFilterPlan;
 use proxy_http::access_log::{AccessLogPlan, AccessLogs};
 use proxy_net::{
     AcceptHooks, AcceptOptions, Address, CloseReason, Connection, ConnectionIds, ConnectionInfo, Handover,
-    Io, ListenSocket, ListenerFilter, MovedConnection, NextNetwork, QueueAtEnd, Refuse, StreamRecord,
-    accept_loop,
+    Io, ListenSocket, ListenerFilter, NextNetwork, QueueAtEnd, Refuse, StreamRecord, accept_loop,
 };
 use proxy_runtime::{Drain, Instant, Timer, WorkerIndex, clock, worker_local};
 use proxy_stats::{Gauge, GaugeGuard, Scope};
@@ -29,9 +28,11 @@ use crate::admission::{Admission, Admitted, Overflow};
 use crate::connection_log::LoggedConnection;
 use crate::listener_stats::{ListenerConnection, ListenerCounts, ListenerStats};
 
+mod adopt;
 mod chain;
 mod tasks;
 
+pub(crate) use adopt::{adopt, would_adopt};
 use chain::{Chain, Chains};
 pub(crate) use chain::{ChainPlan, ChainsPlan, FilterPlan};
 use tasks::Tasks;
@@ -427,41 +428,6 @@ fn serve(
             tracing::debug!(target: "connection", listener = %listener.name, %reason, "connection closed");
         }
     });
-}
-
-/// Whether this worker would go on with a connection of another process: it has the listener, which would serve it in the
-/// same way.
-pub(crate) fn would_adopt(moved: &MovedConnection) -> Result<(), &'static str> {
-    let (listener, info) = find_adopter(moved).ok_or("there is no such listener")?;
-    let chain = listener.chain_for(&info).ok_or("no filter chain matches")?;
-    let takes = !chain.filters.is_empty() && chain.filters.iter().all(|filter| filter.takes(moved, &info));
-    takes.then_some(()).ok_or("its filter chain has changed")
-}
-
-/// Goes on with a connection of another process; the first descriptor is its stream.
-pub(crate) fn adopt(moved: MovedConnection, descriptors: Vec<OwnedFd>) {
-    let Some((listener, mut info)) = find_adopter(&moved) else { return };
-    listener.keep_record(&mut info);
-    let mut descriptors = descriptors.into_iter();
-    let Some(io) = descriptors.next().and_then(|stream| Io::from_descriptor(stream).ok()) else { return };
-    let (prefix, moved) = moved.into_parts(descriptors.collect(), clock::now());
-    let Some(chain) = listener.chain_for(&info) else { return };
-    info.metadata = chain.metadata.clone();
-    let connection = Connection { io, prefix, info: Rc::new(info), moved: Some(Box::new(moved)) };
-    let logged = listener.logged(Some(&chain), &connection);
-    let counted = ListenerConnection::resumed(&listener.counts, connection.info.started);
-    let admitted = listener.plan.admission.admit_anyway(listener.worker);
-    serve(&listener, chain, connection, (counted, admitted), logged);
-}
-
-fn find_adopter(moved: &MovedConnection) -> Option<(Rc<Listener>, ConnectionInfo)> {
-    let listeners = listeners();
-    let active = listeners.active.borrow();
-    let named = active.values().filter(|listener| *listener.name == *moved.listener);
-    // Two while one takes the place of the other.
-    let listener = named.max_by_key(|listener| !listener.accepting.is_draining())?;
-    let info = moved.info(listener.ids.next(), Rc::clone(&listener.name), clock::now())?;
-    Some((Rc::clone(listener), info))
 }
 
 fn with(id: ListenerId, action: impl FnOnce(&Rc<Listener>)) {
