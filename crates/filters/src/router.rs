@@ -117,7 +117,7 @@ impl Router {
     fn find_cluster(&self, selected: SelectedCluster<'_>) -> Option<Rc<Cluster>> {
         match selected {
             SelectedCluster::Id(id) => self.clusters.get(id),
-            SelectedCluster::Name(name) => self.clusters.find(std::str::from_utf8(name).ok()?),
+            SelectedCluster::Name(name) => self.clusters.find(std::str::from_utf8(&name).ok()?),
         }
     }
 

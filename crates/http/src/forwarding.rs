@@ -4,6 +4,7 @@
 //!
 //! Runs once per request: a header that is absent costs a bit test, and nothing is allocated.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,10 +12,10 @@ use proxy_config::settings::{Cidr, HttpConnectionManager, UserAgent};
 use smallvec::SmallVec;
 
 use crate::headers::Headers;
+use crate::joined;
 use crate::message::{Method, Request, Scheme, Version};
 use crate::name::HeaderId;
 use crate::path::{PathAction, normalize_path};
-use crate::route::joined;
 
 pub mod host;
 pub mod nominated;
@@ -161,9 +162,10 @@ pub fn expects_continue(request: &Request) -> bool {
         .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// The protocol that an HTTP/1 request asks to change to. A wish for h2c is ignored, as in Envoy.
-pub fn requested_upgrade(request: &Request) -> Option<&[u8]> {
-    let protocol = request.headers.value(HeaderId::UPGRADE)?;
+/// The protocol that an HTTP/1 request asks to change to; several are none that a configuration knows. A wish for h2c is
+/// ignored, as in Envoy.
+pub fn requested_upgrade(request: &Request) -> Option<Cow<'_, [u8]>> {
+    let protocol = request.headers.joined(HeaderId::UPGRADE)?;
     let is_meant = nominated::tokens(&request.headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
     (is_meant && !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocol)
 }
@@ -187,11 +189,7 @@ fn append_forwarded_for(headers: &mut Headers, context: &ForwardingContext<'_>) 
         headers.append(HeaderId::X_FORWARDED_FOR, &address);
         return;
     }
-    let mut all = joined::join(headers.values(HeaderId::X_FORWARDED_FOR));
-    if !all.is_empty() {
-        all.push(b',');
-    }
-    all.extend_from_slice(&address);
+    let all = joined::join(headers.values(HeaderId::X_FORWARDED_FOR).chain([&address[..]]));
     headers.set(HeaderId::X_FORWARDED_FOR, &all);
 }
 
@@ -217,7 +215,7 @@ pub(crate) fn append_via(headers: &mut Headers, via: &[u8]) {
 /// Tells the upstream which service is asking (`add_user_agent`).
 fn add_user_agent(headers: &mut Headers, agent: &UserAgent) {
     headers.set(HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, &agent.cluster);
-    if headers.value(HeaderId::USER_AGENT).is_none_or(<[u8]>::is_empty) {
+    if headers.joined(HeaderId::USER_AGENT).is_none_or(|agent| agent.is_empty()) {
         headers.set(HeaderId::USER_AGENT, &agent.cluster);
     }
     if !agent.node.is_empty() {

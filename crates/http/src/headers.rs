@@ -70,6 +70,12 @@ pub struct Key<'a> {
     name: &'a [u8],
 }
 
+impl<'a> Key<'a> {
+    pub(crate) fn name(self) -> &'a [u8] {
+        self.name
+    }
+}
+
 impl From<HeaderId> for Key<'static> {
     fn from(id: HeaderId) -> Self {
         Key { id, name: id.name().as_bytes() }
@@ -99,14 +105,15 @@ impl Headers {
         Headers { arena: Arena::take(), entries: Entries::take(), present: 0, as_read: None }
     }
 
-    /// First value of the header.
+    /// First value of the header, for headers of one line. What all lines of a list say is [`Headers::joined`]; what is
+    /// told or matched of any header is [`Headers::value_in`].
     pub fn value<'k>(&self, key: impl Into<Key<'k>>) -> Option<&[u8]> {
         let key = key.into();
         if self.absent(key) { None } else { self.find(key).map(|i| self.value_at(i)) }
     }
 
     /// Every value of the header, in order.
-    pub fn values<'a, 'k: 'a>(&'a self, key: impl Into<Key<'k>>) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn values<'a, 'k>(&'a self, key: impl Into<Key<'k>>) -> impl Iterator<Item = &'a [u8]> {
         let key = key.into();
         let absent = self.absent(key);
         (0..if absent { 0 } else { self.entries.0.len() })

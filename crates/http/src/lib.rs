@@ -8,6 +8,7 @@ pub mod forwarding;
 pub mod h1;
 pub mod h2;
 pub mod headers;
+pub mod joined;
 pub mod local_reply;
 pub mod message;
 pub mod mutation;
@@ -24,6 +25,7 @@ pub mod websocket;
 
 pub use body::{Body, BodyError, BodyStream, Frame};
 pub use headers::Headers;
+pub use joined::Direction;
 pub use message::{Interim, LocalAnswer, Method, Request, Response, Scheme, Version};
 pub use name::HeaderId;
 pub use stream::{ResponseFlags, StreamInfo, StreamTimer};

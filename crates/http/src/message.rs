@@ -1,9 +1,12 @@
 //! Requests and responses as filters see them, whatever version they came in.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::body::Body;
 use crate::headers::{Headers, Span};
+use crate::joined::Direction;
 use crate::tunnel::Tunnel;
 
 /// Request methods. Unlisted tokens occur only where the codec lets them through (HTTP/2).
@@ -164,15 +167,16 @@ impl Request {
         (pseudo + self.headers.byte_size()) as u64
     }
 
-    /// A header, or one of the pseudo headers `:method`, `:path`, `:authority` and `:scheme`, as matchers name them.
-    pub fn value_or_pseudo(&self, name: &str) -> Option<&[u8]> {
-        match name {
-            ":method" => Some(self.method.as_str().as_bytes()),
-            ":path" => Some(self.path()),
-            ":authority" | "host" => Some(self.authority()),
-            ":scheme" => Some(self.scheme.as_str().as_bytes()),
-            _ => self.headers.value(name),
-        }
+    /// What a header says ([`Headers::value_in`]), or one of the pseudo headers `:method`, `:path`, `:authority` and
+    /// `:scheme`, as matchers name them.
+    pub fn value_or_pseudo(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(match name {
+            ":method" => self.method.as_str().as_bytes(),
+            ":path" => self.path(),
+            ":authority" | "host" => self.authority(),
+            ":scheme" => self.scheme.as_str().as_bytes(),
+            _ => return self.headers.value_in(Direction::Request, name),
+        }))
     }
 }
 

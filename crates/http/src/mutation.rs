@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use crate::access_log::{FormatContext, write_text};
 use crate::headers::Headers;
+use crate::joined::{self, Direction};
 use crate::message::{Request, Response};
-use crate::route::joined::{self, Direction};
 
 /// Gives what formats tell of besides the messages at hand; asked only where there is a format to fill in.
 pub type ContextSource<'a> = &'a dyn Fn() -> FormatContext<'a>;
@@ -119,9 +119,8 @@ fn add(additions: &[HeaderAddition], filled: &Filled, headers: &mut Headers, dir
     }
     for Wanted { addition, value } in chosen(false) {
         let name = &*addition.name;
-        if joined::is_joined(name, direction) && headers.contains(name) {
-            let values = headers.values(name).chain([*value]);
-            let all = joined::join(values.filter(|value| !value.is_empty()));
+        if joined::is_joined(name.as_bytes(), direction) && headers.contains(name) {
+            let all = joined::join(headers.values(name).chain([*value]));
             headers.set(name, &all);
         } else {
             headers.append(name, value);

@@ -189,7 +189,7 @@ impl LocalReply {
 
 /// Whether a request with these headers is a gRPC call.
 pub fn is_grpc_call(headers: &Headers) -> bool {
-    headers.value(HeaderId::CONTENT_TYPE).is_some_and(is_grpc_content)
+    headers.joined(HeaderId::CONTENT_TYPE).is_some_and(|value| is_grpc_content(&value))
 }
 
 /// Whether content of this type is gRPC's.

@@ -133,7 +133,7 @@ impl TunnelRequest {
 
 /// Whether a message says that its connection changes to another protocol.
 pub fn names_upgrade(headers: &Headers) -> bool {
-    headers.value(HeaderId::UPGRADE).is_some_and(|protocol| !protocol.is_empty())
+    headers.joined(HeaderId::UPGRADE).is_some_and(|protocol| !protocol.is_empty())
         && nominated::tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 

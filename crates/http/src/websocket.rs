@@ -12,7 +12,7 @@ pub type Accept = [u8; 28];
 
 /// Whether the upgrade that a request asks for is to WebSocket.
 pub fn is_asked_for(request: &Headers) -> bool {
-    request.value(HeaderId::UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+    request.joined(HeaderId::UPGRADE).is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// What a server answers to this key.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use proxy_tests::http2::{self, block_on};
 use proxy_tests::{
-    Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually, only_proxyd,
-    unused_address,
+    Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually,
+    http_protocol_options, only_proxyd, unused_address,
 };
 use tempfile::TempDir;
 
@@ -94,6 +94,31 @@ fn a_line_tells_how_a_request_ended() {
             "POST /b HTTP/1.1 200 - via_upstream 3 5 backend 1".to_owned(),
         ]
     );
+}
+
+/// As many proxies add a line of their own to what a client says of its way: the log must not tell the client's words alone.
+#[test]
+fn all_lines_of_a_header_are_told_where_they_are_one_value() {
+    let logs = Logs::new();
+    let format = "%REQ(X-FORWARDED-FOR)%|%REQ(VIA)%|%REQ(ORIGIN)%|%REQ(X-MY)%|%REQ(COOKIE)%|\
+                  %RESP(VIA)%|%RESP(ORIGIN)%|%RESP(SET-COOKIE)%|%TRAILER(GRPC-MESSAGE)%|%TRAILER(VIA)%";
+    let backend = Backend::answering(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nvia: a\r\nvia: b\r\norigin: c\r\norigin: d\r\nset-cookie: e\r\n\
+         set-cookie: f\r\n\r\n2\r\nok\r\n0\r\ngrpc-message: g\r\ngrpc-message: h\r\nvia: i\r\nvia: j\r\n\r\n",
+    );
+    let bootstrap = http(backend.address(), &logs.text("log", format))
+        .filter_with("http_protocol_options: {enable_trailers: true}")
+        .cluster_with(
+            "backend",
+            &http_protocol_options(
+                "{explicit_http_config: {http_protocol_options: {enable_trailers: true}}}",
+            ),
+        );
+    let proxy = Proxy::start_with(&bootstrap, &SOON);
+    let lines = "x-forwarded-for: 1.1.1.1\r\nvia: \r\nx-forwarded-for: 2.2.2.2\r\nvia: k\r\nvia:\r\nvia: l\r\norigin: m\r\n\
+                 origin: n\r\nx-my: o\r\nx-my: p\r\ncookie: q\r\ncookie: r\r\nte: trailers\r\n";
+    drop(proxy.get_with("/", lines));
+    assert_eq!(logs.lines("log", 1), ["1.1.1.1,2.2.2.2|k,l|m,n|o|q|a,b|c|e|g,h|i"]);
 }
 
 #[test]

@@ -138,6 +138,12 @@ fn forwarded_for_tells_the_client() {
         assert_eq!(response.header("x-ip"), Some(client), "{fields} {lines}");
         assert_eq!(request.unwrap().header("x-forwarded-for"), forwarded);
     }
+    let setup = detecting(&forwarded_for(""));
+    for (line, client) in [("2.2.2.2", "2.2.2.2"), ("", "1.1.1.1")] {
+        let (_, response) =
+            setup.exchange("a", &format!("x-forwarded-for: 1.1.1.1\r\nx-forwarded-for: {line}\r\n"));
+        assert_eq!(response.header("x-ip"), Some(client));
+    }
     let appending = detecting(&forwarded_for(", skip_xff_append: false"));
     let (request, _) = appending.exchange("a", LINES);
     let forwarded = request.unwrap().header("x-forwarded-for").unwrap().to_owned();
@@ -169,6 +175,11 @@ fn a_header_of_ones_own_tells_the_client() {
     assert_eq!(response.header("x-ip"), Some("10.0.0.1"));
     assert_eq!(request.unwrap().header("x-envoy-internal"), None);
     assert_eq!(setup.exchange("a", "x-real: nonsense\r\n").1.header("x-ip"), Some("127.0.0.1"));
+    let joined = detecting(&in_header("").replace("x-real", "x-forwarded-host"));
+    for (lines, client) in [("", "1.1.1.1"), ("x-forwarded-host: 2.2.2.2\r\n", "127.0.0.1")] {
+        let (_, response) = joined.exchange("a", &format!("x-forwarded-host: 1.1.1.1\r\n{lines}"));
+        assert_eq!(response.header("x-ip"), Some(client));
+    }
     let trusted = detecting(&in_header(", allow_extension_to_set_address_as_trusted: true"));
     let (request, _) = trusted.exchange("a", "x-real: 10.0.0.1\r\n");
     assert_eq!(request.unwrap().header("x-envoy-internal"), Some("true"));

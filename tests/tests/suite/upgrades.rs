@@ -258,6 +258,11 @@ fn upgrades_are_allowed_by_manager_and_route_whatever_their_case() {
     proxy.stat_becomes("http.ingress.downstream_rq_ws_on_non_ws_route", 1);
     let other = proxy.connect().ask(Ask::WebSocket.http1().replace("WebSocket", "other"));
     assert_eq!(other.status(), 403);
+    // Several protocols are none of those that are allowed, and none goes unseen behind another.
+    for more in ["upgrade: WebSocket\r\nupgrade: other", "upgrade: h2c\r\nupgrade: WebSocket"] {
+        let several = proxy.connect().ask(Ask::WebSocket.http1().replace("upgrade: WebSocket", more));
+        assert_eq!(several.status(), 403, "{more}");
+    }
     let nowhere = proxy.connect().ask(Ask::WebSocket.http1().replace("/chat", "/nowhere"));
     assert_eq!(nowhere.status(), 404);
     proxy.stat_becomes("http.ingress.downstream_cx_upgrades_total", 2);

@@ -88,9 +88,9 @@ impl Manager {
         stream.set_internal(forwarded.is_internal);
         let force_trace = request.headers.contains(HeaderId::X_ENVOY_FORCE_TRACE);
         if (self.settings.request_id_in_response || force_trace)
-            && let Some(id) = request.headers.value(HeaderId::X_REQUEST_ID)
+            && let Some(id) = request.headers.joined(HeaderId::X_REQUEST_ID)
         {
-            stream.set_response_id(id.into());
+            stream.set_response_id((*id).into());
         }
         let table = self.routes.get();
         if let Some(redirect) = table.tls_redirect(request) {

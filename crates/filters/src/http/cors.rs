@@ -51,7 +51,7 @@ impl Cors {
         if !enabled && !first.shadow.has(random) {
             return None;
         }
-        let origin = request.headers.value("origin").filter(|origin| !origin.is_empty())?;
+        let origin = &*request.headers.joined("origin").filter(|origin| !origin.is_empty())?;
         let allowed = policies.allow(origin);
         if allowed {
             self.stats.origin_valid.inc()
@@ -64,13 +64,13 @@ impl Cors {
         if allowed {
             stream.set_filter_local(self.index, policies.allowed(origin));
         }
-        let method = request.headers.value(REQUEST_METHOD).filter(|method| !method.is_empty());
+        let method = request.headers.joined(REQUEST_METHOD).filter(|method| !method.is_empty());
         let method = method.filter(|_| request.method == Method::Options);
         if let Some(method) = method
             && (allowed || !policies.find(|policy| policy.forward_not_matching).unwrap_or(true))
         {
             stream.set_details("cors_response");
-            return Some(preflight(request, policies, method));
+            return Some(preflight(request, policies, &method));
         }
         None
     }
@@ -89,13 +89,13 @@ fn preflight(request: &Request, policies: &Policies<'_>, method: &[u8]) -> Respo
         None => {}
     };
     offer("access-control-allow-methods", policies.text(|policy| &policy.methods), method);
-    let wanted = request.headers.value("access-control-request-headers").unwrap_or_default();
-    offer("access-control-allow-headers", policies.text(|policy| &policy.headers), wanted);
+    let wanted = request.headers.joined("access-control-request-headers").unwrap_or_default();
+    offer("access-control-allow-headers", policies.text(|policy| &policy.headers), &wanted);
     if let Some(age) = policies.text(|policy| &policy.max_age) {
         headers.append("access-control-max-age", age);
     }
     if policies.find(|policy| policy.private_network) == Some(true)
-        && request.headers.value("access-control-request-private-network") == Some(b"true")
+        && request.headers.joined("access-control-request-private-network").as_deref() == Some(b"true")
     {
         headers.append("access-control-allow-private-network", b"true");
     }

@@ -1,5 +1,6 @@
 //! `envoy.filters.http.csrf`: a request that changes something has to come from a page of the same host.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Csrf {
         if !changes {
             return false;
         }
-        let source = source(request);
+        let source = &*source(request);
         if source.is_empty() {
             self.stats.missing_source_origin.inc();
         }
@@ -63,13 +64,17 @@ impl Csrf {
 }
 
 /// Host and port of the page that sent the request, as far as it says so.
-fn source(request: &Request) -> &[u8] {
-    let of = |name: &str| request.headers.value(name).unwrap_or_default();
-    match of("origin") {
+fn source(request: &Request) -> Cow<'_, [u8]> {
+    let of = |name: &str| request.headers.joined(name).unwrap_or_default();
+    let page = match of("origin") {
         // What a browser sends that is not to say it, nor by `referer`.
-        b"null" => &[],
-        [] => host_and_port(of("referer")),
-        origin => host_and_port(origin),
+        origin if *origin == *b"null" => return Cow::default(),
+        origin if origin.is_empty() => of("referer"),
+        origin => origin,
+    };
+    match page {
+        Cow::Borrowed(page) => Cow::Borrowed(host_and_port(page)),
+        Cow::Owned(page) => Cow::Owned(host_and_port(&page).to_vec()),
     }
 }
 

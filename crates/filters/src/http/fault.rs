@@ -124,13 +124,14 @@ fn concerns(settings: &settings::Fault, request: &Request, route: Option<&RouteE
             Some(cluster) => **cluster == *name,
             None => matches!(
                 chosen.select_cluster(request, weighted).map(|selected| selected.cluster),
-                Some(SelectedCluster::Name(cluster)) if cluster == name.as_bytes()
+                Some(SelectedCluster::Name(cluster)) if *cluster == *name.as_bytes()
             ),
         })
     });
-    let node = request.headers.value(HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_NODE);
+    let node = request.headers.joined(HeaderId::X_ENVOY_DOWNSTREAM_SERVICE_NODE);
     cluster
-        && (settings.nodes.is_empty() || settings.nodes.iter().any(|name| node == Some(name.as_bytes())))
+        && (settings.nodes.is_empty()
+            || settings.nodes.iter().any(|name| node.as_deref() == Some(name.as_bytes())))
         && settings.headers.iter().all(|matcher| header_matches(matcher, Some(request)))
 }
 

@@ -75,12 +75,12 @@ fn is_binary(value: Option<&[u8]>) -> bool {
 
 /// Whether a response is one of gRPC, or of gRPC-Web already.
 fn is_grpc_response(response: &Response) -> bool {
-    let content = response.headers.value(HeaderId::CONTENT_TYPE).unwrap_or_default();
+    let content = response.headers.joined(HeaderId::CONTENT_TYPE).unwrap_or_default();
     if response.body.is_empty() {
         return response.headers.contains(HeaderId::GRPC_STATUS);
     }
     let media = content.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
-    response.status == 200 && (is_grpc_content(content) || is_binary(Some(&media.to_ascii_lowercase())))
+    response.status == 200 && (is_grpc_content(&content) || is_binary(Some(&media.to_ascii_lowercase())))
 }
 
 /// Makes a response that is none of gRPC one: its text is the message.
@@ -108,12 +108,12 @@ impl HttpFilter for GrpcWeb {
         request: &'a mut Request,
     ) -> Filtered<'a, Result<Flow, Reset>> {
         let headers = &mut request.headers;
-        let content = headers.value(HeaderId::CONTENT_TYPE);
-        let from_text = is_text(content);
-        if !from_text && !is_binary(content) {
+        let content = headers.joined(HeaderId::CONTENT_TYPE);
+        let from_text = is_text(content.as_deref());
+        if !from_text && !is_binary(content.as_deref()) {
             return Filtered::Now(Ok(Flow::Continue));
         }
-        let text = is_text(headers.value(HeaderId::ACCEPT));
+        let text = is_text(headers.joined(HeaderId::ACCEPT).as_deref());
         stream.set_filter_local(self.index, Call { text });
         headers.remove(HeaderId::CONTENT_LENGTH);
         headers.set(HeaderId::CONTENT_TYPE, b"application/grpc");

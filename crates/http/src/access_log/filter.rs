@@ -38,7 +38,7 @@ pub fn passes(filter: &AccessLogFilter, context: &FormatContext<'_>) -> bool {
 
 /// What a UUID in `x-request-id` begins with: the same for every proxy on the way, so all log the same requests.
 fn request_id_number(context: &FormatContext<'_>) -> Option<u64> {
-    let id = context.request?.headers.value(HeaderId::X_REQUEST_ID)?;
+    let id = context.request?.headers.joined(HeaderId::X_REQUEST_ID)?;
     let digits = std::str::from_utf8(id.get(..8)?).ok()?;
     u64::from_str_radix(digits, 16).ok()
 }

@@ -1,5 +1,6 @@
 //! What each operator yields.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::FormatContext;
 use super::time::{self, number};
 use crate::forwarding::uuid;
+use crate::joined::Direction;
 use crate::message::Request;
 use crate::name::HeaderId;
 use crate::query;
@@ -78,8 +80,8 @@ pub(super) fn write(operator: &Operator, context: &FormatContext<'_>, out: &mut 
         }
         Operator::Path { with_query, source } => {
             let path = context.request.and_then(|request| path_from(request, *source));
-            let path = path.map(|path| if *with_query { path } else { query::without(path) });
-            text(path, out)
+            let path = path.as_deref();
+            text(path.map(|path| if *with_query { path } else { query::without(path) }), out)
         }
         Operator::QueryParameter(name) => {
             let path = context.request.map(Request::path).unwrap_or_default();
@@ -265,7 +267,8 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
             | LogType::DownstreamStart
             | LogType::DownstreamPeriodic
             | LogType::DownstreamEnd => {
-                text(context.request.and_then(|request| request.headers.value(HeaderId::X_REQUEST_ID)), out)
+                let id = context.request.and_then(|request| request.headers.joined(HeaderId::X_REQUEST_ID));
+                text(id.as_deref(), out)
             }
             _ => false,
         },
@@ -335,19 +338,23 @@ fn write_header(choice: &HeaderChoice, context: &FormatContext<'_>, out: &mut Ve
                 let status = context.response.map(|_| context.response_status);
                 return status.is_some_and(|status| written(out, status));
             }
-            HeaderSource::Response => context.response.and_then(|response| response.value(name)),
-            HeaderSource::ResponseTrailer => context.trailers.and_then(|trailers| trailers.value(name)),
+            HeaderSource::Response => {
+                context.response.and_then(|response| response.value_in(Direction::Response, name))
+            }
+            HeaderSource::ResponseTrailer => {
+                context.trailers.and_then(|trailers| trailers.value_in(Direction::ResponseTrailers, name))
+            }
         };
         if value.is_some() {
-            return text(value, out);
+            return text(value.as_deref(), out);
         }
     }
     false
 }
 
-fn path_from(request: &Request, source: Option<PathSource>) -> Option<&[u8]> {
-    let original = || request.headers.value(HeaderId::X_ENVOY_ORIGINAL_PATH);
-    let current = || Some(request.path()).filter(|path| !path.is_empty());
+fn path_from(request: &Request, source: Option<PathSource>) -> Option<Cow<'_, [u8]>> {
+    let original = || request.headers.joined(HeaderId::X_ENVOY_ORIGINAL_PATH);
+    let current = || Some(request.path()).filter(|path| !path.is_empty()).map(Cow::Borrowed);
     match source {
         Some(PathSource::Original) => original(),
         Some(PathSource::Current) => current(),
@@ -504,9 +511,9 @@ fn write_flags<'a>(names: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) -> b
 }
 
 fn grpc_status(context: &FormatContext<'_>) -> Option<u64> {
-    let said = context.trailers.and_then(|trailers| trailers.value(HeaderId::GRPC_STATUS));
-    let said = said.or_else(|| context.response.and_then(|response| response.value(HeaderId::GRPC_STATUS)));
-    let said = said.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok());
+    let said = context.trailers.and_then(|trailers| trailers.joined(HeaderId::GRPC_STATUS));
+    let said = said.or_else(|| context.response.and_then(|response| response.joined(HeaderId::GRPC_STATUS)));
+    let said = said.and_then(|value| std::str::from_utf8(&value).ok()?.trim().parse().ok());
     let status = context.record.status.get();
     said.or_else(|| (status > 0).then(|| grpc_status_of(status).into()))
 }

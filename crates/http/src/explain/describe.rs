@@ -122,10 +122,10 @@ fn mismatch(matches: &RouteMatch, mismatch: Mismatch<'_>, request: &Request) -> 
         Mismatch::Grpc => "takes gRPC alone, by its content-type".to_owned(),
         Mismatch::Header(matcher) => {
             let mut values = request.headers.values(&*matcher.name).map(text);
-            let value = request.value_or_pseudo(&matcher.name).map(text);
+            let value = request.value_or_pseudo(&matcher.name);
             let is = match (value, values.nth(1)) {
                 (None, _) => "is absent".to_owned(),
-                (Some(value), None) => format!("is `{value}`"),
+                (Some(value), None) => format!("is `{}`", text(&value)),
                 (Some(_), Some(_)) => "has several values".to_owned(),
             };
             format!("header `{}` {is}: must be {}", matcher.name, header(matcher))

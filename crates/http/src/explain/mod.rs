@@ -292,7 +292,7 @@ impl DryRun<'_> {
         };
         let cluster = match selected.cluster {
             SelectedCluster::Id(id) => clusters.name(id).to_owned(),
-            SelectedCluster::Name(name) => text(name),
+            SelectedCluster::Name(name) => text(&name),
         };
         let chosen_by = describe::cluster_choice(&forward.target, weighted);
         let source = || self.format_context();

@@ -6,8 +6,8 @@ use proxy_config::settings::{Cidr, ForwardedForDetection, HttpConnectionManager,
 
 use super::ForwardingContext;
 use crate::headers::Headers;
+use crate::joined::Direction;
 use crate::name::HeaderId;
-use crate::route::joined;
 
 /// The address that counts as the client's, before `x-forwarded-for` is appended to.
 pub(super) struct Origin {
@@ -44,8 +44,9 @@ impl Origin {
             let found = match detection {
                 IpDetection::ForwardedFor(detection) => by_forwarded_for(headers, detection, context.peer),
                 IpDetection::Header { name, trusted, reject } => {
-                    let value = headers.value(&**name).and_then(|value| std::str::from_utf8(value).ok());
-                    let address = value.and_then(|value| value.parse().ok());
+                    let value = headers.value_in(Direction::Request, &**name);
+                    let text = value.as_deref().and_then(|value| std::str::from_utf8(value).ok());
+                    let address = text.and_then(|text| text.parse().ok());
                     if let (None, Some(status)) = (address, reject) {
                         return Err(*status);
                     }
@@ -70,7 +71,7 @@ fn by_forwarded_for(headers: &Headers, detection: &ForwardedForDetection, peer: 
         // Appended whatever was said, as in Envoy.
         return Origin { address: None, is_single: false, append_peer: true };
     }
-    let all = joined::join(headers.values(HeaderId::X_FORWARDED_FOR));
+    let all = headers.joined(HeaderId::X_FORWARDED_FOR).unwrap_or_default();
     let mut address = None;
     for entry in all.rsplit(|&byte| byte == b',') {
         address = parse(entry);
@@ -84,16 +85,9 @@ fn by_forwarded_for(headers: &Headers, detection: &ForwardedForDetection, peer: 
 /// The last address in `x-forwarded-for` after the last `skip` ones were left out.
 fn forwarded_for(headers: &Headers, skip: u32) -> Origin {
     let none = Origin { address: None, is_single: false, append_peer: false };
-    let mut lines = headers.values(HeaderId::X_FORWARDED_FOR);
-    let (Some(first), second) = (lines.next(), lines.next()) else {
-        return none;
-    };
-    let last_of = |list: &[u8]| parse(list.rsplit(|&b| b == b',').nth(skip as usize)?);
-    let address = match second {
-        None => last_of(first),
-        Some(_) => last_of(&joined::join(headers.values(HeaderId::X_FORWARDED_FOR))),
-    };
-    let is_single = second.is_none() && skip == 0 && !first.contains(&b',');
+    let Some(list) = headers.joined(HeaderId::X_FORWARDED_FOR) else { return none };
+    let address = list.rsplit(|&b| b == b',').nth(skip as usize).and_then(parse);
+    let is_single = skip == 0 && !list.contains(&b',');
     Origin { address, is_single: is_single && address.is_some(), ..none }
 }
 

@@ -280,9 +280,13 @@ fn an_upgrade_is_asked_for_in_two_headers() {
         (&[("connection", "upgrade"), ("upgrade", "websocket")][..], Some("websocket")),
         (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], Some("websocket")),
         (&[("connection", "foo"), ("upgrade", "websocket")], None),
+        (&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "foo")], Some("websocket,foo")),
+        (&[("connection", "upgrade"), ("upgrade", "h2c"), ("upgrade", "websocket")], Some("h2c,websocket")),
+        (&[("connection", "upgrade"), ("upgrade", ""), ("upgrade", "websocket")], Some("websocket")),
         (&[("connection", "upgrade")], None),
         (&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")], None),
     ] {
-        assert_eq!(requested_upgrade(&get("/", from)).map(text), expected);
+        let request = get("/", from);
+        assert_eq!(requested_upgrade(&request).as_deref().map(text), expected);
     }
 }

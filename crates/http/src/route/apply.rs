@@ -2,7 +2,6 @@
 
 use proxy_config::settings::{HeaderMutations, Router};
 
-use super::joined;
 use super::rewrite::rewrite_host;
 use super::{ChosenRoute, Text};
 use crate::forwarding::{Timeouts, remove_router_headers, take_timeouts};
@@ -124,7 +123,7 @@ pub fn replace_host(request: &mut Request, host: &[u8], append_forwarded: bool, 
 
 /// Appends to `x-forwarded-host`, unless its last entry is this host already.
 fn append_forwarded_host(headers: &mut Headers, host: &[u8]) {
-    let mut all = joined::join(headers.values(HeaderId::X_FORWARDED_HOST));
+    let mut all = headers.joined(HeaderId::X_FORWARDED_HOST).unwrap_or_default().into_owned();
     let last = all.rsplit(|&b| b == b',').next().map(<[u8]>::trim_ascii);
     if last == Some(host) {
         return;

@@ -5,10 +5,10 @@ use proxy_config::settings::{
 };
 
 use super::LookupContext;
-use super::joined::{self, Direction};
+use crate::joined::{self, Direction};
 use crate::message::Request;
-use crate::name::HeaderId;
 use crate::query;
+use crate::reply::is_grpc_call;
 
 /// The first of what a route asks for that a request does not have.
 #[derive(Clone, Copy, Debug)]
@@ -76,11 +76,7 @@ fn path_matches(matches: &RouteMatch, path: &[u8]) -> bool {
 
 /// `application/grpc`, alone or followed by `+` (Envoy: `Grpc::Common::hasGrpcContentType`).
 fn is_grpc(request: &Request) -> bool {
-    request
-        .headers
-        .value(HeaderId::CONTENT_TYPE)
-        .and_then(|value| value.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+')
+    is_grpc_call(&request.headers)
 }
 
 /// A header that is absent matches nothing but `present_match`, unless `treat_missing_header_as_empty`; of several
@@ -92,18 +88,14 @@ pub fn header_matches(matcher: &HeaderMatcher, request: Option<&Request>) -> boo
         let present = matcher.missing_as_empty || found.is_some();
         return (present == wanted) != matcher.invert;
     }
-    let Some((request, first)) = found else {
+    let Some((request, value)) = found else {
         return matcher.missing_as_empty && value_matches(&matcher.predicate, b"") != matcher.invert;
     };
-    let lines = || request.headers.values(name);
-    // Pseudo headers have one value, and `lines` has none of them.
-    let found = if lines().nth(1).is_none() {
-        value_matches(&matcher.predicate, first)
-    } else if joined::is_joined(name, Direction::Request) {
-        value_matches(&matcher.predicate, &joined::join(lines()))
-    } else {
-        lines().any(|value| value_matches(&matcher.predicate, value))
-    };
+    // Pseudo headers have one value, and none of the lines are theirs.
+    let mut more = request.headers.values(name).skip(1);
+    let found = value_matches(&matcher.predicate, &value)
+        || !joined::is_joined(name.as_bytes(), Direction::Request)
+            && more.any(|value| value_matches(&matcher.predicate, value));
     found != matcher.invert
 }
 

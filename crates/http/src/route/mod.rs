@@ -19,7 +19,6 @@ mod apply;
 mod domains;
 mod filter_config;
 mod index;
-pub(crate) mod joined;
 mod matching;
 mod redirect;
 mod rewrite;

@@ -51,7 +51,7 @@ pub(super) fn rewrite_host(request: &Request, rewrite: &HostRewrite) -> Option<T
     let host = match rewrite {
         HostRewrite::Auto => return None,
         HostRewrite::Literal(host) => Text::from_slice(host),
-        HostRewrite::Header(name) => Text::from_slice(request.value_or_pseudo(name)?),
+        HostRewrite::Header(name) => Text::from_slice(&request.value_or_pseudo(name)?),
         HostRewrite::PathRegex { pattern, substitution } => {
             Text::from_slice(&pattern.replace_all(request.path_without_query(), &substitution[..]))
         }

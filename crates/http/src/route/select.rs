@@ -1,5 +1,6 @@
 //! Which cluster a route sends a request to.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use proxy_config::settings::{ClusterTarget, Forward, HttpConnectionManager, RouteAction, WeightedCluster};
@@ -10,18 +11,18 @@ use crate::message::{Method, Request};
 use crate::name::HeaderId;
 
 /// The choice among a route's clusters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected<'r> {
     pub cluster: SelectedCluster<'r>,
     /// Which of the weighted clusters it is; its header mutations and host rewrite go with it.
     pub weighted: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelectedCluster<'r> {
     Id(ClusterId),
     /// `cluster_header`: the name as the request has it, empty when the header is absent.
-    Name(&'r [u8]),
+    Name(Cow<'r, [u8]>),
 }
 
 impl<'t> ChosenRoute<'t> {
@@ -82,10 +83,10 @@ pub fn tunnel_chain(
     manager: &HttpConnectionManager,
 ) -> Option<ChainIndex> {
     let kind = match request.method {
-        Method::Connect => b"CONNECT",
-        _ => request.headers.value(HeaderId::UPGRADE).unwrap_or_default(),
+        Method::Connect => Cow::Borrowed(&b"CONNECT"[..]),
+        _ => request.headers.joined(HeaderId::UPGRADE).unwrap_or_default(),
     };
-    let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(kind);
+    let is_kind = |name: &str| name.as_bytes().eq_ignore_ascii_case(&kind);
     let forward = route.and_then(ChosenRoute::forward);
     let of_route = forward.and_then(|forward| forward.upgrades.iter().find(|u| is_kind(&u.kind)));
     let of_manager = manager.upgrades.iter().find(|upgrade| is_kind(&upgrade.kind));

@@ -230,7 +230,7 @@ fn clusters_are_resolved_once_and_chosen_by_weight() {
         let selected = chosen.select_cluster(request, chosen.select_weighted(request, random)).unwrap();
         match selected.cluster {
             SelectedCluster::Id(id) => id.0.to_string(),
-            SelectedCluster::Name(name) => text(name).to_owned(),
+            SelectedCluster::Name(name) => text(&name).to_owned(),
         }
     };
     let chosen: Vec<_> = (0..8).map(|random| select(&get("/w", &[]), random)).collect();

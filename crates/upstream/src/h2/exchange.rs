@@ -74,7 +74,7 @@ impl Exchange {
         let body = std::mem::replace(&mut request.body, Body::Empty);
         let max_lines = client.host.cluster.settings.max_response_headers as usize;
         let protocol = (tunnel == Some(TunnelRequest::Upgrade))
-            .then(|| request.headers.value(HeaderId::UPGRADE).unwrap_or_default().into());
+            .then(|| request.headers.joined(HeaderId::UPGRADE).unwrap_or_default().into());
         let key = request.headers.value(websocket::KEY);
         let key = key.filter(|_| protocol.is_some() && websocket::is_asked_for(&request.headers));
         let accept = key.map(websocket::accept);

@@ -1,8 +1,11 @@
 //! `envoy.filters.http.compressor` and `envoy.filters.http.decompressor`.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use proxy_tests::{After, Backend, Bootstrap, Message, Proxy};
 
 const GZIP: &str = "compressor_library: {name: text, typed_config: {'@type': type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip}}";
@@ -49,6 +52,12 @@ fn unzipped(body: &[u8]) -> String {
     let mut out = String::new();
     GzDecoder::new(body).read_to_string(&mut out).unwrap();
     out
+}
+
+fn zipped(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn coding(response: &Message) -> Option<&str> {
@@ -101,6 +110,8 @@ fn what_is_not_to_be_compressed_is_left_alone() {
         ("etag: W/\"weak\"", true, Some("Accept-Encoding"), Some("W/\"weak\"")),
         ("vary: Origin", true, Some("Origin, Accept-Encoding"), None),
         ("vary: Origin,Accept-Encoding", true, Some("Origin,Accept-Encoding"), None),
+        ("vary: Origin|vary: Cookie", true, Some("Origin,Cookie, Accept-Encoding"), None),
+        ("content-type: text/plain|content-type: image/png", false, None, None),
     ];
     for (give, compressed, vary, etag) in cases {
         let response = proxy.get_with("/", &format!("accept-encoding: gzip\r\nx-give: {give}\r\n"));
@@ -287,14 +298,24 @@ fn requests_are_compressed_if_asked_for() {
     proxy.stat_becomes(&format!("{STATS}.request.not_compressed"), 1);
 }
 
-fn library(name: &str) -> String {
+/// Takes off what the library called `name` made.
+fn decompressing(backend: &Backend, name: &str) -> Bootstrap {
+    decompressing_with(backend.address(), name, "")
+}
+
+fn decompressing_with(backend: SocketAddr, name: &str, fields: &str) -> Bootstrap {
     let kind = match name {
         "gzip" => "Gzip",
         "brotli" => "Brotli",
         _ => "Zstd",
     };
-    format!(
-        "decompressor_library: {{name: text, typed_config: {{'@type': type.googleapis.com/envoy.extensions.compression.{name}.decompressor.v3.{kind}}}}}"
+    let library = format!("type.googleapis.com/envoy.extensions.compression.{name}.decompressor.v3.{kind}");
+    let filter =
+        format!("{{decompressor_library: {{name: text, typed_config: {{'@type': {library}}}}}{fields}}}");
+    Bootstrap::http(backend).http_filter(
+        "envoy.filters.http.decompressor",
+        "decompressor.v3.Decompressor",
+        &filter,
     )
 }
 
@@ -305,12 +326,7 @@ fn what_one_proxy_compresses_another_takes_off() {
     {
         let backend = backend();
         let inner = Proxy::start(&compressing(&backend, compressor));
-        let outer = Bootstrap::http(inner.listener("main")).http_filter(
-            "envoy.filters.http.decompressor",
-            "decompressor.v3.Decompressor",
-            &format!("{{{}}}", library(name)),
-        );
-        let outer = Proxy::start(&outer);
+        let outer = Proxy::start(&decompressing_with(inner.listener("main"), name, ""));
         let response = outer.get("/");
         assert_eq!((response.status(), response.header("content-encoding")), (200, None), "{name}");
         assert!(response.text() == text(), "{name}");
@@ -324,13 +340,7 @@ fn what_one_proxy_compresses_another_takes_off() {
 #[test]
 fn requests_are_decompressed_and_what_is_not_compressed_passes() {
     let backend = backend();
-    let filter = |fields: &str| {
-        Proxy::start(&Bootstrap::http(backend.address()).http_filter(
-            "envoy.filters.http.decompressor",
-            "decompressor.v3.Decompressor",
-            &format!("{{{}{fields}}}", library("gzip")),
-        ))
-    };
+    let filter = |fields: &str| Proxy::start(&decompressing_with(backend.address(), "gzip", fields));
     let proxy = filter("");
     let compressed = {
         let compressing = Proxy::start(&compressing(&backend, GZIP));
@@ -361,13 +371,27 @@ fn requests_are_decompressed_and_what_is_not_compressed_passes() {
 }
 
 #[test]
+fn codings_and_what_is_accepted_may_stand_in_several_lines() {
+    let backend = backend();
+    let proxy = Proxy::start(&decompressing(&backend, "gzip"));
+    let zipped = zipped(b"inside");
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\naccept-encoding: br\r\naccept-encoding: zstd\r\ncontent-encoding: gzip\r\n\
+         content-encoding: br\r\ncontent-length: {}\r\n\r\n",
+        zipped.len()
+    );
+    assert_eq!(proxy.connect().ask([head.as_bytes(), &zipped[..]].concat()).status(), 200);
+    let request = backend.request();
+    assert_eq!(request.text(), "inside");
+    assert_eq!(request.headers.all("content-encoding"), ["br"]);
+    assert_eq!(request.headers.all("accept-encoding"), ["br,zstd,gzip"]);
+}
+
+#[test]
 fn nonsense_is_a_broken_request() {
     proxy_tests::only_proxyd!("Envoy forwards what came before the fault, as if it were all");
     let backend = backend();
-    let filter = format!("{{{}}}", library("gzip"));
-    let bootstrap =
-        Bootstrap::http(backend.address()).http_filter("d", "decompressor.v3.Decompressor", &filter);
-    let proxy = Proxy::start(&bootstrap);
+    let proxy = Proxy::start(&decompressing(&backend, "gzip"));
     let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\ncontent-encoding: gzip\r\n\r\nnonsense";
     assert_eq!(proxy.connect().ask(request).status(), 400);
 }

@@ -252,6 +252,18 @@ fn by_header(header: &str, more: &str) -> String {
     format!("{{actions: [{{request_headers: {{header_name: {header}, descriptor_key: {header}}}}}]{more}}}")
 }
 
+#[test]
+fn several_lines_of_a_header_describe_a_request_together() {
+    let backend = Backend::saying("ok");
+    let descriptors = [descriptor("referer", "a,b", 1, ""), descriptor("x-a", "a", 1, "")].join(", ");
+    let limits = [by_header("referer", ""), by_header("x-a", "")].join(", ");
+    let fields = format!("{}, {ON}, descriptors: [{descriptors}], rate_limits: [{limits}]", bucket(100));
+    let proxy = Proxy::start(&bootstrap(&backend, &fields));
+    assert_eq!(statuses(&proxy, 2, "referer: a\r\n"), [200, 200]);
+    assert_eq!(statuses(&proxy, 2, "referer: a\r\nreferer: b\r\n"), [200, 429]);
+    assert_eq!(statuses(&proxy, 2, "x-a: a\r\nx-a: b\r\n"), [200, 429]);
+}
+
 /// A descriptor of one entry.
 fn descriptor(key: &str, value: &str, tokens: u32, more: &str) -> String {
     format!("{{entries: [{{key: {key}, value: '{value}'}}], {}{more}}}", bucket(tokens))

@@ -1,5 +1,6 @@
 //! `envoy.filters.http.compressor`: compresses responses that clients want compressed, and requests if told to.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -230,7 +231,7 @@ impl Compressor {
 
 /// Whether this is content of a type that is to be compressed; so is what has none.
 fn is_type_wanted(direction: &CompressedDirection, headers: &Headers) -> bool {
-    let Some(value) = headers.value(HeaderId::CONTENT_TYPE) else { return true };
+    let Some(value) = headers.joined(HeaderId::CONTENT_TYPE) else { return true };
     let media = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     media.is_empty() || direction.content_types.iter().any(|wanted| wanted.matches(media))
 }
@@ -240,7 +241,7 @@ fn vary(headers: &mut Headers) {
     if has_token(headers, "vary", b"accept-encoding") {
         return;
     }
-    match headers.value("vary").map(<[u8]>::to_vec) {
+    match headers.joined("vary").map(Cow::into_owned) {
         None => headers.append("vary", b"Accept-Encoding"),
         Some(mut all) => {
             all.extend_from_slice(b", Accept-Encoding");
@@ -262,7 +263,7 @@ impl HttpFilter for Compressor {
         request: &'a mut Request,
     ) -> Filtered<'a, Result<Flow, Reset>> {
         let headers = &mut request.headers;
-        let accepted = headers.value("accept-encoding").map(Box::from);
+        let accepted = headers.joined("accept-encoding").map(|all| all.into());
         if let Some(accepted) = accepted {
             stream.set_filter_local(self.index, Accepted(accepted));
             let (enabled, remove) = match self.route_settings(stream) {

@@ -1,5 +1,6 @@
 //! `envoy.filters.http.decompressor`: takes compression off requests and responses, and tells hosts that they may compress.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -62,9 +63,9 @@ impl Decompressor {
         stats: &DecompressorStats,
     ) {
         let coding = coding(self.settings.library);
-        let first = headers.value("content-encoding").map(first_token);
+        let all = headers.joined("content-encoding");
         let wanted = direction.enabled
-            && first.is_some_and(|first| first.eq_ignore_ascii_case(coding.as_bytes()))
+            && all.is_some_and(|all| first_token(&all).eq_ignore_ascii_case(coding.as_bytes()))
             && (direction.ignore_no_transform || !has_token(headers, "cache-control", b"no-transform"));
         let decoder = wanted.then(|| Decoder::new(self.settings.library)).and_then(Result::ok);
         let Some(decoder) = decoder else { return stats.not_decompressed.inc() };
@@ -87,8 +88,8 @@ fn first_token(list: &[u8]) -> &[u8] {
 }
 
 fn remove_first_token(headers: &mut Headers, name: &str) {
-    let rest = headers.value(name).and_then(|list| {
-        let at = memchr::memchr(b',', list)?;
+    let rest = headers.joined(name).and_then(|list| {
+        let at = memchr::memchr(b',', &list)?;
         Some(list[at + 1..].trim_ascii_start().to_vec())
     });
     match rest {
@@ -102,7 +103,7 @@ fn advertise(headers: &mut Headers, coding: &str) {
     if has_token(headers, "accept-encoding", coding.as_bytes()) {
         return;
     }
-    match headers.value("accept-encoding").map(<[u8]>::to_vec) {
+    match headers.joined("accept-encoding").map(Cow::into_owned) {
         None => headers.append("accept-encoding", coding.as_bytes()),
         Some(mut all) => {
             all.push(b',');

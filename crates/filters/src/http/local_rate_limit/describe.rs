@@ -87,7 +87,7 @@ impl<'f> Facts<'f> {
             LimitAction::SourceCluster => borrowed("source_cluster", self.own_cluster.as_bytes()),
             LimitAction::DestinationCluster => owned("destination_cluster", destination(stream, request)?),
             LimitAction::RequestHeader { name, key, skip_if_absent } => match request.value_or_pseudo(name) {
-                Some(value) => borrowed(key, value),
+                Some(value) => Entry::Value(key, value),
                 None => left_out(*skip_if_absent)?,
             },
             LimitAction::QueryParameter { name, key, skip_if_absent } => {
@@ -193,7 +193,7 @@ impl<'f> Facts<'f> {
         let route = self.stream.route()?;
         match route.chosen().select_cluster(self.request, route.weighted)?.cluster {
             SelectedCluster::Id(id) => self.clusters.get(id),
-            SelectedCluster::Name(name) => self.clusters.find(std::str::from_utf8(name).ok()?),
+            SelectedCluster::Name(name) => self.clusters.find(std::str::from_utf8(&name).ok()?),
         }
     }
 }
@@ -243,7 +243,7 @@ fn destination(stream: &StreamInfo, request: &Request) -> Option<Vec<u8>> {
     match chosen.cluster_name(route.weighted) {
         Some(name) => Some(name.as_bytes().to_vec()),
         None => match chosen.select_cluster(request, route.weighted)?.cluster {
-            SelectedCluster::Name(name) => Some(name.to_vec()),
+            SelectedCluster::Name(name) => Some(name.into_owned()),
             SelectedCluster::Id(_) => None,
         },
     }
