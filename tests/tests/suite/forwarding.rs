@@ -162,6 +162,11 @@ fn trusted_networks_are_passed_over() {
     ] {
         assert_eq!(setup.exchange("a", lines).1.header("x-ip"), Some(client), "{lines}");
     }
+    // 20 entries are looked at; whoever wrote more trusted ones is not to be found behind them.
+    for (trusted, client) in [(19, "1.1.1.1"), (20, "127.0.0.1"), (300, "127.0.0.1")] {
+        let lines = format!("x-forwarded-for: 1.1.1.1{}\r\n", ",3.3.3.3".repeat(trusted));
+        assert_eq!(setup.exchange("a", &lines).1.header("x-ip"), Some(client), "{trusted}");
+    }
     let stranger =
         detecting(&forwarded_for(", xff_trusted_cidrs: {cidrs: [{address_prefix: 3.0.0.0, prefix_len: 8}]}"));
     let (_, response) = stranger.exchange("a", "x-forwarded-for: 1.1.1.1\r\n");
