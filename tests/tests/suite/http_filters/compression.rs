@@ -387,6 +387,56 @@ fn codings_and_what_is_accepted_may_stand_in_several_lines() {
     assert_eq!(request.headers.all("accept-encoding"), ["br,zstd,gzip"]);
 }
 
+/// `text` as the library called `name` has it.
+fn compressed(name: &str, text: &[u8]) -> Vec<u8> {
+    let compressor = match name {
+        "gzip" => GZIP,
+        "brotli" => BROTLI,
+        _ => ZSTD,
+    };
+    let backend = Backend::answering(
+        [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len()).as_bytes(), text].concat(),
+    );
+    let proxy = Proxy::start(&compressing(&backend, compressor));
+    proxy.get_with("/", "accept-encoding: gzip, br, zstd\r\n").body
+}
+
+#[test]
+fn half_of_a_message_does_not_look_whole() {
+    proxy_tests::only_proxyd!("Envoy forwards what there is, as if it were all");
+    for (name, coding) in [("gzip", "gzip"), ("brotli", "br"), ("zstd", "zstd")] {
+        let whole = compressed(name, text().as_bytes());
+        for length in [1, 5, whole.len() / 2, whole.len() - 1] {
+            let half = whole[..length].to_vec();
+            let message = |head: &str, half: &[u8]| {
+                let head =
+                    format!("{head}\r\ncontent-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n");
+                [head.as_bytes(), half].concat()
+            };
+            let backend = Backend::answering(message("HTTP/1.1 200 OK", &half));
+            let proxy = Proxy::start(&decompressing(&backend, name));
+            let refused = proxy.connect().ask(message("POST / HTTP/1.1\r\nhost: a", &half));
+            assert_eq!(refused.status(), 400, "{name} {length}");
+            // The head of the response is out when its body turns out to be less than it should be.
+            let mut client = proxy.connect();
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            assert!(client.try_response().is_err(), "{name} {length}");
+        }
+    }
+}
+
+#[test]
+fn nothing_at_all_is_not_half_of_a_message() {
+    let backend = Backend::answering(
+        "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    );
+    let proxy = Proxy::start(&decompressing(&backend, "gzip"));
+    let request =
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let response = proxy.connect().ask(request);
+    assert_eq!((response.status(), response.text()), (200, ""));
+}
+
 #[test]
 fn nonsense_is_a_broken_request() {
     proxy_tests::only_proxyd!("Envoy forwards what came before the fault, as if it were all");

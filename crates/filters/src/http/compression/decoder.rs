@@ -9,7 +9,9 @@ use zstd::stream::raw::{self, DParameter, InBuffer, Operation, OutBuffer};
 pub(super) enum Decoder {
     Gzip(Decompress),
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
-    Zstd(raw::Decoder<'static>),
+    /// Content may be several frames, so that only its sender knows which is the last: the decoder, and whether all that came
+    /// of them is whole.
+    Zstd(raw::Decoder<'static>, bool),
     /// The compressed content is over; what follows belongs to nobody.
     Ended,
 }
@@ -59,9 +61,18 @@ impl Decoder {
                 let mut decoder = raw::Decoder::new().map_err(|_| Broken)?;
                 // 8 MiB: RFC 9659, section 3.
                 decoder.set_parameter(DParameter::WindowLogMax(23)).map_err(|_| Broken)?;
-                Decoder::Zstd(decoder)
+                Decoder::Zstd(decoder, false)
             }
         })
+    }
+
+    /// Whether what came may be all there is.
+    pub(super) fn may_end(&self) -> bool {
+        match self {
+            Decoder::Gzip(_) | Decoder::Brotli(_) => false,
+            Decoder::Zstd(_, whole) => *whole,
+            Decoder::Ended => true,
+        }
     }
 
     /// Decodes as much as `out` can hold. Where that is all of it, there may be more without further input.
@@ -95,9 +106,11 @@ impl Decoder {
                     BrotliResult::ResultFailure => return Err(Broken),
                 }
             }
-            Decoder::Zstd(decoder) => {
+            Decoder::Zstd(decoder, whole) => {
                 let (mut input, mut out) = (InBuffer::around(input), OutBuffer::around(out));
-                decoder.run(&mut input, &mut out).map_err(|_| Broken)?;
+                let wanted = decoder.run(&mut input, &mut out).map_err(|_| Broken)?;
+                // Without input it may ask for a frame that need not come.
+                *whole = wanted == 0 || *whole && input.pos() == 0;
                 (Step { taken: input.pos(), given: out.pos() }, false)
             }
             Decoder::Ended => (Step { taken: input.len(), given: 0 }, false),
@@ -159,9 +172,38 @@ mod tests {
                     let compressed = encoder.compress(piece, false).unwrap();
                     assert!(decoded(&mut decoder, &compressed, room).unwrap() == piece, "{library:?}");
                 }
+                assert!(!decoder.may_end(), "{library:?}");
                 let end = encoder.compress(b"the end", true).unwrap();
                 assert_eq!(decoded(&mut decoder, &end, room).unwrap(), b"the end", "{library:?}");
+                assert!(decoder.may_end(), "{library:?}");
             }
+        }
+    }
+
+    #[test]
+    fn content_may_end_at_its_end_and_nowhere_before() {
+        for (library, other) in PAIRS {
+            let text = b"All that is gold does not glitter. ".repeat(40);
+            let compressed = Encoder::new(&library).unwrap().compress(&text, true).unwrap();
+            for length in 0..=compressed.len() {
+                // The room is such that what comes out fills it at the end.
+                let mut decoder = Decoder::new(other).unwrap();
+                decoded(&mut decoder, &compressed[..length], text.len() / 4).unwrap();
+                assert_eq!(decoder.may_end(), length == compressed.len(), "{library:?} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn zstd_content_may_be_several_frames() {
+        let (library, other) = &PAIRS[2];
+        let frame = Encoder::new(library).unwrap().compress(b"frame", true).unwrap();
+        let mut decoder = Decoder::new(*other).unwrap();
+        for _ in 0..2 {
+            assert_eq!(decoded(&mut decoder, &frame[..frame.len() - 1], 5).unwrap(), b"frame");
+            assert!(!decoder.may_end());
+            decoded(&mut decoder, &frame[frame.len() - 1..], 5).unwrap();
+            assert!(decoder.may_end());
         }
     }
 

@@ -33,6 +33,8 @@ pub(in super::super) struct Decompressor {
 struct Decompressed {
     body: Body,
     decoder: Decoder,
+    /// Some of it has come: what is empty is no compressed content, and not half of it.
+    begun: bool,
     /// What came and is not decoded yet.
     input: Chunk,
     /// The decoder may have more without further input.
@@ -75,6 +77,7 @@ impl Decompressor {
         *body = Body::Stream(Box::new(Decompressed {
             body: std::mem::replace(body, Body::Empty),
             decoder,
+            begun: false,
             input: Chunk::empty(),
             more: false,
             compressed: stats.total_compressed_bytes,
@@ -155,7 +158,13 @@ impl BodyStream for Decompressed {
                 match ready!(self.body.poll_frame(cx)) {
                     Some(Ok(Frame::Data(chunk))) => {
                         self.compressed.add(chunk.len() as u64);
+                        self.begun |= !chunk.is_empty();
                         self.input = chunk;
+                    }
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    // Half of a message must not look whole.
+                    Some(Ok(Frame::Trailers(_))) | None if self.begun && !self.decoder.may_end() => {
+                        return Poll::Ready(Some(Err(BodyError::Malformed("compressed content"))));
                     }
                     end => return Poll::Ready(end),
                 }
