@@ -34,6 +34,9 @@ pub enum BodyError {
     Malformed(&'static str),
     #[error("the peer reset the stream ({0})")]
     Reset(h2::Reason),
+    /// A filter cannot read what came: what the client of a request is told, and `%RESPONSE_CODE_DETAILS%`.
+    #[error("unreadable content: {details}")]
+    Unreadable { text: &'static str, details: &'static str },
     #[error("a time limit passed")]
     TimedOut,
     #[error("a body grew over its limit")]

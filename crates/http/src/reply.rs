@@ -41,6 +41,11 @@ pub enum LocalReply {
     /// The path could not be normalised or holds what the configuration refuses.
     BadPath,
     RequestTooLarge,
+    /// A filter could not read the request's content.
+    Unreadable {
+        text: &'static str,
+        details: &'static str,
+    },
     Downstream(HeadError),
 }
 
@@ -49,6 +54,7 @@ impl LocalReply {
     pub fn of_request_body(error: &BodyError) -> Option<LocalReply> {
         match error {
             BodyError::Malformed(what) => Some(LocalReply::Downstream(HeadError::Malformed(what))),
+            BodyError::Unreadable { text, details } => Some(LocalReply::Unreadable { text, details }),
             BodyError::TooLarge => Some(LocalReply::RequestTooLarge),
             BodyError::Closed | BodyError::Io(_) | BodyError::Reset(_) | BodyError::TimedOut => None,
         }
@@ -72,7 +78,7 @@ impl LocalReply {
                 }
             }
             UpgradeRefused => 403,
-            BadPath => 400,
+            BadPath | Unreadable { .. } => 400,
             RequestTooLarge => 413,
             Downstream(HeadError::Malformed(_) | HeadError::NoHost | HeadError::Underscore) => 400,
             Downstream(HeadError::TransferCoding) => 501,
@@ -113,6 +119,7 @@ impl LocalReply {
             Downstream(HeadError::Scheme) => "Forbidden",
             Downstream(HeadError::TooLarge | HeadError::TooManyLines) => "Request Header Fields Too Large",
             RequestTooLarge => "Payload Too Large",
+            Unreadable { text, .. } => text,
             NoRoute | NoCluster(_) | UpgradeRefused | BadPath | Downstream(HeadError::NoHost) => "",
         }
     }
@@ -138,6 +145,7 @@ impl LocalReply {
             | MaxDuration { .. }
             | UpgradeRefused
             | BadPath
+            | Unreadable { .. }
             | RequestTooLarge => {
                 return None;
             }
@@ -165,6 +173,7 @@ impl LocalReply {
             UpgradeRefused => "upgrade_failed",
             BadPath => "path_normalization_failed",
             RequestTooLarge => "request_payload_too_large",
+            Unreadable { details, .. } => details,
             Downstream(HeadError::NoHost) => "missing_host_header",
             Downstream(HeadError::Version) => "low_version",
             Downstream(HeadError::Underscore) => "http1.unexpected_underscore",

@@ -419,7 +419,7 @@ impl StreamGuard {
     /// The response's body ended before its end.
     pub(super) fn upstream_failed(&self, error: &BodyError) {
         let (flag, details) = match error {
-            BodyError::Closed | BodyError::Malformed(_) => (
+            BodyError::Closed | BodyError::Malformed(_) | BodyError::Unreadable { .. } => (
                 ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
                 "upstream_reset_after_response_started{protocol_error}",
             ),

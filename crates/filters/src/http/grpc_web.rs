@@ -175,7 +175,7 @@ impl BodyStream for FromText {
                     // What was put into base64 in several parts may have padding in its midst.
                     for part in padded_parts(&self.rest[..whole]) {
                         if STANDARD.decode_vec(part, &mut decoded).is_err() {
-                            return Poll::Ready(Some(Err(BROKEN)));
+                            return Poll::Ready(Some(Err(broken("grpc_base_64_decode_failed"))));
                         }
                     }
                     self.rest.drain(..whole);
@@ -183,7 +183,9 @@ impl BodyStream for FromText {
                         return Poll::Ready(Some(Ok(Frame::Data(Chunk::from(bytes::Bytes::from(decoded))))));
                     }
                 }
-                None if !self.rest.is_empty() => return Poll::Ready(Some(Err(BROKEN))),
+                None if !self.rest.is_empty() => {
+                    return Poll::Ready(Some(Err(broken("grpc_base_64_decode_failed_bad_size"))));
+                }
                 other => return Poll::Ready(other),
             }
         }
@@ -192,6 +194,10 @@ impl BodyStream for FromText {
     fn remaining(&self) -> Option<u64> {
         None
     }
+}
+
+fn broken(details: &'static str) -> BodyError {
+    BodyError::Unreadable { text: "Bad gRPC-web request, invalid base64 data.", details }
 }
 
 /// Splits after each group of four that ends in padding. `text` has whole groups.
@@ -209,6 +215,11 @@ fn padded_parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl TextEncoder {
+    /// Whether the last frame is whole.
+    fn may_end(&self) -> bool {
+        self.head.is_empty()
+    }
+
     fn encode(&mut self, mut input: &[u8]) -> Vec<u8> {
         let mut out = String::with_capacity(input.len() / 3 * 4 + 8);
         while !input.is_empty() {
@@ -258,7 +269,14 @@ fn trailers_frame(trailers: &Headers) -> Vec<u8> {
 impl BodyStream for WithTrailers {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         loop {
-            let data = match ready!(self.body.poll_frame(cx)) {
+            let frame = ready!(self.body.poll_frame(cx));
+            // Of a frame that breaks off, a part is out already: what follows would be taken for the rest of it.
+            if matches!(frame, None | Some(Ok(Frame::Trailers(_))))
+                && self.encoder.as_ref().is_some_and(|encoder| !encoder.may_end())
+            {
+                return Poll::Ready(Some(Err(BodyError::Malformed("frame of gRPC"))));
+            }
+            let data = match frame {
                 Some(Ok(Frame::Data(chunk))) => match &mut self.encoder {
                     None => return Poll::Ready(Some(Ok(Frame::Data(chunk)))),
                     Some(encoder) => encoder.encode(chunk.as_slice()),
@@ -281,7 +299,6 @@ impl BodyStream for WithTrailers {
 }
 
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-const BROKEN: BodyError = BodyError::Malformed("base64 of gRPC-Web");
 /// Bytes of a frame before its message.
 const HEAD: usize = 5;
 /// Bytes of a text that becomes a `grpc-message`.

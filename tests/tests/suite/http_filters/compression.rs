@@ -103,6 +103,8 @@ fn what_is_not_to_be_compressed_is_left_alone() {
         ("content-type: application/xhtml+xml", true, Some("Accept-Encoding"), None),
         ("content-type: text/x-js", true, Some("Accept-Encoding"), None),
         ("content-type: image/png", false, None, None),
+        ("content-type:", false, None, None),
+        ("content-type: ;charset=utf-8", false, None, None),
         ("content-type: application/grpc", false, None, None),
         ("content-encoding: br", false, None, None),
         ("cache-control: public, No-Transform", false, None, None),

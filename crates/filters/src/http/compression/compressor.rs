@@ -229,11 +229,11 @@ impl Compressor {
     }
 }
 
-/// Whether this is content of a type that is to be compressed; so is what has none.
+/// Whether this is content of a type that is to be compressed; so is what has none, but not what has an empty one.
 fn is_type_wanted(direction: &CompressedDirection, headers: &Headers) -> bool {
     let Some(value) = headers.joined(HeaderId::CONTENT_TYPE) else { return true };
     let media = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    media.is_empty() || direction.content_types.iter().any(|wanted| wanted.matches(media))
+    direction.content_types.iter().any(|wanted| wanted.matches(media))
 }
 
 /// Caches have to know that clients with another `accept-encoding` get other content.
