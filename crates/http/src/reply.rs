@@ -138,7 +138,7 @@ impl LocalReply {
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Downstream(HeadError::NoHost) => return None,
+            Downstream(HeadError::NoHost | HeadError::Version) => return None,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             RequestTimeout
             | RequestHeadersTimeout

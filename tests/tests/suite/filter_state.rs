@@ -1,6 +1,6 @@
 //! Filter state that the configuration sets, who goes by it, and what formats tell of it; and metadata of listeners.
 
-use proxy_tests::{Backend, Bootstrap, EchoBackend, Proxy, tcp_filter_chain};
+use proxy_tests::{Backend, Bootstrap, EchoBackend, Generations, Proxy, only_proxyd, tcp_filter_chain};
 
 /// An entry of `set_filter_state`.
 fn value(key: &str, format: &str, more: &str) -> String {
@@ -113,6 +113,23 @@ fn requests_see_what_their_connection_has_set() {
     let proxy = Proxy::start(&bootstrap.network_filter("set_filter_state.v3.Config", &fields));
     let port = proxy.listener("main").port().to_string();
     assert_eq!(told(&proxy, ""), some([&*port, &*port]));
+}
+
+#[test]
+fn connections_that_have_state_move_and_keep_it() {
+    only_proxyd!("connections of Envoy do not move");
+    let backend = Backend::saying("ok");
+    let fields = format!("{{on_new_connection: [{}]}}", text("peer", "%DOWNSTREAM_REMOTE_ADDRESS%"));
+    let bootstrap = telling(Bootstrap::http(backend.address()), &["%FILTER_STATE(peer:PLAIN)%"]);
+    let bootstrap = bootstrap.network_filter("set_filter_state.v3.Config", &fields);
+    let proxy = Generations::start(&bootstrap, &["--confirm-after", "0.1"]);
+    let mut wire = proxy.connect();
+    let peer = wire.local_address().to_string();
+    for _ in 0..2 {
+        let response = wire.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!((response.status(), response.header("x-told-0")), (200, Some(&*peer)));
+        proxy.restart(&[]);
+    }
 }
 
 #[test]

@@ -49,7 +49,11 @@ impl Manager {
                 None => self.filter_request(stream, &mut request).await?,
             };
             let mut response = match reply {
-                Some(reply) => reply,
+                Some(reply) => {
+                    // Filters behind the one that answers could not say that they want it for the response.
+                    stream.want_request();
+                    reply
+                }
                 None => wait(self.chain(stream).router.serve(stream, &mut request)).await?,
             };
             self.complete(stream, &mut response, Some(&request));
@@ -94,6 +98,7 @@ impl Manager {
         }
         let table = self.routes.get();
         if let Some(redirect) = table.tls_redirect(request) {
+            stream.set_details("direct_response");
             return Some(redirect);
         }
         self.select_route(stream, request, table);
@@ -124,6 +129,7 @@ impl Manager {
             }
             NotForwarded::OtherPath => {
                 stats.downstream_rq_redirected_with_normalized_path.inc();
+                stream.set_details("path_normalization_failed");
                 let mut response = Response::local(307, "");
                 response.headers.append(HeaderId::LOCATION, request.path());
                 response

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use proxy_config::settings::{self, LogType};
 use proxy_http::access_log::FormatContext;
-use proxy_net::{CloseReason, Connection, LocalBoxFuture, NetworkFilter, NextNetwork, StreamRecord};
+use proxy_net::{
+    CloseReason, Connection, ConnectionInfo, LocalBoxFuture, MovedConnection, NetworkFilter, NextNetwork,
+    StreamRecord,
+};
 
 use crate::http::filter_state_object;
 
@@ -38,5 +41,10 @@ impl NetworkFilter for SetFilterState {
             }
         }
         Box::pin(next.serve(connection))
+    }
+
+    /// What it leaves with a connection it leaves here as well.
+    fn takes(&self, _moved: &MovedConnection, _info: &ConnectionInfo) -> bool {
+        true
     }
 }

@@ -144,6 +144,24 @@ fn a_request_that_was_refused_has_no_headers_to_tell_of() {
     assert_eq!((response.status(), response.header("x-said")), (400, Some("<>")));
 }
 
+#[test]
+fn a_request_that_another_filter_answered_is_told_of() {
+    let backend = Backend::saying("ok");
+    let fields =
+        "mutations: {response_mutations: [{append: {header: {key: x-said, value: '<%REQ(x-in)%>'}}}]}";
+    let csrf = "{filter_enabled: {default_value: {numerator: 100}}}";
+    // The filter that answers is the first, and the one that tells of it is never asked about the request.
+    let bootstrap =
+        Bootstrap::http(backend.address()).http_filter("csrf", "csrf.v3.CsrfPolicy", csrf).http_filter(
+            "envoy.filters.http.header_mutation",
+            "header_mutation.v3.HeaderMutation",
+            &format!("{{{fields}}}"),
+        );
+    let proxy = Proxy::start(&bootstrap);
+    let response = proxy.connect().ask("POST / HTTP/1.1\r\nhost: a\r\nx-in: in\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!((response.status(), response.header("x-said")), (403, Some("<in>")));
+}
+
 /// Trailers pass over HTTP/1, on both sides.
 fn with_trailers(bootstrap: Bootstrap) -> Bootstrap {
     let options = "explicit_http_config: {http_protocol_options: {enable_trailers: true}}";
