@@ -10,7 +10,7 @@ use proxy_http::filter::{Filtered, Reset, TerminalFilter};
 use proxy_http::h1::head::ResponseHead;
 use proxy_http::reply::LocalReply;
 use proxy_http::response_headers::set_service_time;
-use proxy_http::route::{RouteEntry, SelectedCluster, replace_host};
+use proxy_http::route::{RouteEntry, SelectedCluster, redirect_to_https, replace_host};
 use proxy_http::tunnel::joined;
 use proxy_http::{HeaderId, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnelling};
 use proxy_net::{AttemptGuard, UpstreamAttempt, UpstreamHost};
@@ -42,6 +42,11 @@ impl TerminalFilter for Router {
     ) -> Filtered<'a, Result<Response, Reset>> {
         self.stats.router.rq_total.inc();
         let Some(entry) = stream.route() else {
+            if stream.requires_tls() {
+                self.stats.router.rq_direct_response.inc();
+                stream.set_details("direct_response");
+                return Filtered::Now(Ok(redirect_to_https(request)));
+            }
             self.stats.router.no_route.inc();
             return Filtered::Now(Ok(LocalReply::NoRoute.response(stream)));
         };

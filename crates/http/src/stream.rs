@@ -69,6 +69,7 @@ pub struct StreamInfo {
     flushing: Cell<bool>,
     route: RefCell<Option<RouteEntry>>,
     route_cleared: Cell<bool>,
+    requires_tls: Cell<bool>,
     filter_chain: Cell<ChainIndex>,
     /// HTTP filters that it passes by: also those of other chains.
     disabled_filters: Cell<FilterSet>,
@@ -138,6 +139,7 @@ impl StreamInfo {
             flushing: Cell::new(false),
             route: RefCell::new(None),
             route_cleared: Cell::new(false),
+            requires_tls: Cell::new(false),
             filter_chain: Cell::default(),
             disabled_filters: Cell::default(),
             shared: OnceCell::new(),
@@ -337,6 +339,16 @@ impl StreamInfo {
 
     pub fn set_cluster(&self, cluster: Arc<Cluster>) {
         self.record.set_cluster(cluster);
+    }
+
+    /// Says that the virtual host wants TLS and the request came without: it has no route, and is sent to `https`.
+    pub fn set_requires_tls(&self, requires: bool) {
+        self.requires_tls.set(requires);
+    }
+
+    /// See [`StreamInfo::set_requires_tls`].
+    pub fn requires_tls(&self) -> bool {
+        self.requires_tls.get()
     }
 
     /// What access logs need of its messages.

@@ -292,6 +292,23 @@ fn require_tls_redirects_cleartext() {
 }
 
 #[test]
+fn filters_see_what_require_tls_redirects() {
+    let backend = Backend::saying("ok");
+    let limit = "{stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 3600s},
+        filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}";
+    let probe = "{pass_through_mode: false, headers: [{name: ':path', string_match: {exact: /hc}}]}";
+    let bootstrap = Bootstrap::http(backend.address())
+        .virtual_host_with("require_tls: ALL")
+        .http_filter("probe", "health_check.v3.HealthCheck", probe)
+        .http_filter("limit", "local_ratelimit.v3.LocalRateLimit", limit);
+    let proxy = Proxy::start(&bootstrap);
+    // A balancer's probe of the plain port is answered, and a redirect counts against a limit.
+    let asked = ["/hc", "/hc", "/a", "/b"].map(|path| proxy.get(path).status());
+    assert_eq!(asked, [200, 200, 301, 429]);
+    assert_eq!(proxy.stat("http.ingress.rq_direct_response"), 1);
+}
+
+#[test]
 fn direct_responses_come_from_the_table() {
     let table = r#"
 - {match: {path: /text}, direct_response: {status: 418, body: {inline_string: "short and stout"}}}

@@ -96,12 +96,7 @@ impl Manager {
         {
             stream.set_response_id((*id).into());
         }
-        let table = self.routes.get();
-        if let Some(redirect) = table.tls_redirect(request) {
-            stream.set_details("direct_response");
-            return Some(redirect);
-        }
-        self.select_route(stream, request, table);
+        self.select_route(stream, request, self.routes.get());
         if arrival.tunnel
             && let Some(refused) = self.refuse_tunnel(stream, request, arrival)
         {
@@ -145,6 +140,10 @@ impl Manager {
     }
 
     fn select_route(&self, stream: &StreamInfo, request: &Request, table: Snapshot<RouteTable>) {
+        stream.set_requires_tls(table.requires_tls(request));
+        if stream.requires_tls() {
+            return stream.set_route(None);
+        }
         let random = fastrand::u64(..);
         let found = table.find(request, &LookupContext { random });
         stream.set_route(found.map(|(virtual_host, route)| {

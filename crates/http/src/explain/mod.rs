@@ -26,7 +26,7 @@ use crate::mutation::mutate_request;
 use crate::reply::is_grpc_call;
 use crate::route::{
     ChosenRoute, ClusterId, LookupContext, RouteFilterValue, RouteFilters, RouteTable, SelectedCluster,
-    tunnel_chain,
+    redirect_to_https, tunnel_chain,
 };
 use crate::stream::{StreamDeadlines, StreamInfo};
 
@@ -225,7 +225,10 @@ impl DryRun<'_> {
         let table = table.with_filters(&filters);
         let mut told = seen(&request);
         describe::virtual_hosts(&table, &request, &mut told);
-        if let Some(response) = table.tls_redirect(&request) {
+        if table.requires_tls(&request) {
+            let chain = tunnel.then(|| tunnel_chain(None, &request, self.manager)).flatten();
+            told.filters = filters.notes(chain.unwrap_or_default(), filters.disabled());
+            let response = redirect_to_https(&request);
             told.outcome = self.answered("require_tls of the virtual host", response, &request);
             return told;
         }

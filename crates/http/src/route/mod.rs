@@ -12,7 +12,7 @@ use proxy_config::settings::{
 use proxy_runtime::Snapshot;
 
 use crate::forwarding::only_value;
-use crate::message::{Request, Response};
+use crate::message::Request;
 use crate::name::HeaderId;
 
 mod apply;
@@ -31,6 +31,7 @@ use filter_config::FilterConfigs;
 pub use filter_config::{RouteFilterValue, RouteFilters};
 use index::RouteIndex;
 pub use matching::{Mismatch, header_matches, parameter_matches};
+pub use redirect::to_https as redirect_to_https;
 use rewrite::Text;
 pub use select::{Selected, SelectedCluster, tunnel_chain};
 pub use trace::Trace;
@@ -120,20 +121,20 @@ impl RouteTable {
         self.domains.find(authority)
     }
 
-    /// The answer to a request that came in clear where its virtual host has `require_tls`: to be asked before
-    /// [`RouteTable::find`]. Reads `x-forwarded-proto` and `x-envoy-internal` as the connection manager left them.
-    pub fn tls_redirect(&self, request: &Request) -> Option<Response> {
+    /// Whether a request came in clear where its virtual host has `require_tls`: then [`redirect_to_https`] is its answer, and
+    /// no route. Reads `x-forwarded-proto` and `x-envoy-internal` as the connection manager left them.
+    pub fn requires_tls(&self, request: &Request) -> bool {
         if !self.requires_tls {
-            return None;
+            return false;
         }
-        let host = self.find_virtual_host(request.authority())?;
+        let Some(host) = self.find_virtual_host(request.authority()) else { return false };
         let wanted = match self.configuration.virtual_hosts[host as usize].require_tls {
             RequireTls::None => false,
             RequireTls::ExternalOnly => !request.headers.contains(HeaderId::X_ENVOY_INTERNAL),
             RequireTls::All => true,
         };
         let secure = only_value(&request.headers, HeaderId::X_FORWARDED_PROTO) == Some(b"https");
-        (wanted && !secure).then(|| redirect::to_https(request))
+        wanted && !secure
     }
 
     /// The route at a place that [`RouteTable::find`] gave.

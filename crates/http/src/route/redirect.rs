@@ -92,7 +92,7 @@ fn scheme_part(scheme: &[u8]) -> Text {
 }
 
 /// The redirect of `require_tls`: the host stays as it is, port and all.
-pub(super) fn to_https(request: &Request) -> Response {
+pub fn to_https(request: &Request) -> Response {
     let mut response = Response::local(301, "");
     response.headers.append_with(HeaderId::LOCATION, |out| {
         out.extend_from_slice(b"https://");

@@ -248,12 +248,14 @@ fn require_tls_redirects_what_came_in_clear() {
     let mut tls = host(vec![route(prefix("/only"), direct(200))]);
     tls.require_tls = RequireTls::ExternalOnly;
     let table = build(configuration(vec![tls]));
-    let clear = table.tls_redirect(&request("h:80", "/miss?x", &[("x-forwarded-proto", "http")])).unwrap();
+    let clear = request("h:80", "/miss?x", &[("x-forwarded-proto", "http")]);
+    assert!(table.requires_tls(&clear));
+    let clear = redirect_to_https(&clear);
     assert_eq!(clear.status, 301);
     assert_eq!(lines(&clear.headers), [("location", "https://h:80/miss?x")]);
-    assert!(table.tls_redirect(&get("/", &[("x-forwarded-proto", "https")])).is_none());
+    assert!(!table.requires_tls(&get("/", &[("x-forwarded-proto", "https")])));
     let internal = [("x-forwarded-proto", "http"), ("x-envoy-internal", "true")];
-    assert!(table.tls_redirect(&get("/", &internal)).is_none());
+    assert!(!table.requires_tls(&get("/", &internal)));
 }
 
 /// Paths over a small alphabet, so that prefixes nest and collide.
