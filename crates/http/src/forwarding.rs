@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::headers::Headers;
 use crate::joined;
-use crate::message::{Method, Request, Scheme, Version};
+use crate::message::{Method, Request, Scheme};
 use crate::name::HeaderId;
 use crate::path::{PathAction, normalize_path};
 
@@ -141,7 +141,7 @@ pub fn prepare_request(
     if settings.generate_request_id {
         set_request_id(headers, is_edge, settings, context.random);
     }
-    if request.version != Version::Http2 {
+    if !request.names_scheme {
         request.scheme = forwarded_scheme(&request.headers).unwrap_or(context.scheme);
     }
     if let Some(is_https) = extra.scheme_is_https {

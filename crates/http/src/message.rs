@@ -104,6 +104,8 @@ pub struct Request {
     pub method: Method,
     pub version: Version,
     pub scheme: Scheme,
+    /// The client said the scheme: in HTTP/2, or in an absolute target.
+    pub(crate) names_scheme: bool,
     pub headers: Headers,
     pub body: Body,
     pub(crate) path: Span,
@@ -119,7 +121,16 @@ impl Request {
         mut headers: Headers,
     ) -> Request {
         let (path, authority) = (headers.store(path), headers.store(authority));
-        Request { method, version, scheme: Scheme::Http, headers, body: Body::Empty, path, authority }
+        Request {
+            method,
+            version,
+            scheme: Scheme::Http,
+            names_scheme: version == Version::Http2,
+            headers,
+            body: Body::Empty,
+            path,
+            authority,
+        }
     }
 
     /// Path and query as they go upstream; empty only for CONNECT.

@@ -417,6 +417,23 @@ fn an_absolute_target_names_the_host() {
 }
 
 #[test]
+fn an_absolute_target_names_the_scheme() {
+    let backend = Backend::answering(OK);
+    let table = "[{match: {prefix: /}, redirect: {path_redirect: /new}}]";
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()).routes(table));
+    for (target, forwarded, location) in [
+        ("http://b.org/p", "https", "http://b.org/new"),
+        ("https://b.org/p", "http", "https://b.org/new"),
+        ("/p", "https", "https://a/new"),
+    ] {
+        let response = proxy
+            .connect()
+            .ask(format!("GET {target} HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: {forwarded}\r\n\r\n"));
+        assert_eq!(response.header("location"), Some(location));
+    }
+}
+
+#[test]
 fn empty_lines_before_a_request_are_ignored() {
     let backend = Backend::answering(OK);
     let proxy = Proxy::start(&Bootstrap::http(backend.address()));

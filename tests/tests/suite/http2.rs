@@ -4,7 +4,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Response};
 use proxy_tests::http2::{self, Client, answer, block_on, request, send_all};
-use proxy_tests::{Backend, Bootstrap, Proxy, http_protocol_options};
+use proxy_tests::{Backend, Bootstrap, Proxy, http_protocol_options, only_proxyd};
 
 fn trailers(name: &'static str, value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_static(value))])
@@ -147,6 +147,22 @@ fn local_replies_answer_streams() {
         for _ in 0..3 {
             assert_eq!(client.get("/").await.status, 404);
         }
+    });
+}
+
+#[test]
+fn a_head_that_is_refused_has_no_body() {
+    only_proxyd!("Envoy resets the stream");
+    let backend = Backend::saying("ok");
+    let rejecting = "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}";
+    let proxy = Proxy::start(&Bootstrap::http(backend.address()).filter_with(rejecting));
+    block_on(async {
+        let mut client = http2::Client::connect(proxy.listener("main")).await;
+        let mut request = http2::request("HEAD", "/");
+        request.headers_mut().insert("x_u", "1".parse().unwrap());
+        let (response, _) = client.open(request, true).await;
+        let answer = http2::answer(response).await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (400, &b""[..]));
     });
 }
 

@@ -144,6 +144,7 @@ pub fn parse_request(
         method,
         version,
         scheme: Scheme::Http,
+        names_scheme: false,
         headers,
         body: Body::Empty,
         path,

@@ -60,7 +60,7 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
     let start = request.path.start as usize + skip;
     let path = Span::new(start + split, request.path.end as usize);
     request.authority = Span::new(start, start + split);
-    request.scheme = scheme;
+    (request.scheme, request.names_scheme) = (scheme, true);
     request.path = path;
     if !request.path().starts_with(b"/") {
         let mut with_slash = vec![b'/'];

@@ -17,7 +17,7 @@ use proxy_http::h2::{BodyReceiver, BodySender, Queued, SendError, StreamMetadata
 use proxy_http::reply::LocalReply;
 use proxy_http::stream::StreamDeadlines;
 use proxy_http::{
-    Headers, Method, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling, Version,
+    Headers, Request, Response, ResponseFlags, StreamInfo, StreamTimer, Tunnel, Tunnelling, Version,
 };
 use proxy_runtime::clock;
 
@@ -29,6 +29,8 @@ use super::{OpenStream, Shared};
 pub(super) struct Arrived {
     stream: Rc<StreamInfo>,
     guard: StreamGuard,
+    /// It asks for a head alone, whatever else may be wrong with it.
+    to_head: bool,
     request: Result<Request, RequestError>,
 }
 
@@ -93,7 +95,7 @@ pub(super) fn arrive(
             tunnel: asks_for_tunnel(request),
         }));
     }
-    Arrived { stream, guard, request }
+    Arrived { stream, guard, to_head: parts.method == http::Method::HEAD, request }
 }
 
 /// Deals with names that have an underscore, and counts.
@@ -115,14 +117,10 @@ fn apply_underscores(
 
 /// Serves the stream to its end.
 pub(super) async fn serve(open: OpenStream, arrived: Arrived, mut respond: SendResponse<Queued>) {
-    let Arrived { stream, mut guard, request } = arrived;
+    let Arrived { stream, mut guard, to_head, request } = arrived;
     let shared = &open.shared;
-    let mut to_head = false;
     let outcome = match request {
-        Ok(request) => {
-            to_head = request.method == Method::Head;
-            await_response(shared, &stream, request, &mut respond).await
-        }
+        Ok(request) => await_response(shared, &stream, request, &mut respond).await,
         Err(error) => Outcome::Response(refuse(shared, &stream, error).await),
     };
     let response = match outcome {
