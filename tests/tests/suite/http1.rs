@@ -1,6 +1,6 @@
 //! HTTP/1.1 through the proxy: framing both ways, connection reuse, streaming, interim responses.
 
-use proxy_tests::{After, Backend, Bootstrap, Cut, Proxy, eventually};
+use proxy_tests::{After, Backend, Bootstrap, Cut, Proxy, eventually, on_envoy, unused_address};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -414,6 +414,26 @@ fn an_absolute_target_names_the_host() {
     assert_eq!(response.status(), 200);
     let request = backend.request();
     assert_eq!((request.target(), request.header("host")), ("/p?q", Some("www.example.org")));
+}
+
+#[test]
+fn a_request_that_is_here_with_its_body_keeps_its_connection_whoever_answers() {
+    let table = "[{match: {prefix: /direct}, direct_response: {status: 418}}, {match: {prefix: /}, route: {cluster: backend}}]";
+    let proxy = Proxy::start(&Bootstrap::http(unused_address()).routes(table));
+    let mut wire = proxy.connect();
+    // Envoy closes where it answers before it has looked at the body.
+    let paths = [("/", 503), ("/direct", 418), ("/", 503)];
+    for (path, status) in paths.into_iter().filter(|(path, _)| *path == "/" || !on_envoy()) {
+        let response = wire.ask(format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc"));
+        assert_eq!((response.status(), response.header("connection")), (status, None), "{path}");
+        let response = wire.ask(format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        ));
+        assert_eq!((response.status(), response.header("connection")), (status, None), "{path}");
+    }
+    let response = wire.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc");
+    assert_eq!((response.status(), response.header("connection")), (503, Some("close")), "more is to come");
+    assert!(wire.is_closed());
 }
 
 #[test]

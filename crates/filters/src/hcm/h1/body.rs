@@ -12,7 +12,7 @@ use proxy_http::{StreamInfo, Tunnelling};
 use proxy_runtime::clock;
 
 use super::Downstream;
-use crate::hcm::HttpStats;
+use crate::hcm::{HttpStats, Manager};
 
 /// The body of the current request.
 pub(super) struct RequestBody {
@@ -29,6 +29,29 @@ pub(super) struct RequestBody {
     pub(super) tunnel: bool,
     /// What comes now is bytes of the tunnel.
     pub(super) raw: bool,
+}
+
+impl RequestBody {
+    /// `began`: bytes that had come on the connection before this request.
+    pub(super) fn new(
+        manager: &Manager,
+        downstream: &Rc<Downstream>,
+        stream: &Rc<StreamInfo>,
+        began: u64,
+        tunnel: bool,
+    ) -> RequestBody {
+        RequestBody {
+            downstream: Rc::clone(downstream),
+            stream: Rc::clone(stream),
+            stats: Arc::clone(&manager.stats),
+            trailers: manager.settings.http1.enable_trailers,
+            underscores: manager.settings.underscores,
+            buffer_limit: manager.buffer_limit,
+            began,
+            tunnel,
+            raw: false,
+        }
+    }
 }
 
 impl BodyStream for RequestBody {

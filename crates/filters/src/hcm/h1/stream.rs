@@ -3,10 +3,9 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use proxy_http::body::Body;
+use proxy_http::body::{Body, BodyStream, Frame};
 use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
@@ -68,19 +67,11 @@ pub(super) async fn serve_stream(
     if framing == Framing::None && !arrival.tunnel {
         stream.request_completed(now);
     } else {
-        request.body = Body::Stream(Box::new(RequestBody {
-            downstream: Rc::clone(downstream),
-            stream: Rc::clone(&stream),
-            stats: Arc::clone(&manager.stats),
-            trailers: manager.settings.http1.enable_trailers,
-            underscores: manager.settings.underscores,
-            buffer_limit: manager.buffer_limit,
-            began: downstream.consumed() - size.whole,
-            tunnel: arrival.tunnel,
-            raw: false,
-        }));
+        let began = downstream.consumed() - size.whole;
+        let body = RequestBody::new(manager, downstream, &stream, began, arrival.tunnel);
+        request.body = Body::Stream(Box::new(body));
     }
-    let to_head = request.method == Method::Head;
+    let (to_head, for_tunnel) = (request.method == Method::Head, arrival.tunnel);
     let outcome = await_response(manager, downstream, &stream, request, arrival).await;
     let response = match outcome {
         Outcome::Response(response) => response,
@@ -99,6 +90,13 @@ pub(super) async fn serve_stream(
         let served = tunnel::serve(manager, downstream, &stream, response, tunnel, &mut guard).await;
         stream.clear_timeouts();
         return served;
+    }
+    // Nobody reads the request's body any more. What comes behind one that asked for a tunnel may be meant for that.
+    let is_left = matches!(response.body, Body::Empty | Body::Full(_)) && !for_tunnel;
+    if is_left && !stream.is_request_complete() {
+        let began = downstream.consumed() - stream.record.received.wire.get();
+        let mut rest = RequestBody::new(manager, downstream, &stream, began, false);
+        poll_fn(|cx| take_what_is_there(cx, &mut rest)).await;
     }
     let max_requests = manager.settings.max_requests_per_connection;
     let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
@@ -119,6 +117,22 @@ pub(super) async fn serve_stream(
     let reusable = sent && !announce_close && downstream.decoder.borrow().is_done();
     Ok(if reusable { Served::Next } else { Served::Last })
 }
+
+/// Takes of a body what need not be waited for: mostly that is all, and the connection is good for another request.
+fn take_what_is_there(cx: &mut Context<'_>, body: &mut RequestBody) -> Poll<()> {
+    let mut taken = 0;
+    while taken < TAKEN
+        && let Poll::Ready(Some(Ok(frame))) = body.poll_frame(cx)
+    {
+        if let Frame::Data(chunk) = frame {
+            taken += chunk.len();
+        }
+    }
+    Poll::Ready(())
+}
+
+/// Bytes.
+const TAKEN: usize = 64 << 10;
 
 async fn await_response(
     manager: &Rc<Manager>,
