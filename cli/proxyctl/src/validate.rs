@@ -1,12 +1,10 @@
 //! `proxyctl validate config` and `proxyctl explain`.
 
-use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use proxy_config::{Code, FileReport, LintOptions, LoadOptions, Severity, ValidateOptions};
@@ -48,16 +46,9 @@ pub(crate) fn config(arguments: &ValidateConfig, output: &mut Output) -> ExitCod
 pub(crate) fn load_options(reading: &Reading) -> LoadOptions {
     LoadOptions {
         allow_unsupported: reading.allow_unsupported,
-        environment: reading.env_substitution.then(environment),
+        environment: reading.env_substitution.then(|| proxy_config::variables(env::vars_os())),
         ..LoadOptions::default()
     }
-}
-
-/// What can be filled in; names and values that are no text cannot.
-fn environment() -> Arc<HashMap<String, String>> {
-    let text = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Arc::new(text.collect())
 }
 
 /// All files, with those of folders in the order of their names; `-` is standard input.

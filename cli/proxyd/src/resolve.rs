@@ -1,11 +1,9 @@
 //! From what was typed to what is meant: every default filled in, everything parsed.
 
-use std::collections::HashMap;
 use std::env;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -94,16 +92,9 @@ pub(crate) fn task(run: Run) -> anyhow::Result<Task> {
         drain_time: Duration::from_secs(run.drain_time_s.into()),
         shutdown_time: Duration::from_secs(run.shutdown_time_s.into()),
         allow_unsupported: run.allow_unsupported,
-        environment: run.env_substitution.then(environment),
+        environment: run.env_substitution.then(|| proxy_config::variables(env::vars_os())),
         allocator: Allocator::Jemalloc,
     })))
-}
-
-/// What `${VAR}` may stand for; names and values that are no text cannot be filled in.
-fn environment() -> Arc<HashMap<String, String>> {
-    let text = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Arc::new(text.collect())
 }
 
 fn config(run: &Run) -> anyhow::Result<ConfigSource> {

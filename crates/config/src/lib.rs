@@ -43,3 +43,4 @@ pub use load::{
 };
 pub use locate::Locator;
 pub use redact::redacted;
+pub use variable::variables;

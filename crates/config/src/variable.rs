@@ -1,8 +1,20 @@
 //! `${VAR}` and `${VAR:-default}` in the text of one scalar.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::sync::Arc;
 
 use crate::codes::Code;
+
+/// What `${VAR}` may stand for, from all that a process has (`std::env::vars_os`): names and values that are no text cannot be
+/// filled in.
+pub fn variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Arc<HashMap<String, String>> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    Arc::new(environment.into_iter().filter_map(text).collect())
+}
 
 /// The text with all variables filled in; `$${` stands for `${`. Shows names only, never what is filled in.
 pub(crate) fn substitute(
@@ -51,6 +63,14 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_no_variable() {
+        use std::os::unix::ffi::OsStringExt;
+        let broken = || OsString::from_vec(vec![0xff]);
+        let all = [("A".into(), "1".into()), ("B".into(), broken()), (broken(), "2".into())];
+        assert_eq!(*variables(all), HashMap::from([("A".to_owned(), "1".to_owned())]));
+    }
 
     #[test]
     fn variables_are_filled_in_once() {
