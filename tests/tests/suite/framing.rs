@@ -215,6 +215,12 @@ fn connect_finds_no_route() {
 }
 
 #[test]
+fn a_connect_without_host_is_refused() {
+    only_proxyd!("Envoy takes the target for it, against RFC 9112 section 3.2");
+    refuse_all(plain, &[Refused("CONNECT", 400, "CONNECT a:80 HTTP/1.1\r\n\r\n")]);
+}
+
+#[test]
 fn header_limits_are_431() {
     let big: &'static str =
         format!("GET / HTTP/1.1\r\nhost: a\r\nx-a: {}\r\n\r\n", "x".repeat(70_000)).leak();

@@ -42,6 +42,18 @@ fn one_byte_too_many_is_413() {
 }
 
 #[test]
+fn the_connection_outlives_a_413() {
+    proxy_tests::only_proxyd!("Envoy closes it");
+    let backend = Backend::saying("ok");
+    let proxy = Proxy::start(&bootstrap(&backend));
+    let mut client = proxy.connect();
+    let body = "x".repeat(101);
+    let refused = client.ask(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 101\r\n\r\n{body}"));
+    assert_eq!((refused.status(), refused.header("connection")), (413, None));
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status(), 200);
+}
+
+#[test]
 fn a_client_that_goes_while_it_is_waited_for_ends_its_request() {
     let backend = Backend::saying("ok");
     let proxy = Proxy::start(&bootstrap(&backend));

@@ -241,6 +241,14 @@ fn of_several_the_one_that_the_client_likes_best_compresses() {
 }
 
 #[test]
+fn codings_are_known_whatever_their_case() {
+    proxy_tests::only_proxyd!("Envoy knows them in lower case only, against RFC 9110 section 8.4.1");
+    let backend = backend();
+    let proxy = Proxy::start(&compressing(&backend, GZIP));
+    assert_eq!(coding(&proxy.get_with("/", "accept-encoding: GZip\r\n")), Some("gzip"));
+}
+
+#[test]
 fn of_those_that_the_client_likes_equally_the_one_to_choose_first_compresses() {
     let backend = backend();
     let bootstrap = compressing(&backend, &format!("choose_first: true, {BROTLI}")).http_filter(

@@ -392,6 +392,24 @@ fn clients_are_told_of_extended_connect_only_where_it_is_allowed() {
 }
 
 #[test]
+fn a_connect_request_over_http2_has_no_length() {
+    only_proxyd!("Envoy forwards it");
+    let backend = http1_backend();
+    let proxy = Proxy::start(&tunnels(Bootstrap::http(backend.address())));
+    block_on(async {
+        let mut client = Client::connect(proxy.listener("main")).await;
+        client.until_upgrades().await;
+        for ask in ASKED {
+            let mut request = ask.http2();
+            request.headers_mut().insert("content-length", "5".parse().unwrap());
+            let (response, _send) = client.open(request, false).await;
+            assert_eq!(response.await.unwrap().status(), 400, "{ask:?}");
+        }
+    });
+    assert_eq!(backend.connections(), 0);
+}
+
+#[test]
 fn a_tunnel_that_breaks_off_does_not_look_whole() {
     let backend = Backend::raw(|wire, _| {
         let Ok(_) = wire.try_head() else { return };
