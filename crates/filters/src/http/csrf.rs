@@ -78,13 +78,45 @@ fn source(request: &Request) -> Cow<'_, [u8]> {
     }
 }
 
-/// What stands between scheme and path, without user information; all of it where there is no scheme.
+/// What stands between scheme and path, without user information; all of it where it is no such address.
 fn host_and_port(url: &[u8]) -> &[u8] {
-    let Some(rest) = memchr::memmem::find(url, b"://").map(|at| &url[at + 3..]) else { return url };
-    let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
-    let authority = &rest[..end];
-    memchr::memrchr(b'@', authority).map_or(authority, |at| &authority[at + 1..])
+    parse(url).unwrap_or(url)
 }
+
+fn parse(url: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::find(url, b"://")?;
+    let (scheme, rest) = (&url[..at], &url[at + 3..]);
+    let is_scheme = scheme.first()?.is_ascii_alphabetic()
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, host_and_port) = match memchr::memchr(b'@', authority) {
+        Some(at) => (&authority[..at], &authority[at + 1..]),
+        None => (&b""[..], authority),
+    };
+    let is_user = user.iter().all(|byte| byte.is_ascii_alphanumeric() || USER.contains(byte));
+    let known =
+        is_scheme && is_user && is_host_and_port(host_and_port) && path.iter().all(u8::is_ascii_graphic);
+    known.then_some(host_and_port)
+}
+
+fn is_host_and_port(text: &[u8]) -> bool {
+    let host = match text.split_first() {
+        Some((b'[', rest)) => memchr::memchr(b']', rest).map_or(0, |end| end + 2),
+        _ => memchr::memchr(b':', text).unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(host);
+    let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
+    let is_port = |port: &[u8]| {
+        port.iter().all(u8::is_ascii_digit)
+            && std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+    };
+    (host.starts_with(b"[") || !host.is_empty() && host.iter().all(is_host))
+        && port.split_first().is_none_or(|(colon, port)| *colon == b':' && is_port(port))
+}
+
+/// What user information may be of besides letters and digits.
+const USER: &[u8] = b"-_.!~*'()%;:&=+$,";
 
 impl HttpFilterPlan for Csrf {
     fn build(&self, _: &FilterWorker) -> Box<dyn HttpFilter> {
@@ -106,5 +138,60 @@ impl HttpFilter for Csrf {
         } else {
             Flow::Continue
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Envoy 1.40 compares them.
+    #[test]
+    fn what_is_no_address_is_taken_whole() {
+        for url in [
+            "http://x.com",
+            "HTTP://x.com/",
+            "foo-bar://x.com",
+            "f1+://x.com",
+            "http://x.com?q",
+            "http://x.com/#q",
+            "http://u:p@x.com",
+            "http://@x.com",
+            "http://x.com/x@y.com",
+            "http://x.com/a://b",
+            "http://x.com?@y.com",
+        ] {
+            assert_eq!(host_and_port(url.as_bytes()), b"x.com", "{url}");
+        }
+        for (url, expected) in
+            [("https://x.com:443/", "x.com:443"), ("http://[::1]:80", "[::1]:80"), ("http://[::1]", "[::1]")]
+        {
+            assert_eq!(host_and_port(url.as_bytes()), expected.as_bytes(), "{url}");
+        }
+        for url in [
+            "x.com",
+            "",
+            "http://",
+            "http:///x.com",
+            "://x.com",
+            "1f://x.com",
+            "a/b://x.com",
+            "blob:http://x.com",
+            "a@http://x.com",
+            "b://http://x.com",
+            "http://x.com#q",
+            "http://y.com#@x.com",
+            "http://y.com\\@x.com",
+            "http://u@v@x.com",
+            "http://x.com:",
+            "http://x.com:99999",
+            "http://x.com:+1",
+            "http://x.com:abc",
+            "http://x_y.com",
+            "http://x.com/\u{80}",
+            "http://[::1",
+        ] {
+            assert_eq!(host_and_port(url.as_bytes()), url.as_bytes(), "{url}");
+        }
     }
 }
