@@ -170,10 +170,10 @@ pub fn requested_upgrade(request: &Request) -> Option<Cow<'_, [u8]>> {
     (is_meant && !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocol)
 }
 
-/// The value of a header that stands in one line. Several lines are one list to Envoy, which is none of the values
-/// that are looked for.
+/// The value of a header that stands in one line, besides empty ones. Several lines are one list to Envoy, which is none of
+/// the values that are looked for.
 pub(crate) fn only_value(headers: &Headers, id: HeaderId) -> Option<&[u8]> {
-    let mut values = headers.values(id);
+    let mut values = headers.values(id).filter(|value| !value.is_empty());
     values.next().filter(|_| values.next().is_none())
 }
 

@@ -12,8 +12,7 @@ pub fn append_proxy_status(response: &mut Response, settings: &ProxyStatus, cont
     let Some((_, error, recommended)) = ERRORS.iter().find(|(flag, ..)| flags.intersects(*flag)) else {
         return;
     };
-    let mut value: Vec<u8> =
-        response.headers.values(PROXY_STATUS).next().map(<[u8]>::to_vec).unwrap_or_default();
+    let mut value = response.headers.joined(PROXY_STATUS).unwrap_or_default().into_owned();
     if !value.is_empty() {
         value.extend_from_slice(b", ");
     }

@@ -289,6 +289,16 @@ fn require_tls_redirects_cleartext() {
     });
     let response = routes.ask("a.org", "/x?y", "");
     assert_eq!((response.status(), response.header("location")), (301, Some("https://a.org/x?y")));
+    for (protocols, expected) in [
+        (&["https"][..], 200),
+        (&["", "https", ""], 200),
+        (&["http", "https"], 301),
+        (&["https", "https"], 301),
+    ] {
+        let lines: String =
+            protocols.iter().map(|protocol| format!("x-forwarded-proto: {protocol}\r\n")).collect();
+        assert_eq!(routes.ask("a.org", "/", &lines).status(), expected, "{lines}");
+    }
 }
 
 #[test]
