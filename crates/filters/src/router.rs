@@ -320,7 +320,7 @@ fn terminates(forward: &settings::Forward, request: &Request) -> bool {
 /// The host closed the connection while it lay idle, or says that it has not looked at the request.
 fn safe_to_repeat(error: &ExchangeError, reused: bool) -> bool {
     match error {
-        ExchangeError::Closed { heard: false } => reused,
+        ExchangeError::Closed => reused,
         ExchangeError::Refused => true,
         _ => false,
     }
@@ -328,7 +328,7 @@ fn safe_to_repeat(error: &ExchangeError, reused: bool) -> bool {
 
 fn exchange_failure(error: ExchangeError) -> Failure {
     match error {
-        ExchangeError::Closed { .. } => Failure::Reply(LocalReply::UpstreamTermination),
+        ExchangeError::Closed => Failure::Reply(LocalReply::UpstreamTermination),
         ExchangeError::Reset(_) | ExchangeError::Refused => Failure::Reply(LocalReply::UpstreamReset),
         ExchangeError::Unsendable => Failure::Downstream(LocalReply::BadPath),
         ExchangeError::Malformed(_) => Failure::Reply(LocalReply::UpstreamProtocolError),

@@ -79,9 +79,9 @@ const MAX_INTERIMS: u32 = 100;
 /// Why an exchange gave no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// The host closed the connection; `heard`: after it had begun to answer.
+    /// The host closed the connection before it had begun to answer.
     #[error("the upstream closed the connection")]
-    Closed { heard: bool },
+    Closed,
     #[error("malformed response: {0}")]
     Malformed(HeadError),
     /// The request's own body failed: the client is gone, or at fault.

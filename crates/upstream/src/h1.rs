@@ -226,7 +226,7 @@ impl Exchange {
             }
             match ready!(client.read.poll_fill(&mut client.io, cx, false)) {
                 Ok(count) if count > 0 => {}
-                Ok(_) if !client.read.is_empty() => {
+                Ok(_) | Err(_) if !client.read.is_empty() => {
                     client.guard.host.cluster.stats.upstream_cx_protocol_error.inc();
                     self.count_read();
                     self.client.guard.set_destroyed_by(DestroyedBy::Peer);
@@ -235,10 +235,9 @@ impl Exchange {
                     ))));
                 }
                 Ok(_) | Err(_) => {
-                    let heard = !client.read.is_empty();
                     self.count_read();
                     self.client.guard.set_destroyed_by(DestroyedBy::Peer);
-                    return Poll::Ready(Err(ExchangeError::Closed { heard }));
+                    return Poll::Ready(Err(ExchangeError::Closed));
                 }
             }
         }

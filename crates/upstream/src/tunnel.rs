@@ -118,7 +118,7 @@ impl Cluster {
         let mut exchange = Exchange::new(link, &mut request, None, guard, connect);
         let head = match poll_fn(|cx| exchange.poll_head(cx)).await {
             Ok(head) => head,
-            Err(ExchangeError::Closed { heard: false }) if reused => return Err(Failure::Stale),
+            Err(ExchangeError::Closed) if reused => return Err(Failure::Stale),
             Err(_) => return Err(Failure::Attempt(TcpConnectError::NoTunnel)),
         };
         if !agrees(&exchange, &head) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proxy_tests::http2::{self, block_on};
 use proxy_tests::{
-    Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually,
+    After, Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually,
     http_protocol_options, only_proxyd, unused_address,
 };
 use tempfile::TempDir;
@@ -159,18 +159,26 @@ fn a_stream_that_is_taken_back_has_its_line() {
 #[test]
 fn a_response_that_breaks_off_names_the_upstream() {
     let logs = Logs::new();
-    let backend = Backend::raw(|wire, _| {
-        drop(wire.try_request());
-        wire.send_if_open("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+    // With an end or with a reset, within the body or within the head.
+    let backend = Backend::new(|request, wire| {
+        let (how, place) = request.target()[1..].split_once('/').unwrap();
+        wire.send_if_open("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n");
+        wire.send_if_open(if place == "body" { "\r\nhalf" } else { "x-half: " });
+        if how == "reset" {
+            wire.reset_on_close();
+        }
+        After::Close
     });
     let proxy = Proxy::start_with(&http(backend.address(), &logs.text("log", FATE)), &SOON);
-    let mut client = proxy.connect();
-    client.send("GET /half HTTP/1.1\r\nhost: a\r\n\r\n");
-    drop(client.rest());
-    assert_eq!(
-        logs.lines("log", 1),
-        ["GET /half HTTP/1.1 200 UPE upstream_reset_after_response_started{protocol_error} 0 4 backend 1"]
-    );
+    for path in ["end/body", "end/head", "reset/body", "reset/head"] {
+        let mut client = proxy.connect();
+        client.send(format!("GET /{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        drop(client.rest());
+    }
+    let body = "HTTP/1.1 200 UPE upstream_reset_after_response_started{protocol_error} 0 4 backend 1";
+    let head = "HTTP/1.1 502 UPE upstream_reset_before_response_started{protocol_error} 0 87 backend 1";
+    let expected = [("end/body", body), ("end/head", head), ("reset/body", body), ("reset/head", head)];
+    assert_eq!(logs.lines("log", 4), expected.map(|(path, rest)| format!("GET /{path} {rest}")));
 }
 
 #[test]

@@ -424,14 +424,12 @@ impl StreamGuard {
     /// The response's body ended before its end.
     pub(super) fn upstream_failed(&self, error: &BodyError) {
         let (flag, details) = match error {
-            BodyError::Closed | BodyError::Malformed(_) | BodyError::Unreadable { .. } => (
-                ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
-                "upstream_reset_after_response_started{protocol_error}",
-            ),
-            BodyError::Io(_) => (
-                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
-                "upstream_reset_after_response_started{connection_termination}",
-            ),
+            BodyError::Closed | BodyError::Io(_) | BodyError::Malformed(_) | BodyError::Unreadable { .. } => {
+                (
+                    ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+                    "upstream_reset_after_response_started{protocol_error}",
+                )
+            }
             BodyError::Reset(_) => {
                 (ResponseFlags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
             }

@@ -113,7 +113,7 @@ impl Exchange {
             let failed = std::mem::replace(&mut self.state, State::Over);
             return Poll::Ready(Err(match failed {
                 State::Failed(error) => error,
-                State::Open(_) | State::Over => ExchangeError::Closed { heard: false },
+                State::Open(_) | State::Over => ExchangeError::Closed,
             }));
         };
         stream.poll_send(cx, &mut self.body, &self.attempt)?;
@@ -259,7 +259,7 @@ impl Stream {
         }
         if error.is_io() {
             self.open.client.host.cluster.stats.upstream_rq_pending_failure_eject.inc();
-            return ExchangeError::Closed { heard: false };
+            return ExchangeError::Closed;
         }
         let cluster = &self.open.client.host.cluster;
         match error.reason() {
@@ -277,7 +277,7 @@ impl Stream {
                 cluster.http2_stats().rx_messaging_error.inc();
                 ExchangeError::Malformed(HeadError::Malformed("HTTP/2 response"))
             }
-            _ => ExchangeError::Closed { heard: false },
+            _ => ExchangeError::Closed,
         }
     }
 
