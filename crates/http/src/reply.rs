@@ -138,7 +138,7 @@ impl LocalReply {
             UpstreamProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             ResponseTimeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
             StreamIdleTimeout { .. } => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Downstream(HeadError::NoHost | HeadError::Version) => return None,
+            Downstream(HeadError::NoHost) => return None,
             Downstream(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             RequestTimeout
             | RequestHeadersTimeout
@@ -178,6 +178,16 @@ impl LocalReply {
             Downstream(HeadError::Version) => "low_version",
             Downstream(HeadError::Underscore) => "http1.unexpected_underscore",
             Downstream(HeadError::Scheme) => "http1.invalid_scheme",
+            Downstream(HeadError::TransferCoding) => "http1.invalid_transfer_encoding",
+            Downstream(HeadError::TooManyLines) => "http1.too_many_headers",
+            Downstream(HeadError::TooLarge) => "http1.headers_too_large",
+            Downstream(HeadError::Malformed("content-length with transfer-encoding")) => {
+                "http1.content_length_and_chunked_not_allowed"
+            }
+            Downstream(HeadError::Malformed("header value")) => "http1.invalid_characters",
+            Downstream(HeadError::Malformed("host")) => "http.invalid_authority",
+            Downstream(HeadError::Malformed("connection")) => "http1.connection_header_rejected",
+            Downstream(HeadError::Malformed("host in target")) => "http1.invalid_url",
             Downstream(_) => "http1.codec_error",
         }
     }

@@ -157,6 +157,40 @@ fn a_stream_that_is_taken_back_has_its_line() {
 }
 
 #[test]
+fn a_refused_request_says_what_was_wrong_with_it() {
+    let logs = Logs::new();
+    let backend = Backend::saying("ok");
+    let limits = "{max_request_headers_kb: 1, common_http_protocol_options: {max_headers_count: 8}}";
+    let format = "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%";
+    let bootstrap = http(backend.address(), &logs.text("log", format)).filter_with(limits);
+    let proxy = Proxy::start_with(&bootstrap, &SOON);
+    let host = |rest: &str| format!("GET / HTTP/1.1\r\nhost: a\r\n{rest}\r\n\r\n");
+    let cases = [
+        (host("transfer-encoding: gzip"), "501 http1.invalid_transfer_encoding"),
+        (host(&"a: b\r\n".repeat(20)), "431 http1.too_many_headers"),
+        (host(&format!("a: {}", "x".repeat(3000))), "431 http1.headers_too_large"),
+        (
+            host("content-length: 1\r\ntransfer-encoding: chunked"),
+            "400 http1.content_length_and_chunked_not_allowed",
+        ),
+        (host("content-length: x"), "400 http1.codec_error"),
+        (host("x: a\0b"), "400 http1.invalid_characters"),
+        (host("connection: x-forwarded-for"), "400 http1.connection_header_rejected"),
+        ("GET foo HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "400 http1.codec_error"),
+        ("GET http:///x HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "400 http1.invalid_url"),
+        ("CONNECT foo HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), "400 http1.invalid_url"),
+        ("GET / HTTP/1.1\r\nhost: a\"b\r\n\r\n".to_owned(), "400 http.invalid_authority"),
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n".to_owned(), "426 low_version"),
+    ];
+    for (request, _) in &cases {
+        drop(proxy.connect().send_if_open(request).finish().rest());
+    }
+    let mut expected = cases.map(|(_, expected)| format!("{expected} DPE"));
+    expected.sort();
+    assert_eq!(logs.lines("log", expected.len()), expected);
+}
+
+#[test]
 fn a_response_that_breaks_off_names_the_upstream() {
     let logs = Logs::new();
     // With an end or with a reset, within the body or within the head.

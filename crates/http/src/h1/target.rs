@@ -33,7 +33,7 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
     }
     if request.method == Method::Connect {
         if !names_a_host(target, true) {
-            return Err(HeadError::Malformed("target"));
+            return Err(HeadError::Malformed("host in target"));
         }
         request.authority = std::mem::take(&mut request.path);
         return Ok(());
@@ -55,7 +55,7 @@ pub(super) fn take_target(request: &mut Request, options: &Http1Options) -> Resu
     let rest = &target[skip..];
     let split = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     if !names_a_host(&rest[..split], false) {
-        return Err(HeadError::Malformed("target"));
+        return Err(HeadError::Malformed("host in target"));
     }
     let start = request.path.start as usize + skip;
     let path = Span::new(start + split, request.path.end as usize);
