@@ -69,6 +69,7 @@ pub struct StreamInfo {
     flushing: Cell<bool>,
     route: RefCell<Option<RouteEntry>>,
     route_cleared: Cell<bool>,
+    moved_route: OnceCell<Box<str>>,
     requires_tls: Cell<bool>,
     filter_chain: Cell<ChainIndex>,
     /// HTTP filters that it passes by: also those of other chains.
@@ -139,6 +140,7 @@ impl StreamInfo {
             flushing: Cell::new(false),
             route: RefCell::new(None),
             route_cleared: Cell::new(false),
+            moved_route: OnceCell::new(),
             requires_tls: Cell::new(false),
             filter_chain: Cell::default(),
             disabled_filters: Cell::default(),
@@ -328,6 +330,11 @@ impl StreamInfo {
         own.or_else(|| self.connection.filter_state.find(key))
     }
 
+    /// As [`StreamInfo::filter_data`], if there is some.
+    pub fn filter_data_if_any(&self) -> Option<&FilterData> {
+        self.shared.get().map(|data| &**data)
+    }
+
     /// Filter state and dynamic metadata.
     pub fn filter_data(&self) -> &FilterData {
         self.shared.get_or_init(Box::default)
@@ -400,6 +407,16 @@ impl StreamInfo {
         if self.keeps_response() {
             self.kept.borrow_mut().response = Some(headers);
         }
+    }
+
+    /// The name of the route that it had in another process, if it comes from one.
+    pub fn moved_route(&self) -> Option<&str> {
+        self.moved_route.get().map(|name| &**name)
+    }
+
+    /// See [`StreamInfo::moved_route`]; to be set once.
+    pub fn set_moved_route(&self, name: &str) {
+        let _ = self.moved_route.set(name.into());
     }
 
     /// What was kept; for the stream's end.

@@ -100,6 +100,16 @@ impl FilterState {
     pub fn set(&self, key: &str, object: Rc<dyn Any>) {
         self.0.get_or_init(Box::default).borrow_mut().insert(key.into(), object);
     }
+
+    /// The objects that the configuration has set, by name.
+    pub fn texts(&self) -> Vec<(Box<str>, Rc<FilterStateText>)> {
+        let Some(objects) = self.0.get() else { return Vec::new() };
+        let objects = objects.borrow();
+        let texts = objects.iter().filter_map(|(key, object)| {
+            Some((key.clone(), Rc::clone(object).downcast::<FilterStateText>().ok()?))
+        });
+        texts.collect()
+    }
 }
 
 impl Connection {

@@ -133,6 +133,45 @@ fn connections_that_have_state_move_and_keep_it() {
 }
 
 #[test]
+fn tunnels_move_with_their_state_and_the_name_of_their_route() {
+    only_proxyd!("Envoy cuts them");
+    let backend = Backend::raw(|wire, _| {
+        wire.head();
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        while let Some(bytes) = wire.some() {
+            wire.send_if_open(bytes);
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let log = format!(
+        "{{upgrade_configs: [{{upgrade_type: websocket}}], access_log: [{{name: file, typed_config: {{
+            '@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: '{}', log_format:
+            {{text_format_source: {{inline_string: \"%ROUTE_NAME% %FILTER_STATE(in:PLAIN)% %BYTES_SENT%\\n\"}}}}}}}}]}}",
+        path.display()
+    );
+    let bootstrap = Bootstrap::http(backend.address())
+        .routes("[{name: sockets, match: {prefix: /}, route: {cluster: backend}}]")
+        .filter_with(&log);
+    let bootstrap = with_http(bootstrap, &[text("in", "%REQ(x-in)%")]);
+    let proxy = Generations::start(&bootstrap, &["--confirm-after", "0.1"]);
+    let mut client = proxy.connect();
+    let upgrade = "connection: upgrade\r\nupgrade: websocket";
+    client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-in: mine\r\n{upgrade}\r\n\r\n"));
+    assert_eq!(client.head().status(), 101);
+    for _ in 0..2 {
+        proxy.restart(&[]);
+        assert_eq!(client.send("more").bytes(4), b"more");
+    }
+    assert_eq!(proxy.only(3).epoch, 2);
+    drop(client);
+    proxy.stat_becomes("http.ingress.downstream_cx_upgrades_active", 0);
+    // What has not been written yet is written at the end.
+    drop(proxy);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "sockets mine 8\n");
+}
+
+#[test]
 fn a_connection_may_name_the_cluster_of_tcp_proxy() {
     let (usual, named) = (EchoBackend::new(), EchoBackend::new());
     let start = |value: &str| {

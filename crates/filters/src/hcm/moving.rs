@@ -1,16 +1,19 @@
 //! A connection of HTTP/1 on its way to another process: between two requests or before the first, or as a tunnel.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use prost::Message;
-use proxy_config::settings::Http1Options;
+use proxy_config::settings::{FilterStateKind, Http1Options};
 use proxy_http::filter::ChainIndex;
 use proxy_http::h1::head::{HeadLimits, RequestRules, parse_request, parse_response};
 use proxy_http::h1::write::{HeadStyle, write_request_head, write_response_head};
 use proxy_http::{StreamInfo, StreamTimer};
 use proxy_net::buffer::ReadBuffer;
-use proxy_net::{Connection, ConnectionInfo, Io, Moved, MovedConnection, MovedKind, Receipt};
+use proxy_net::{
+    Connection, ConnectionInfo, FilterStateText, Io, Moved, MovedConnection, MovedKind, Receipt,
+};
 use proxy_runtime::{Instant, clock};
 
 use super::Manager;
@@ -64,6 +67,22 @@ pub(super) struct MovedUpgrade {
     /// The head of the host's response, if an upstream log tells of it.
     #[prost(bytes = "vec", tag = "11")]
     upstream_response: Vec<u8>,
+    #[prost(string, tag = "12")]
+    route_name: String,
+    #[prost(message, repeated, tag = "13")]
+    filter_state: Vec<MovedText>,
+}
+
+/// An object of a stream's filter state that the configuration has set.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct MovedText {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(bytes = "vec", tag = "2")]
+    text: Vec<u8>,
+    /// `envoy.tcp_proxy.cluster`, or else `envoy.string`.
+    #[prost(bool, tag = "3")]
+    names_cluster: bool,
 }
 
 impl MovedHttp {
@@ -115,6 +134,12 @@ impl MovedUpgrade {
                 head.clear();
             }
         }
+        let mut filter_state: Vec<_> =
+            stream.filter_data_if_any().map(|data| data.state.texts()).unwrap_or_default();
+        if filter_state.iter().map(|(key, object)| key.len() + object.text.len()).sum::<usize>() > MAX_HEAD {
+            filter_state.clear();
+        }
+        let route_name = stream.route().map(|route| route.chosen().route().name.to_string());
         let age = clock::now().saturating_duration_since(record.start);
         let mut upgrades = manager.settings.upgrades.iter().filter(|upgrade| upgrade.chain > 0);
         let own = upgrades.find(|upgrade| upgrade.chain == stream.filter_chain().0);
@@ -130,6 +155,15 @@ impl MovedUpgrade {
             response,
             upstream_response,
             chain_of: own.map(|upgrade| upgrade.kind.to_string()).unwrap_or_default(),
+            route_name: route_name.or_else(|| stream.moved_route().map(str::to_owned)).unwrap_or_default(),
+            filter_state: filter_state
+                .into_iter()
+                .map(|(key, object)| MovedText {
+                    key: key.into(),
+                    text: object.text.to_vec(),
+                    names_cluster: object.kind == FilterStateKind::TcpCluster,
+                })
+                .collect(),
         }
     }
 
@@ -152,6 +186,14 @@ impl MovedUpgrade {
         record.received.set_all(self.received.min(MOST_BYTES));
         record.sent.set_all(self.sent.min(MOST_BYTES));
         record.set_details("via_upstream");
+        if !self.route_name.is_empty() {
+            stream.set_moved_route(&self.route_name);
+        }
+        for MovedText { key, text, names_cluster } in &self.filter_state {
+            let kind = if *names_cluster { FilterStateKind::TcpCluster } else { FilterStateKind::Text };
+            let object = FilterStateText { kind, text: text.as_slice().into() };
+            stream.filter_data().state.set(key, Rc::new(object));
+        }
         let limits = HeadLimits { bytes: MAX_HEAD, lines: 1000 };
         if let Ok(Some((head, _))) = parse_request(&self.request, &RequestRules::plain(limits)) {
             stream.keep_request(head.request);

@@ -255,10 +255,10 @@ fn write_field(field: Field, context: &FormatContext<'_>, out: &mut Vec<u8>) -> 
         Field::ResponseCodeDetails => write_details(context, out),
         Field::ResponseFlags => write_flags(record.flags().short_names(), out),
         Field::ResponseFlagsLong => write_flags(record.flags().long_names(), out),
-        Field::RouteName => {
-            let route = context.stream.and_then(|stream| stream.route());
-            route.is_some_and(|route| non_empty(route.chosen().route().name.as_bytes(), out))
-        }
+        Field::RouteName => context.stream.is_some_and(|stream| match stream.route() {
+            Some(route) => non_empty(route.chosen().route().name.as_bytes(), out),
+            None => stream.moved_route().is_some_and(|name| non_empty(name.as_bytes(), out)),
+        }),
         Field::StreamId => match context.log_type {
             LogType::TcpUpstreamConnected | LogType::TcpPeriodic | LogType::TcpConnectionEnd => {
                 text(Some(&uuid(context.random.rotate_left(64))), out)
