@@ -2,9 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use tokio::net::TcpSocket;
 
 use crate::{Message, Wire, eventually};
 
@@ -160,7 +163,18 @@ impl Drop for EchoBackend {
     }
 }
 
-/// An address of this host where nothing listens.
+/// An address of this host that refuses connections, to the end of the process: nobody else can take it.
+#[must_use]
+pub fn refusing_address() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    // Bound, and never to listen.
+    let _ = socket.into_raw_fd();
+    address
+}
+
+/// An address of this host where nothing listens yet.
 #[must_use]
 pub fn unused_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()

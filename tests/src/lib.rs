@@ -32,7 +32,7 @@ mod traffic;
 mod wait;
 mod wire;
 
-pub use backend::{After, Backend, EchoBackend, unused_address};
+pub use backend::{After, Backend, EchoBackend, refusing_address, unused_address};
 pub use config::{
     Bootstrap, direct_response_chain, http_filter_chain, http_protocol_options, network_filter,
     tcp_filter_chain, yaml,

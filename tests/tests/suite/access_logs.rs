@@ -7,7 +7,7 @@ use std::time::Instant;
 use proxy_tests::http2::{self, block_on};
 use proxy_tests::{
     After, Backend, Bootstrap, Cut, EchoBackend, Generations, Proxy, Signal, Wire, eventually,
-    http_protocol_options, only_proxyd, unused_address,
+    http_protocol_options, only_proxyd, refusing_address, unused_address,
 };
 use tempfile::TempDir;
 
@@ -74,7 +74,7 @@ fn a_line_tells_how_a_request_ended() {
     let table = "[{match: {path: /gone}, route: {cluster: nowhere}}, {match: {path: /direct}, direct_response: {status: 418}}, \
         {match: {prefix: /b}, route: {cluster: backend}}]";
     let bootstrap =
-        http(backend.address(), &logs.text("log", FATE)).cluster("nowhere", unused_address()).routes(table);
+        http(backend.address(), &logs.text("log", FATE)).cluster("nowhere", refusing_address()).routes(table);
     let proxy = Proxy::start_with(&bootstrap, &SOON);
     for target in ["/b?q=1", "/gone", "/direct", "/nothing"] {
         drop(proxy.get(target));

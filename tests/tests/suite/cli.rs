@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use proxy_tests::{
     Backend, BaseId, Bootstrap, EchoBackend, Proxy, Wire, eventually, only_proxyd, proxyctl, proxyd,
-    unused_address,
+    refusing_address, unused_address,
 };
 use tempfile::TempDir;
 
@@ -136,7 +136,7 @@ fn mode_validate_says_whether_the_file_is_good() {
     only_proxyd!("Envoy's command line is its own");
     let directory = TempDir::new().unwrap();
     let good = directory.path().join("good.yaml");
-    fs::write(&good, Bootstrap::http(unused_address()).to_yaml()).unwrap();
+    fs::write(&good, Bootstrap::http(refusing_address()).to_yaml()).unwrap();
     let output = run(proxyd(), &["run", "--mode", "validate", "-c", good.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let bad = directory.path().join("bad.yaml");
@@ -172,7 +172,7 @@ fn validate_config_exits_0_1_or_2() {
     only_proxyd!("proxyctl is ours");
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    fs::write(path("good.yaml"), Bootstrap::http(unused_address()).to_yaml()).unwrap();
+    fs::write(path("good.yaml"), Bootstrap::http(refusing_address()).to_yaml()).unwrap();
     fs::write(
         path("bad.yaml"),
         "static_resources:\n  clusters:\n  - {name: a, nonsense: 1}\n  - {name: b, other: 2}\n",
@@ -348,7 +348,7 @@ fn a_base_id_that_nobody_has_is_found_and_told() {
 #[test]
 fn idle_connections_to_the_control_socket_keep_no_operator_out() {
     only_proxyd!("Envoy has no control socket");
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     let run_dir = proxy.directory().join("run");
     let sockets = fs::read_dir(&run_dir).unwrap().map(|entry| entry.unwrap().path());
     let socket = sockets.into_iter().find(|path| path.extension().is_some_and(|end| end == "sock")).unwrap();

@@ -1,6 +1,6 @@
 //! Leaving: signals, draining, and what clients see of it.
 
-use proxy_tests::{Backend, Bootstrap, Proxy, Signal, Wire, eventually, only_proxyd, unused_address};
+use proxy_tests::{Backend, Bootstrap, Proxy, Signal, Wire, eventually, only_proxyd, refusing_address};
 use std::net::TcpStream;
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -22,7 +22,7 @@ fn on_demand() -> (Backend, std::sync::mpsc::Sender<()>) {
 #[test]
 fn sigterm_ends_an_idle_proxy_with_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut proxy = Proxy::start(&Bootstrap::http(unused_address()));
+        let mut proxy = Proxy::start(&Bootstrap::http(refusing_address()));
         proxy.signal(signal);
         assert_eq!(proxy.exit().code(), Some(0), "{signal}");
     }
@@ -100,7 +100,7 @@ fn draining_for_shutdown_has_an_end() {
 
 #[test]
 fn quitquitquit_ends_the_process() {
-    let mut proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let mut proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     assert_eq!(proxy.admin_post("/quitquitquit").text(), "OK\n");
     assert_eq!(proxy.exit().code(), Some(0));
 }

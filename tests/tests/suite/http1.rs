@@ -1,6 +1,6 @@
 //! HTTP/1.1 through the proxy: framing both ways, connection reuse, streaming, interim responses.
 
-use proxy_tests::{After, Backend, Bootstrap, Cut, Proxy, eventually, on_envoy, unused_address};
+use proxy_tests::{After, Backend, Bootstrap, Cut, Proxy, eventually, on_envoy, refusing_address};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -419,7 +419,7 @@ fn an_absolute_target_names_the_host() {
 #[test]
 fn a_request_that_is_here_with_its_body_keeps_its_connection_whoever_answers() {
     let table = "[{match: {prefix: /direct}, direct_response: {status: 418}}, {match: {prefix: /}, route: {cluster: backend}}]";
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()).routes(table));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()).routes(table));
     let mut wire = proxy.connect();
     // Envoy closes where it answers before it has looked at the body.
     let paths = [("/", 503), ("/direct", 418), ("/", 503)];

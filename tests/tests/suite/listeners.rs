@@ -1,6 +1,8 @@
 //! Where the proxy listens and which filter chain a connection gets.
 
-use proxy_tests::{Backend, Bootstrap, EchoBackend, Proxy, Wire, direct_response_chain, unused_address};
+use proxy_tests::{
+    Backend, Bootstrap, EchoBackend, Proxy, Wire, direct_response_chain, refusing_address, unused_address,
+};
 use serde_json::{Value, json};
 
 fn ask(wire: &mut Wire) -> String {
@@ -78,7 +80,7 @@ fn a_unix_socket_as_upstream() {
     let endpoint = json!({"load_assignment": {"cluster_name": "backend", "endpoints": [
         {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": path}}}}]}]}});
     let outer =
-        Proxy::start(&Bootstrap::http(unused_address()).cluster_with("backend", &endpoint.to_string()));
+        Proxy::start(&Bootstrap::http(refusing_address()).cluster_with("backend", &endpoint.to_string()));
     assert_eq!(outer.get("/").text(), "behind a pipe");
     drop(inner);
 }

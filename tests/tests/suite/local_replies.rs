@@ -1,6 +1,6 @@
 //! Answers that the proxy gives itself: status, body and headers exactly as Envoy's.
 
-use proxy_tests::{Backend, Bootstrap, Message, Proxy, unused_address};
+use proxy_tests::{Backend, Bootstrap, Message, Proxy, refusing_address};
 
 fn assert_text(response: &Message, status: u16, body: &str) {
     assert_eq!((response.status(), response.text()), (status, body));
@@ -47,7 +47,7 @@ fn an_empty_cluster_has_no_healthy_upstream() {
 
 #[test]
 fn a_refused_connection_says_so() {
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     let body =
         "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
     assert_text(&proxy.get("/"), 503, body);
@@ -104,7 +104,7 @@ fn a_full_cluster_overflows() {
 
 #[test]
 fn http_1_0_gets_upgrade_required() {
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     let response = proxy.connect().ask("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     assert_text(&response, 426, "Upgrade Required");
     assert_eq!(response.header("connection"), Some("close"));
@@ -112,7 +112,7 @@ fn http_1_0_gets_upgrade_required() {
 
 #[test]
 fn a_malformed_request_gets_bad_request() {
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     let response = proxy.connect().ask("nonsense\r\n\r\n");
     assert_eq!((response.status(), response.text()), (400, "Bad Request"));
     assert_eq!(response.header("connection"), Some("close"));
@@ -120,7 +120,7 @@ fn a_malformed_request_gets_bad_request() {
 
 #[test]
 fn a_local_reply_keeps_the_connection() {
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     let mut client = proxy.connect();
     for _ in 0..3 {
         assert_eq!(client.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").status(), 503);

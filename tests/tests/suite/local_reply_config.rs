@@ -1,6 +1,6 @@
 //! `local_reply_config`: what becomes of answers that the proxy gives itself.
 
-use proxy_tests::{Backend, Bootstrap, Message, Proxy, only_proxyd, unused_address};
+use proxy_tests::{Backend, Bootstrap, Message, Proxy, only_proxyd, refusing_address};
 
 /// A proxy whose routes all answer by themselves, with `config` as its `local_reply_config`.
 fn proxy(config: &str) -> Proxy {
@@ -17,7 +17,7 @@ fn proxy(config: &str) -> Proxy {
         direct("/typed", 410, typed),
         "- {match: {prefix: /refused}, route: {cluster: backend}}\n".to_owned(),
     ];
-    let bootstrap = Bootstrap::http(unused_address()).routes(&routes.concat());
+    let bootstrap = Bootstrap::http(refusing_address()).routes(&routes.concat());
     Proxy::start(&bootstrap.filter_with(&format!("local_reply_config: {config}")))
 }
 
@@ -138,7 +138,7 @@ fn answers_in_place_of_a_host_have_their_routes_headers() {
                   {key: x-route, value: r}}]}\n";
     let routes = [route("/refused", "cluster: backend"), route("/unknown", "cluster_header: x-cluster")];
     let abort = "{abort: {http_status: 418, percentage: {numerator: 100}}, headers: [{name: x-fault, present_match: true}]}";
-    let bootstrap = Bootstrap::http(unused_address()).routes(&[&routes.concat(), direct].concat());
+    let bootstrap = Bootstrap::http(refusing_address()).routes(&[&routes.concat(), direct].concat());
     let proxy = Proxy::start(&bootstrap.http_filter("fault", "fault.v3.HTTPFault", abort));
     for path in ["/refused", "/unknown"] {
         let response = proxy.get(path);
@@ -172,7 +172,7 @@ fn created_and_redirecting_direct_responses_name_a_place() {
 #[test]
 fn a_request_without_a_host_is_answered_in_its_version() {
     let options = "http_protocol_options: {accept_http_10: true}";
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()).filter_with(options));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()).filter_with(options));
     for version in ["HTTP/1.0", "HTTP/1.1"] {
         let response = proxy.connect().ask(format!("GET / {version}\r\n\r\n"));
         assert_eq!((&*response.start, response.text()), (&*format!("{version} 400 Bad Request"), ""));

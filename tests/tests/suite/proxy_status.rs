@@ -1,6 +1,6 @@
 //! `proxy_status_config`: `proxy-status` (RFC 9209) on answers to what went wrong.
 
-use proxy_tests::{Backend, Bootstrap, Message, Proxy, unused_address};
+use proxy_tests::{Backend, Bootstrap, Message, Proxy, refusing_address};
 
 /// Routes to a host that refuses connections, to one that breaks off, to one that answers, and one that answers by itself.
 fn proxy(config: &str) -> (Proxy, [Backend; 2]) {
@@ -16,7 +16,7 @@ fn proxy(config: &str) -> (Proxy, [Backend; 2]) {
         route("/broken", "broken"),
         route("/own", "own")
     );
-    let bootstrap = Bootstrap::http(unused_address())
+    let bootstrap = Bootstrap::http(refusing_address())
         .cluster("broken", broken.address())
         .cluster("own", own.address())
         .routes(&routes)

@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::socket::{setsockopt, sockopt};
 use proxy_tests::{
     Backend, Bootstrap, Generations, Proxy, Wire, direct_response_chain, eventually, only_proxyd,
-    unused_address, yaml,
+    refusing_address, unused_address, yaml,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn abstract_sockets_on_both_sides() {
     let endpoint = json!({"load_assignment": {"cluster_name": "backend", "endpoints": [
         {"lb_endpoints": [{"endpoint": pipe(format!("@{inner}"))}]}]}});
     let proxy = Proxy::start(
-        &Bootstrap::http(unused_address())
+        &Bootstrap::http(refusing_address())
             .listener_with("address: null")
             .listener_with(&pipe(format!("@{outer}")).to_string())
             .cluster_with("backend", &endpoint.to_string()),

@@ -1,7 +1,7 @@
 //! Counters have exact values after known traffic, and gauges come back to zero.
 
 use proxy_tests::http2::{Client, block_on};
-use proxy_tests::{After, Backend, Bootstrap, EchoBackend, Proxy, unused_address};
+use proxy_tests::{After, Backend, Bootstrap, EchoBackend, Proxy, refusing_address};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -171,7 +171,7 @@ fn clients_that_leave_midway_leave_nothing_behind() {
 
 #[test]
 fn failures_count_where_they_happen() {
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()));
     for _ in 0..3 {
         assert_eq!(proxy.get("/").status(), 503);
     }
@@ -216,9 +216,9 @@ fn relays_are_counted() {
 #[test]
 fn the_managers_count_what_they_hold() {
     let proxy = Proxy::start(
-        &Bootstrap::http(unused_address())
-            .cluster("second", unused_address())
-            .cluster("third", unused_address()),
+        &Bootstrap::http(refusing_address())
+            .cluster("second", refusing_address())
+            .cluster("third", refusing_address()),
     );
     assert_stats(
         &proxy,

@@ -2,7 +2,9 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use proxy_tests::{Backend, Bootstrap, Proxy, StatsReceiver, eventually, only_proxyd, unused_address};
+use proxy_tests::{
+    Backend, Bootstrap, Proxy, StatsReceiver, eventually, only_proxyd, refusing_address, unused_address,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -149,7 +151,7 @@ fn a_dead_sink_holds_nothing_up() {
     ];
     let bootstrap = bootstrap(&backend, &sinks)
         .cluster("stuck", stuck.local_addr().unwrap())
-        .cluster("refusing", unused_address());
+        .cluster("refusing", refusing_address());
     let proxy = Proxy::start(&bootstrap);
     for round in 1..=10 {
         ask(&proxy, 20);
@@ -297,7 +299,7 @@ fn only_what_the_matcher_includes_exists() {
 fn clusters_and_listeners_may_have_matchers_of_their_own() {
     let backend = Backend::saying("ok");
     let bootstrap = Bootstrap::http(backend.address())
-        .cluster("other", unused_address())
+        .cluster("other", refusing_address())
         .with("stats_config: {stats_matcher: {exclusion_list: {patterns: [{suffix: cx_total}]}}}")
         .cluster_with("backend", "stats_matcher: {inclusion_list: {patterns: [{suffix: cx_total}]}}")
         .listener_with("stat_prefix: main\nstats_matcher: {inclusion_list: {patterns: [{suffix: _2xx}]}}");

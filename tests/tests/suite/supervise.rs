@@ -12,7 +12,7 @@ use std::thread;
 
 use proxy_tests::{
     Backend, Bootstrap, PATIENCE, Proxy, Service, Signal, Wire, direct_response_chain, only_proxyd, proxyctl,
-    proxyd, unused_address, workspace_root,
+    proxyd, refusing_address, unused_address, workspace_root,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -34,7 +34,7 @@ fn a_supervisor_passes_the_end_on() {
 #[test]
 fn a_supervisor_ends_like_its_proxy() {
     only_proxyd!("Envoy has no supervisor");
-    let service = Service::new(&Bootstrap::http(unused_address()));
+    let service = Service::new(&Bootstrap::http(refusing_address()));
     let mut supervisor = service.start(&["--supervise"]);
     supervisor.says("serving");
     let [child] = supervisor.children()[..] else { panic!("{:?}", supervisor.children()) };
@@ -48,7 +48,7 @@ fn a_supervisor_ends_like_its_proxy() {
 #[test]
 fn a_service_manager_hears_of_start_restart_and_end() {
     only_proxyd!("Envoy does not notify");
-    let service = Service::new(&Bootstrap::http(unused_address()));
+    let service = Service::new(&Bootstrap::http(refusing_address()));
     let path = service.path().join("notify");
     let manager = Manager(UnixDatagram::bind(&path).unwrap());
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
@@ -74,7 +74,7 @@ fn a_service_manager_hears_of_start_restart_and_end() {
 #[test]
 fn a_service_manager_hears_of_a_restart_that_fails() {
     only_proxyd!("Envoy does not notify");
-    let service = Service::new(&Bootstrap::http(unused_address()));
+    let service = Service::new(&Bootstrap::http(refusing_address()));
     let name = format!("proxyd-test-{}", service.path().display());
     let address = UnixAddress::from_abstract_name(&name).unwrap();
     let manager = Manager(UnixDatagram::bind_addr(&address).unwrap());

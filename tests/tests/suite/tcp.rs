@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use proxy_tests::{Backend, Bootstrap, EchoBackend, Proxy, eventually, unused_address};
+use proxy_tests::{Backend, Bootstrap, EchoBackend, Proxy, eventually, refusing_address};
 
 fn noise(length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
@@ -138,7 +138,7 @@ fn weighted_clusters_share_connections() {
     let weighted =
         "{cluster: null, weighted_clusters: {clusters: [{name: a, weight: 3}, {name: b, weight: 1}]}}";
     let proxy = Proxy::start(
-        &Bootstrap::tcp(unused_address())
+        &Bootstrap::tcp(refusing_address())
             .filter_with(weighted)
             .cluster("a", backends[0].address())
             .cluster("b", backends[1].address()),
@@ -153,7 +153,7 @@ fn weighted_clusters_share_connections() {
 
 #[test]
 fn a_failed_connect_closes_the_client() {
-    let proxy = Proxy::start(&Bootstrap::tcp(unused_address()));
+    let proxy = Proxy::start(&Bootstrap::tcp(refusing_address()));
     assert!(proxy.connect().is_closed());
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_fail", 1);
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_attempts_exceeded", 1);
@@ -162,7 +162,7 @@ fn a_failed_connect_closes_the_client() {
 
 #[test]
 fn connecting_is_tried_as_often_as_asked() {
-    let proxy = Proxy::start(&Bootstrap::tcp(unused_address()).filter_with("max_connect_attempts: 3"));
+    let proxy = Proxy::start(&Bootstrap::tcp(refusing_address()).filter_with("max_connect_attempts: 3"));
     assert!(proxy.connect().is_closed());
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_fail", 3);
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_attempts_exceeded", 1);
@@ -174,7 +174,7 @@ fn another_attempt_finds_another_host() {
     let proxy = Proxy::start(
         &Bootstrap::empty()
             .listener("main", proxy_tests::tcp_filter_chain("both"))
-            .cluster_of("both", &[unused_address(), backend.address()])
+            .cluster_of("both", &[refusing_address(), backend.address()])
             .filter_with("max_connect_attempts: 2"),
     );
     for _ in 0..4 {

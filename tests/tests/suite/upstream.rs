@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use proxy_tests::{After, Backend, Bootstrap, Proxy, only_proxyd, unused_address};
+use proxy_tests::{After, Backend, Bootstrap, Proxy, only_proxyd, refusing_address};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -150,7 +150,7 @@ fn names_are_resolved() {
         let fragment = format!(
             "{{type: {kind}, dns_lookup_family: V4_ONLY, load_assignment: {{cluster_name: backend, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: localhost, port_value: {port}}}}}}}}}]}}]}}}}"
         );
-        let proxy = Proxy::start(&Bootstrap::http(unused_address()).cluster_with("backend", &fragment));
+        let proxy = Proxy::start(&Bootstrap::http(refusing_address()).cluster_with("backend", &fragment));
         assert_eq!(proxy.get("/").text(), "resolved", "{kind}");
         assert_eq!(proxy.stat("cluster.backend.membership_total"), 1);
         assert!(proxy.stat("cluster.backend.update_attempt") >= 1);
@@ -164,14 +164,14 @@ fn a_dns_cluster_by_extension() {
     let fragment = format!(
         "{{type: null, cluster_type: {{name: envoy.cluster.dns, typed_config: {{'@type': type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster, dns_lookup_family: V4_ONLY}}}}, load_assignment: {{cluster_name: backend, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: localhost, port_value: {port}}}}}}}}}]}}]}}}}"
     );
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()).cluster_with("backend", &fragment));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()).cluster_with("backend", &fragment));
     assert_eq!(proxy.get("/").text(), "resolved");
 }
 
 #[test]
 fn a_name_that_does_not_resolve_leaves_no_host() {
     let fragment = "{type: STRICT_DNS, load_assignment: {cluster_name: backend, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: does-not-exist.invalid, port_value: 80}}}}]}]}}";
-    let proxy = Proxy::start(&Bootstrap::http(unused_address()).cluster_with("backend", fragment));
+    let proxy = Proxy::start(&Bootstrap::http(refusing_address()).cluster_with("backend", fragment));
     let response = proxy.get("/");
     assert_eq!((response.status(), response.text()), (503, "no healthy upstream"));
 }

@@ -11,7 +11,7 @@ use http::{Method, Request, Response};
 use proxy_tests::http2::{self, Client, block_on, read_all, send_all};
 use proxy_tests::{
     Backend, Bootstrap, Generations, Proxy, eventually, http_protocol_options, on_envoy, only_proxyd,
-    unused_address,
+    refusing_address,
 };
 
 /// What a client asks for.

@@ -77,7 +77,7 @@ fn post_may_end_here_too() {
 
 #[test]
 fn connect_to_nowhere_is_answered_like_a_request() {
-    let proxy = Proxy::start(&terminated(unused_address()));
+    let proxy = Proxy::start(&terminated(refusing_address()));
     let answer = proxy.connect().ask(Ask::Connect.http1());
     assert_eq!(answer.status(), 503);
     proxy.stat_becomes("cluster.backend.upstream_cx_connect_fail", 1);
