@@ -54,6 +54,44 @@ impl RequestBody {
     }
 }
 
+impl Downstream {
+    /// Takes of the request's body what need not be waited for: mostly that is all, and the connection is good for another
+    /// request. What is malformed ends it, and is nobody's concern any more.
+    pub(super) fn take_what_is_there(
+        &self,
+        cx: &mut Context<'_>,
+        manager: &Manager,
+        stream: &StreamInfo,
+    ) -> Poll<()> {
+        let received = &stream.record.received;
+        let began = self.consumed() - received.wire.get();
+        let mut decoder = self.decoder.borrow_mut();
+        let mut taken = 0;
+        while taken < TAKEN
+            && let Poll::Ready(Some(Ok(frame))) = decoder.poll_frame(
+                cx,
+                &mut self.io.borrow_mut(),
+                &mut self.read.borrow_mut(),
+                manager.buffer_limit,
+            )
+        {
+            if let Frame::Data(chunk) = frame {
+                received.add_body(chunk.len() as u64);
+                taken += chunk.len();
+            }
+        }
+        self.count_read(&manager.stats, self.read.borrow().total());
+        received.wire.set(self.consumed() - began);
+        if decoder.is_done() {
+            stream.request_completed(clock::now());
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Bytes.
+const TAKEN: usize = 64 << 10;
+
 impl BodyStream for RequestBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let d = &self.downstream;

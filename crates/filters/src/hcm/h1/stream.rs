@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use proxy_http::body::{Body, BodyStream, Frame};
+use proxy_http::body::Body;
 use proxy_http::forwarding::asks_for_tunnel;
 use proxy_http::h1::body::BodyDecoder;
 use proxy_http::h1::head::{Framing, RequestHead};
@@ -91,12 +91,12 @@ pub(super) async fn serve_stream(
         stream.clear_timeouts();
         return served;
     }
-    // Nobody reads the request's body any more. What comes behind one that asked for a tunnel may be meant for that.
-    let is_left = matches!(response.body, Body::Empty | Body::Full(_)) && !for_tunnel;
+    // Nobody reads the request's body any more. What comes behind a request that is none is not to be trusted, and behind one
+    // that asked for a tunnel it may be meant for that.
+    let is_left =
+        matches!(response.body, Body::Empty | Body::Full(_)) && !for_tunnel && response.status != 400;
     if is_left && !stream.is_request_complete() {
-        let began = downstream.consumed() - stream.record.received.wire.get();
-        let mut rest = RequestBody::new(manager, downstream, &stream, began, false);
-        poll_fn(|cx| take_what_is_there(cx, &mut rest)).await;
+        poll_fn(|cx| downstream.take_what_is_there(cx, manager, &stream)).await;
     }
     let max_requests = manager.settings.max_requests_per_connection;
     let last = max_requests.is_some_and(|max| downstream.requests.get() >= max);
@@ -117,22 +117,6 @@ pub(super) async fn serve_stream(
     let reusable = sent && !announce_close && downstream.decoder.borrow().is_done();
     Ok(if reusable { Served::Next } else { Served::Last })
 }
-
-/// Takes of a body what need not be waited for: mostly that is all, and the connection is good for another request.
-fn take_what_is_there(cx: &mut Context<'_>, body: &mut RequestBody) -> Poll<()> {
-    let mut taken = 0;
-    while taken < TAKEN
-        && let Poll::Ready(Some(Ok(frame))) = body.poll_frame(cx)
-    {
-        if let Frame::Data(chunk) = frame {
-            taken += chunk.len();
-        }
-    }
-    Poll::Ready(())
-}
-
-/// Bytes.
-const TAKEN: usize = 64 << 10;
 
 async fn await_response(
     manager: &Rc<Manager>,
