@@ -5,20 +5,19 @@
 //! first came writes the pong before that stream's HEADERS, usually in one write. `h2` acts on the pong at once and drops
 //! the stream. A pong has no order among other frames, so what was read together is given to `h2` with the pong at its end.
 
-use super::frame::{ACK, CONTINUATION, END_HEADERS, HEAD, HEADERS, PING, length};
+use super::frame::{ACK, CONTINUATION, END_HEADERS, FrameHead, HEAD, HEADERS, PING};
 
 /// Moves an answer to a ping behind the frames that follow it. `frames` begin where a frame begins; nothing is moved
 /// unless they also end where a frame ends, and outside a header block.
 pub(super) fn put_pong_last(frames: &mut [u8]) {
     let (mut at, mut pong, mut in_block) = (0, None, false);
-    while let Some([a, b, c, kind, flags, ..]) = frames[at..].first_chunk::<HEAD>() {
-        let length = length(*a, *b, *c);
-        match *kind {
-            PING if flags & ACK != 0 && length == PAYLOAD => pong = Some(at),
-            HEADERS | CONTINUATION => in_block = flags & END_HEADERS == 0,
+    while let Some(head) = FrameHead::first_of(&frames[at..]) {
+        match head.kind {
+            PING if head.has(ACK) && head.length == PAYLOAD => pong = Some(at),
+            HEADERS | CONTINUATION => in_block = !head.has(END_HEADERS),
             _ => {}
         }
-        at += HEAD + length;
+        at += HEAD + head.length;
         if at > frames.len() {
             return;
         }

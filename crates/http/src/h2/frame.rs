@@ -25,11 +25,6 @@ pub(super) const END_HEADERS: u8 = 4;
 /// Of METADATA.
 pub(super) const END_METADATA: u8 = 4;
 
-/// Bytes behind a head that begins like this.
-pub(super) fn length(a: u8, b: u8, c: u8) -> usize {
-    usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
-}
-
 /// A frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHead {
@@ -45,9 +40,15 @@ impl FrameHead {
         self.flags & flag != 0
     }
 
+    /// The head that `bytes` begin with, if they are that many.
+    pub(super) fn first_of(bytes: &[u8]) -> Option<FrameHead> {
+        bytes.first_chunk().copied().map(FrameHead::of)
+    }
+
     fn of(bytes: [u8; HEAD]) -> FrameHead {
         let [a, b, c, kind, flags, stream @ ..] = bytes;
-        FrameHead { length: length(a, b, c), kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31) }
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        FrameHead { length, kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31) }
     }
 
     /// As it stands on the wire. A length of more than 24 bits has none.

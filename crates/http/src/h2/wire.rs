@@ -15,7 +15,7 @@ use proxy_net::buffer::{Lease, ReadBuffer, SMALL};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame::{ACK, CLIENT_PREFACE, HEAD, SETTINGS, length};
+use super::frame::{ACK, CLIENT_PREFACE, FrameHead, HEAD, SETTINGS};
 use super::metadata::{MetadataFrames, StreamMetadata};
 use super::{FloodGuard, Http2Stats, Side, farewell};
 
@@ -263,11 +263,10 @@ impl Wire {
             return None;
         }
         let bytes = &**buffers.first()?;
-        let [a, b, c, SETTINGS, 0, stream @ ..] = bytes.first_chunk::<HEAD>()? else { return None };
-        let payload = bytes.get(HEAD..)?;
-        let payload = payload.get(..length(*a, *b, *c))?;
-        let length = u32::try_from(payload.len() + custom.len()).ok()?.to_be_bytes();
-        let frame = [&length[1..], &[SETTINGS, 0], stream, payload, &custom].concat();
+        let head = FrameHead::first_of(bytes).filter(|head| (head.kind, head.flags) == (SETTINGS, 0))?;
+        let payload = bytes.get(HEAD..)?.get(..head.length)?;
+        let whole = FrameHead { length: payload.len() + custom.len(), ..head };
+        let frame = [&whole.to_bytes(), payload, &custom].concat();
         let frame = [IoSlice::new(&frame)];
         self.0.out.borrow_mut().take(&frame)?;
         self.sent(&frame, frame[0].len());

@@ -42,7 +42,7 @@ pub(super) fn mismatch<'r>(
     {
         return Some(Mismatch::Fraction(ppm));
     }
-    if matches.grpc && !is_grpc(request) {
+    if matches.grpc && !is_grpc_call(&request.headers) {
         return Some(Mismatch::Grpc);
     }
     let header = matches.headers.iter().find(|matcher| !header_matches(matcher, Some(request)));
@@ -72,11 +72,6 @@ fn path_matches(matches: &RouteMatch, path: &[u8]) -> bool {
         }
         PathMatch::Connect => false,
     }
-}
-
-/// `application/grpc`, alone or followed by `+` (Envoy: `Grpc::Common::hasGrpcContentType`).
-fn is_grpc(request: &Request) -> bool {
-    is_grpc_call(&request.headers)
 }
 
 /// A header that is absent matches nothing but `present_match`, unless `treat_missing_header_as_empty`; of several

@@ -33,6 +33,8 @@ pub(super) struct MetadataFrames {
     inbound: RefCell<Inbound>,
     outbound: RefCell<Outbound>,
     streams: RefCell<BTreeMap<u32, Rc<Stream>>>,
+    /// Streams were opened since [`MetadataFrames::forget_unclaimed`].
+    opened: Cell<bool>,
     line: Rc<Line>,
 }
 
@@ -137,6 +139,7 @@ impl MetadataFrames {
                 in_block: false,
             }),
             streams: RefCell::default(),
+            opened: Cell::new(false),
             line: Rc::default(),
         }))
     }
@@ -150,7 +153,9 @@ impl MetadataFrames {
 
     /// All streams that are to be served are claimed.
     pub(super) fn forget_unclaimed(&self) {
-        self.streams.borrow_mut().retain(|_, stream| stream.served.get() != Served::NotYet);
+        if self.opened.take() {
+            self.streams.borrow_mut().retain(|_, stream| stream.served.get() != Served::NotYet);
+        }
     }
 
     fn stream(&self, id: u32) -> Rc<Stream> {
@@ -188,6 +193,7 @@ impl MetadataFrames {
             HEADERS | DATA | RST_STREAM => {
                 if head.kind == HEADERS && self.side == Side::Server && head.stream > *last_opened {
                     *last_opened = head.stream;
+                    self.opened.set(true);
                     self.streams.borrow_mut().insert(head.stream, self.stream(head.stream));
                 }
                 let stream = self.find(head.stream)?;
